@@ -1,0 +1,139 @@
+package sse
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+func init() { caddy.RegisterModule(MemoryBroker{}) }
+
+// What Publish refuses with.
+var (
+	// ErrUnavailable means that the log can't be reached. Nothing was published.
+	ErrUnavailable = errors.New("the broker is unavailable")
+	// ErrUnknownOutcome means that the log went away between request and answer.
+	ErrUnknownOutcome = errors.New("the outcome is unknown")
+	// ErrKeyReused means that an idempotency key came with another message.
+	ErrKeyReused = errors.New("the idempotency key was used for another message")
+)
+
+// idempotencyPeriod is how long an idempotency key is remembered.
+const idempotencyPeriod = 10 * time.Minute
+
+// Broker keeps a hub's log: it alone decides order and positions.
+type Broker interface {
+	// Start begins to feed the log to a replica, in order and until Close. It is called once, and
+	// does not wait for the log.
+	Start(Replica)
+	// Publish puts a batch into the log in its order. It returns how many were published, and an
+	// error if that is not all. Those have their Receipt set.
+	Publish(ctx context.Context, batch []*Publication) (int, error)
+	// Close ends the feed and returns when nothing runs any more.
+	Close() error
+}
+
+// Replica follows a log. Hub is the one there is.
+type Replica interface {
+	// Follow says which log it is, before the first Deliver and whenever that has changed.
+	Follow(o Origin, reason string)
+	// Position returns how far the replica has come, for logs that outlive this process.
+	Position() ID
+	// Deliver hands over the log's next message and returns how many clients it was addressed to.
+	Deliver(m *Message) (receivers int)
+	// Wait returns when the replica is ready for more, after that many receivers.
+	Wait(ctx context.Context, receivers int)
+}
+
+// BrokerModule opens brokers: a guest module in the namespace sse.brokers.
+type BrokerModule interface {
+	// Identity tells brokers apart: a config whose module has the identity of the one that runs
+	// keeps the one that runs.
+	Identity() string
+	// Open makes the broker of a hub. It may open files but touches no network; what can't be
+	// opened fails the config.
+	Open(hub string) (Broker, error)
+}
+
+// Publication is a message on its way into the log.
+type Publication struct {
+	*Message
+	// Key is the idempotency key, complete with its scope; empty for none.
+	Key string
+	// Fingerprint tells what Key was first used for from anything else.
+	Fingerprint [sha256.Size]byte
+	// Receipt is the answer, once published.
+	Receipt Receipt
+}
+
+// Receipt tells a publisher what became of a message.
+type Receipt struct {
+	ID        string // empty for an ephemeral message
+	Receivers int    // connected clients it was addressed to
+}
+
+// MemoryBroker keeps a hub's log in this process: order without anything to install, gone with the
+// process. It is the default and has no options.
+type MemoryBroker struct{}
+
+// CaddyModule returns the Caddy module information.
+func (MemoryBroker) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "sse.brokers.memory", New: func() caddy.Module { return new(MemoryBroker) }}
+}
+
+// Identity implements BrokerModule.
+func (MemoryBroker) Identity() string { return "memory" }
+
+// Open implements BrokerModule.
+func (MemoryBroker) Open(string) (Broker, error) {
+	return &memoryLog{epoch: NewEpoch(), answers: newAnswers()}, nil
+}
+
+// memoryLog orders messages by a mutex: whoever holds it has the next position.
+type memoryLog struct {
+	epoch string
+
+	mu      sync.Mutex // guards all below, and so the order of Deliver
+	replica Replica
+	last    uint64
+	answers *answers
+}
+
+func (l *memoryLog) Start(r Replica) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r.Follow(Origin{Epoch: l.epoch}, "broker_changed")
+	l.replica = r
+}
+
+func (l *memoryLog) Publish(ctx context.Context, batch []*Publication) (int, error) {
+	for i, p := range batch {
+		if err := l.publish(p); err != nil {
+			return i, err
+		}
+		l.replica.Wait(ctx, p.Receipt.Receivers)
+	}
+	return len(batch), nil
+}
+
+func (l *memoryLog) publish(p *Publication) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if found, err := l.answers.find(p); found || err != nil {
+		return err
+	}
+	if !p.Ephemeral {
+		l.last++
+		p.Position = Position{Major: l.last}
+		p.Receipt.ID = ID{l.epoch, p.Position}.String()
+	}
+	p.Receipt.Receivers = l.replica.Deliver(p.Message)
+	l.answers.keep(p)
+	return nil
+}
+
+func (l *memoryLog) Close() error { return nil }

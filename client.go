@@ -1,0 +1,462 @@
+package sse
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	wire "github.com/caddy-sse/caddy-sse/internal/sse"
+)
+
+// Why a client's stream ended: the cause that Take returns and Leave is given.
+var (
+	ErrGone      = errors.New("client left")             // it closed its connection
+	ErrSlow      = errors.New("client too slow")         // its queue was full and its socket blocked
+	ErrStuck     = errors.New("write timed out")         // one write made no progress for write_timeout
+	ErrIdle      = errors.New("idle timeout")            // it got no message for idle_timeout
+	ErrMaxAge    = errors.New("maximum age reached")     // it was connected for max_age
+	ErrExpired   = errors.New("authorization expired")   // its token ran out
+	ErrKicked    = errors.New("closed by an operator")   // DELETE on the admin endpoint
+	ErrClaimed   = errors.New("client_id was claimed")   // an authenticated user took the client_id
+	ErrDraining  = errors.New("server is shutting down") // the process exits
+	ErrHubClosed = errors.New("hub is closed")           // no route uses the hub any more
+)
+
+// maxPatience is how long a client whose socket is blocked may hold publishers up. It regains a
+// twentieth of the time in which it does not. Out of patience, its queue's limit holds at once: see
+// SlowClient.
+const maxPatience = time.Second
+
+// SlowClient tells what happens to a client whose queue is full while its socket takes nothing.
+type SlowClient string
+
+const (
+	// Disconnect ends the client: it reconnects and resumes. The default.
+	Disconnect SlowClient = "disconnect"
+	// DropOldest drops what has waited longest and tells the client with a gap event.
+	DropOldest SlowClient = "drop_oldest"
+)
+
+// Stream carries a client's messages to its socket. The hub calls its methods with locks held: they
+// return at once.
+type Stream interface {
+	// Wake tells that there is something to Take. It is called once for each time that Take
+	// returned nothing.
+	Wake()
+	// Abort ends the stream without waiting for anything, a write under way included.
+	Abort()
+	// Blocked reports whether it is the client's socket that the stream waits for, not its turn on
+	// this machine. A stream that cannot tell says yes while it is writing.
+	Blocked() bool
+}
+
+// Subscription is what somebody who joins a hub asks for.
+type Subscription struct {
+	ClientID string
+	User     string       // authenticated user; empty for anonymous
+	Source   netip.Prefix // where it connects from, for MaxPerSource; the zero Prefix is not counted
+	Topics   []string     // without wildcards
+	Patterns []string
+	// LastEventID is the ID the client has seen last; empty for one that comes for the first time.
+	LastEventID string
+	ClientOptions
+}
+
+// ClientOptions are the limits and times of one client.
+type ClientOptions struct {
+	Queue        int           // messages that may wait
+	QueueBytes   int           // bytes that may wait; a single larger message passes when alone
+	SlowClient   SlowClient    // what happens when more wait
+	Retry        time.Duration // told on Drain, with some of Limits.DrainSpread added
+	Heartbeat    time.Duration // 0 is off
+	IdleTimeout  time.Duration // 0 is off
+	MaxAge       time.Duration // 0 is off; up to a tenth is taken off at random
+	Expires      time.Time     // when its authorization ends; zero never
+	MaxPerSource int           // clients of one Source; 0 is without limit
+}
+
+// phase is where a client is in its turns.
+type phase uint8
+
+const (
+	asleep phase = iota // nothing waits; the stream sleeps until Wake
+	woken               // Wake was called; what is queued waits for our machine
+	taking              // the stream writes, and will Take again before it sleeps
+)
+
+// Client is one connection's place in a hub: a bounded queue between the hub, which appends, and a
+// stream, which takes. It needs no goroutine; a timer watches its heartbeat and its ends.
+type Client struct {
+	Subscription
+	hub       *Hub
+	stream    Stream
+	addresses []Address // all it listens at but patterns
+	joined    time.Time
+
+	memberships []membership // guarded by Hub.mu
+	seen        uint64       // the last delivery that reached it; guarded by Hub.mu
+
+	mu    sync.Mutex // guards all below
+	phase phase
+	queue []*Message
+	bytes int // of queue
+	// catchingUp: kept messages after cursor are still to be read from the hub's history. Until
+	// that is done only ephemeral messages are queued.
+	catchingUp bool
+	cursor     Position
+	toldLost   Position // the newest loss from history that it was told of
+	gap        string   // why messages are missing before the queue; empty if none are
+	cause      error    // why the stream ends once the queue has been taken; nil while it goes on
+	left       bool
+
+	patience  time.Duration // as of lastFull
+	lastFull  time.Time
+	fullSince time.Time   // when the queue came to hold publishers up; zero while it does not
+	impatient *time.Timer // runs while fullSince is set
+
+	lastWrite   time.Time // when something was last taken
+	lastMessage time.Time // when a message was last taken
+	ends        time.Time // by MaxAge; zero never
+	timer       *time.Timer
+}
+
+// enqueue appends a message and wakes the stream if it sleeps. It reports whether the client still
+// takes messages. Called with Hub.mu held.
+func (c *Client) enqueue(m *Message) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause != nil || c.left {
+		return false
+	}
+	if c.catchingUp && !m.Ephemeral {
+		return true // it will be read from history
+	}
+	if len(c.queue) > 0 && (len(c.queue) >= c.Queue || c.bytes+m.size() > c.QueueBytes) && !c.makeRoomLocked(m) {
+		return false
+	}
+	c.appendLocked(m)
+	return true
+}
+
+func (c *Client) appendLocked(m *Message) {
+	c.queue = append(c.queue, m)
+	c.bytes += m.size()
+	c.wakeLocked()
+	if c.phase == woken {
+		c.hub.pace.waiting.Add(1)
+	}
+}
+
+func (c *Client) wakeLocked() {
+	if c.phase == asleep {
+		c.phase = woken
+		c.hub.pace.woken.Add(1)
+		c.stream.Wake()
+	}
+}
+
+// makeRoomLocked decides what happens when a queue is full, here and nowhere else. While it is we who
+// are behind, or publishers still have patience with this client, the message is let in over the
+// limit and publishers wait. Otherwise the client is slow.
+func (c *Client) makeRoomLocked(m *Message) bool {
+	if !c.fullSince.IsZero() {
+		return true
+	}
+	now := time.Now()
+	c.patience = min(maxPatience, c.patience+now.Sub(c.lastFull)/20)
+	if c.patience <= 0 && c.blockedLocked() {
+		return c.slowLocked(m.size())
+	}
+	c.fullSince = now
+	c.hub.pace.full.Add(1)
+	c.impatient = time.AfterFunc(max(c.patience, lookAgain), c.losePatience)
+	return true
+}
+
+// lookAgain is how often a full queue is looked at while it is our turn that it waits for.
+const lookAgain = 20 * time.Millisecond
+
+// blockedLocked reports whether the client's socket, and nothing else, keeps its queue from being
+// taken.
+func (c *Client) blockedLocked() bool { return c.phase == taking && c.stream.Blocked() }
+
+// slowLocked treats the client as slow: it brings the queue back within its limits with room for a
+// further message of size bytes, or ends the client. It reports whether the client goes on.
+func (c *Client) slowLocked(size int) bool {
+	if c.SlowClient != DropOldest {
+		c.endLocked(ErrSlow)
+		c.stream.Abort()
+		return false
+	}
+	dropped := 0
+	for dropped < len(c.queue) && (len(c.queue)-dropped >= c.Queue || c.bytes+size > c.QueueBytes) {
+		c.bytes -= c.queue[dropped].size()
+		dropped++
+	}
+	c.queue = slices.Delete(c.queue, 0, dropped)
+	c.gap = "slow_client"
+	return true
+}
+
+// losePatience runs when a full queue has held publishers up for as long as they bear with it.
+func (c *Client) losePatience() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.fullSince.IsZero():
+	case c.blockedLocked():
+		c.notFullLocked()
+		c.slowLocked(0)
+	default: // it is us
+		c.impatient.Reset(lookAgain)
+	}
+}
+
+// notFullLocked ends the time in which a full queue holds publishers up.
+func (c *Client) notFullLocked() {
+	if c.fullSince.IsZero() {
+		return
+	}
+	c.impatient.Stop()
+	c.lastFull = time.Now()
+	if c.phase == taking { // the time was its socket's, not ours
+		c.patience = max(0, c.patience-c.lastFull.Sub(c.fullSince))
+	}
+	c.fullSince = time.Time{}
+	c.hub.pace.emptied()
+}
+
+// Take hands over what waits for the client, appended to batch; the stream writes it and calls Take
+// again. When nothing is handed over and err is nil the stream sleeps until Wake. An err is why the
+// stream ends; nothing comes after it.
+func (c *Client) Take(batch []*Message) (_ []*Message, err error) {
+	c.mu.Lock()
+	if c.catchingUp { // reading history takes the hub's lock, which goes before ours
+		c.mu.Unlock()
+		c.hub.mu.Lock()
+		defer c.hub.mu.Unlock()
+		c.mu.Lock()
+	}
+	defer c.mu.Unlock()
+	if c.left {
+		return batch, c.cause
+	}
+	c.notFullLocked()
+	if c.phase == woken {
+		c.hub.pace.took(len(c.queue))
+	}
+	c.phase = taking
+	taken := len(batch)
+	if c.catchingUp {
+		batch = c.replayLocked(batch)
+	}
+	if !c.catchingUp {
+		batch = c.takeQueueLocked(batch)
+	}
+	switch {
+	case len(batch) > taken:
+		c.lastWrite = time.Now()
+		if slices.ContainsFunc(batch[taken:], (*Message).published) {
+			c.lastMessage = c.lastWrite
+		}
+	case c.cause != nil:
+		return batch, c.cause
+	default:
+		c.phase = asleep
+	}
+	return batch, nil
+}
+
+func (c *Client) takeQueueLocked(batch []*Message) []*Message {
+	if c.gap != "" {
+		batch = append(batch, gapFrame("", c.gap))
+		c.gap = ""
+	}
+	batch = append(batch, c.queue...)
+	clear(c.queue)
+	c.queue, c.bytes = c.queue[:0], 0
+	if cap(c.queue) > window {
+		c.queue = nil // an idle client keeps no large queue
+	}
+	return batch
+}
+
+// replayLocked appends the next messages from history, no more than a full queue, and among them the
+// ephemeral ones that came meanwhile. Called with Hub.mu held.
+func (c *Client) replayLocked(batch []*Message) []*Message {
+	h := c.hub.history
+	logs := h.logsOf(c.addresses, c.Patterns, time.Now())
+	if lost := h.lost(c.addresses, c.Patterns); lost.After(c.cursor) && lost.After(c.toldLost) {
+		batch = append(batch, gapFrame("", "history_trimmed"))
+		c.toldLost = lost
+	}
+	kept, more := after(logs, c.cursor, c.Queue, c.QueueBytes)
+	for _, m := range kept {
+		for len(c.queue) > 0 && m.Position.After(c.queue[0].Position) {
+			batch = append(batch, c.queue[0])
+			c.bytes -= c.queue[0].size()
+			c.queue = slices.Delete(c.queue, 0, 1)
+		}
+		batch = append(batch, m)
+		c.cursor = m.Position
+	}
+	c.catchingUp = more // what is queued stands behind what is still to come
+	return batch
+}
+
+// finish ends the stream once everything queued and the last frames have been taken.
+func (c *Client) finish(cause error, last ...*Message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.finishLocked(cause, last...)
+}
+
+func (c *Client) finishLocked(cause error, last ...*Message) {
+	if c.cause != nil || c.left {
+		return
+	}
+	for _, m := range last {
+		c.appendLocked(m)
+	}
+	c.cause = cause
+	c.catchingUp = false // the rest of the past is for when it comes back
+	c.wakeLocked()
+}
+
+// drain ends the stream once all that is meant for the client has been taken, behind its retry.
+func (c *Client) drain(retry *Message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause != nil || c.left {
+		return
+	}
+	c.queue = slices.Insert(c.queue, 0, retry)
+	c.bytes += retry.size()
+	if c.phase == woken {
+		c.hub.pace.waiting.Add(1)
+	}
+	c.cause = ErrDraining
+	c.wakeLocked()
+}
+
+// restart tells the client that the hub follows another log from here on.
+func (c *Client) restart(gap *Message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause == nil && !c.left {
+		c.catchingUp = false
+		c.appendLocked(gap)
+	}
+}
+
+// watch runs when the first of the client's times may have come: it ends the client, or sends a
+// heartbeat if it was silent, and sleeps until the next.
+func (c *Client) watch() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	switch {
+	case c.cause != nil || c.left:
+		return
+	case due(c.Expires, now):
+		c.finishLocked(ErrExpired, farewell("expired"))
+		return
+	case due(c.ends, now):
+		c.finishLocked(ErrMaxAge)
+		return
+	case c.IdleTimeout > 0 && now.Sub(c.lastMessage) >= c.IdleTimeout:
+		c.finishLocked(ErrIdle)
+		return
+	}
+	if c.Heartbeat > 0 && now.Sub(c.lastWrite) >= c.Heartbeat {
+		if c.phase == asleep {
+			c.appendLocked(heartbeat)
+		}
+		c.lastWrite = now
+	}
+	c.timer.Reset(c.nextWatchLocked().Sub(now))
+}
+
+// nextWatchLocked returns when watch should look again; the zero time if never.
+func (c *Client) nextWatchLocked() (next time.Time) {
+	earliest := func(t time.Time) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	earliest(c.Expires)
+	earliest(c.ends)
+	if c.IdleTimeout > 0 {
+		earliest(c.lastMessage.Add(c.IdleTimeout))
+	}
+	if c.Heartbeat > 0 {
+		earliest(c.lastWrite.Add(c.Heartbeat))
+	}
+	return next
+}
+
+func due(t, now time.Time) bool { return !t.IsZero() && !now.Before(t) }
+
+// start begins the client's times. Called once, before anything is queued.
+func (c *Client) start(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.joined, c.lastWrite, c.lastMessage = now, now, now
+	if c.MaxAge > 0 {
+		c.ends = now.Add(c.MaxAge - rand.N(c.MaxAge/10+1))
+	}
+	if next := c.nextWatchLocked(); !next.IsZero() {
+		c.timer = time.AfterFunc(next.Sub(now), c.watch)
+	}
+}
+
+// endLocked ends the stream without anything further.
+func (c *Client) endLocked(cause error) {
+	c.cause = cause
+	c.catchingUp = false
+	c.queue, c.bytes = nil, 0
+}
+
+// leave stops all that still runs for the client and returns why it ended. Called with Hub.mu held.
+func (c *Client) leave(cause error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left = true
+	if c.cause == nil {
+		c.cause = cause
+	}
+	c.notFullLocked()
+	if c.phase == woken {
+		c.hub.pace.took(len(c.queue))
+		c.phase = taking
+	}
+	c.queue = nil
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	return c.cause
+}
+
+// The frames that say something about the stream itself.
+var heartbeat = control(wire.AppendComment(nil, "heartbeat"))
+
+// gapFrame tells a client, with its position if there is one, that messages are missing.
+func gapFrame(id, reason string) *Message {
+	e := wire.Event{ID: id, Name: "gap", Data: []byte(`{"reason":"` + reason + `"}`), HasData: true}
+	return control(e.Append(nil))
+}
+
+// farewell is the last event of a stream that ends for good until its page does something.
+func farewell(name string) *Message {
+	e := wire.Event{Name: name, Data: []byte(`{"status":"` + name + `"}`), HasData: true}
+	return control(e.Append(nil))
+}
+
+// retryFrame tells a client when to come back.
+func retryFrame(after time.Duration) *Message {
+	e := wire.Event{Retry: after.Milliseconds(), HasRetry: true}
+	return control(e.Append(nil))
+}

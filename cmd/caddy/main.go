@@ -1,0 +1,14 @@
+// Command caddy is Caddy with the sse module built in: the whole product in one program.
+package main
+
+import (
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/caddy-sse/caddy-sse"
+)
+
+func main() {
+	caddycmd.Main()
+}

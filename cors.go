@@ -1,0 +1,63 @@
+package sse
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+const allowedMethods = "GET, HEAD, POST, OPTIONS"
+
+// setCORSHeaders lets pages of the listed origins read the answer, whatever it is. (Fetch, section 3.3)
+func (h *Handler) setCORSHeaders(w http.ResponseWriter, r *http.Request) {
+	if len(h.CORSOrigins) == 0 {
+		return
+	}
+	header := w.Header()
+	header.Add("Vary", "Origin")
+	origin := r.Header.Get("Origin")
+	switch {
+	case origin == "":
+		return
+	case slices.Contains(h.CORSOrigins, origin):
+		header.Set("Access-Control-Allow-Origin", origin)
+		header.Set("Access-Control-Allow-Credentials", "true")
+	case h.CORSOrigins[0] == "*":
+		header.Set("Access-Control-Allow-Origin", "*")
+	default:
+		return
+	}
+	header.Set("Access-Control-Expose-Headers", "Retry-After")
+}
+
+// preflight answers OPTIONS: what a page may send, if it may send at all.
+func (h *Handler) preflight(w http.ResponseWriter, r *http.Request) error {
+	header := w.Header()
+	header.Set("Allow", allowedMethods)
+	if header.Get("Access-Control-Allow-Origin") != "" && r.Header.Get("Access-Control-Request-Method") != "" {
+		header.Set("Access-Control-Allow-Methods", allowedMethods)
+		header.Set("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID")
+		header.Set("Access-Control-Max-Age", "86400")
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// foreignOrigin reports whether a browser says that a page of some other site made the request, one
+// that is not listed either.
+func (h *Handler) foreignOrigin(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || slices.Contains(h.CORSOrigins, origin) || slices.Contains(h.CORSOrigins, "*") {
+		return false
+	}
+	u, err := url.Parse(origin)
+	return err != nil || u.Host == "" || !strings.EqualFold(u.Host, r.Host)
+}
+
+// checkOrigin says what is wrong with a value of cors_origins.
+func checkOrigin(origin string) bool {
+	u, err := url.Parse(origin)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" &&
+		u.Scheme+"://"+u.Host == origin && strings.ToLower(origin) == origin
+}

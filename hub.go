@@ -1,0 +1,375 @@
+package sse
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	mathrand "math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// What Join refuses with.
+var (
+	ErrHubFull         = errors.New("the hub has all the clients it may have")
+	ErrTooManyFromHere = errors.New("too many connections from one address")
+	ErrClientIDOwned   = errors.New("the client_id belongs to another user")
+	ErrClientIDBarred  = errors.New("the client_id was closed by an operator a moment ago")
+)
+
+// Limits are a hub's settings; they may change while clients are connected.
+type Limits struct {
+	History     HistoryLimits
+	MaxClients  int           // 0 is without limit
+	DrainSpread time.Duration // over how long clients come back after Drain
+}
+
+// Resume tells what became of a client's Last-Event-ID.
+type Resume string
+
+// The values of "resume" in the connected event.
+const (
+	ResumeNone     Resume = "none"     // it brought none
+	ResumeComplete Resume = "complete" // it gets every message since
+	ResumeGap      Resume = "gap"      // it may have missed some; it gets what is kept
+)
+
+// Welcome is what a client that joined is told first.
+type Welcome struct {
+	// ID is the position just before the first message that may follow.
+	ID     string
+	Resume Resume
+}
+
+// Hub delivers a log's messages to this process's clients. It is a replica of the log's end: it
+// keeps history for those who come back, and decides nothing about order. It knows nothing of HTTP,
+// Caddy or Redis.
+type Hub struct {
+	pace    pace
+	context context.Context // ends with Drain or Close
+	cancel  context.CancelCauseFunc
+
+	mu         sync.Mutex // guards all below; goes before any Client.mu
+	limits     Limits
+	epoch      string
+	last       Position
+	given      *positions // the positions of a sparse log; nil while every one up to last was given
+	history    *history
+	index      *index
+	clients    int
+	deliveries uint64 // counts Deliver, to reach each client once
+	sources    map[netip.Prefix]int
+	owners     map[string]string    // by client_id the user it belongs to
+	barred     map[string]time.Time // by client_id until when it may not join
+	ended      error                // ErrDraining or ErrHubClosed; nil while the hub is open
+	sweeper    *time.Timer
+}
+
+// sweepInterval is how often silent topics and forgotten owners are looked through.
+const sweepInterval = time.Minute
+
+// NewHub returns an open hub without clients and with an empty log.
+func NewHub(limits Limits) *Hub {
+	h := &Hub{
+		limits:  limits,
+		epoch:   NewEpoch(),
+		history: newHistory(limits.History),
+		index:   newIndex(),
+		sources: make(map[netip.Prefix]int),
+		owners:  make(map[string]string),
+		barred:  make(map[string]time.Time),
+	}
+	h.context, h.cancel = context.WithCancelCause(context.Background())
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sweeper = time.AfterFunc(sweepInterval, h.sweep)
+	return h
+}
+
+// NewEpoch returns a name for the origin of a new log.
+func NewEpoch() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// Apply makes other limits hold. Clients beyond a lowered MaxClients stay.
+func (h *Hub) Apply(limits Limits) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.limits = limits
+	h.history.setLimits(limits.History, time.Now())
+}
+
+// Context ends, with ErrDraining or ErrHubClosed as its cause, when the hub takes no more clients and
+// publishes no more.
+func (h *Hub) Context() context.Context { return h.context }
+
+// Join enters a client: it replays what the client missed and, in the same moment, begins to follow
+// the log, so there is nothing between the two to be lost or doubled. The stream begins to Take at
+// once, and calls Leave at its end.
+func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	if err := h.admitLocked(&s, now); err != nil {
+		return nil, Welcome{}, err
+	}
+	c := &Client{Subscription: s, hub: h, stream: stream, patience: maxPatience, lastFull: now, phase: taking}
+	c.addresses = append(Topics(s.Topics...), Address{ToClient, s.ClientID}, Address{Kind: ToBroadcast})
+	if s.User != "" {
+		c.addresses = append(c.addresses, Address{ToUser, s.User})
+		h.claimLocked(s.ClientID, s.User)
+	}
+	welcome := h.resumeLocked(c, now)
+	h.index.add(c)
+	h.clients++
+	if s.Source.IsValid() {
+		h.sources[s.Source]++
+	}
+	c.start(now)
+	return c, welcome, nil
+}
+
+// admitLocked says why somebody may not join.
+func (h *Hub) admitLocked(s *Subscription, now time.Time) error {
+	owner := h.owners[s.ClientID]
+	switch {
+	case h.ended != nil:
+		return h.ended
+	case owner != "" && owner != s.User && h.inUseLocked(s.ClientID):
+		return ErrClientIDOwned
+	case now.Before(h.barred[s.ClientID]):
+		return ErrClientIDBarred
+	case s.MaxPerSource > 0 && s.Source.IsValid() && h.sources[s.Source] >= s.MaxPerSource:
+		return ErrTooManyFromHere
+	case h.limits.MaxClients > 0 && h.clients >= h.limits.MaxClients:
+		return ErrHubFull
+	}
+	return nil
+}
+
+// inUseLocked reports whether a client_id has connections or kept messages.
+func (h *Hub) inUseLocked(clientID string) bool {
+	a := Address{ToClient, clientID}
+	if l := h.history.logs[a]; l != nil {
+		h.history.trim(l, time.Now())
+	}
+	return h.index.exact[a] != nil || h.history.logs[a] != nil
+}
+
+// claimLocked gives a client_id to a user. Whoever listens under it without being that user has to
+// ask again, and will be refused.
+func (h *Hub) claimLocked(clientID, user string) {
+	h.owners[clientID] = user
+	if set := h.index.exact[Address{ToClient, clientID}]; set != nil {
+		for _, m := range set.members {
+			if m.client.User != user {
+				m.client.finish(ErrClaimed)
+			}
+		}
+	}
+}
+
+// resumeLocked finds where a client goes on, and whether that is exact.
+func (h *Hub) resumeLocked(c *Client, now time.Time) Welcome {
+	if c.LastEventID == "" {
+		return Welcome{h.idLocked(h.last), ResumeNone}
+	}
+	logs := h.history.logsOf(c.addresses, c.Patterns, now)
+	c.toldLost = h.history.lost(c.addresses, c.Patterns)
+	c.catchingUp = true
+	id, ok := ParseID(c.LastEventID)
+	if ok && h.gaveLocked(id) {
+		c.cursor = id.Position
+		if c.toldLost.After(id.Position) {
+			return Welcome{c.LastEventID, ResumeGap}
+		}
+		return Welcome{c.LastEventID, ResumeComplete}
+	}
+	c.cursor, ok = newest(logs, h.limits.History.Count)
+	if !ok {
+		c.catchingUp, c.cursor = false, h.last
+	}
+	return Welcome{h.idLocked(c.cursor), ResumeGap}
+}
+
+// gaveLocked reports whether this log gave out an ID.
+func (h *Hub) gaveLocked(id ID) bool {
+	switch {
+	case id.Epoch != h.epoch || id.Position.After(h.last):
+		return false
+	case h.given == nil:
+		return id.Position.Minor == 0
+	default:
+		return id.Position == Position{} || h.given.has(id.Position)
+	}
+}
+
+func (h *Hub) idLocked(p Position) string { return ID{h.epoch, p}.String() }
+
+// Leave takes a client out, once. cause is why its stream ended, unless the hub had ended it; Leave
+// returns the one that counts.
+func (h *Hub) Leave(c *Client, cause error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.index.remove(c)
+	h.clients--
+	if c.Source.IsValid() {
+		if h.sources[c.Source]--; h.sources[c.Source] == 0 {
+			delete(h.sources, c.Source)
+		}
+	}
+	return c.leave(cause)
+}
+
+// Deliver hands the log's next message to its clients and keeps it for others. The log calls it in
+// its order, for every message, with Position set; an ephemeral message needs none. It returns how
+// many clients the message was addressed to.
+func (h *Hub) Deliver(m *Message) (receivers int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	if m.Time.IsZero() {
+		m.Time = now
+	}
+	m.previous = h.last
+	if m.Ephemeral {
+		m.Position = h.last
+	}
+	m.encode(h.epoch)
+	if !m.Ephemeral {
+		h.last = m.Position
+		h.given.add(m.Position)
+		h.history.append(m, now)
+	}
+	h.deliveries++
+	h.index.reached(m.To, func(set *clientSet) {
+		for _, member := range set.members {
+			c := member.client
+			if c.seen == h.deliveries {
+				continue
+			}
+			c.seen = h.deliveries
+			if c.enqueue(m) {
+				receivers++
+			}
+		}
+	})
+	return receivers
+}
+
+// Wait returns when whoever has delivered to so many clients may go on: at once, unless the machine
+// is behind. See DESIGN 2.2.
+func (h *Hub) Wait(ctx context.Context, receivers int) { h.pace.wait(ctx, receivers) }
+
+// Origin says where a log begins that a hub is to follow.
+type Origin struct {
+	// Epoch names the log.
+	Epoch string
+	// At is the position before the first message that will be delivered.
+	At Position
+	// Sparse logs do not give out every position: an ID is known by the messages seen.
+	Sparse bool
+	// Lost is the newest position the log no longer has.
+	Lost Position
+}
+
+// Follow makes the hub follow a log. If it is not the one it followed already, history begins anew
+// and clients are told a gap with the reason.
+func (h *Hub) Follow(o Origin, reason string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if o.Epoch == h.epoch {
+		return
+	}
+	h.epoch, h.last = o.Epoch, o.At
+	h.history = newHistory(h.limits.History)
+	h.history.forgetAll(o.Lost)
+	h.given = nil
+	if o.Sparse {
+		h.given = &positions{}
+	}
+	h.given.add(o.At)
+	gap := gapFrame(h.idLocked(h.last), reason)
+	h.eachLocked(func(c *Client) { c.restart(gap) })
+}
+
+// Position returns the log that the hub follows and how far it has come.
+func (h *Hub) Position() ID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return ID{h.epoch, h.last}
+}
+
+// Clients returns how many clients are connected.
+func (h *Hub) Clients() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.clients
+}
+
+// eachLocked visits every client: all of them listen to broadcasts.
+func (h *Hub) eachLocked(visit func(*Client)) {
+	if set := h.index.exact[Address{Kind: ToBroadcast}]; set != nil {
+		for _, m := range set.members {
+			visit(m.client)
+		}
+	}
+}
+
+// Drain ends every client in an orderly way because the process exits: each gets a delay of its own
+// before it comes back, then what was queued for it, then the end of its stream.
+func (h *Hub) Drain() {
+	h.end(ErrDraining, func(c *Client) {
+		c.drain(retryFrame(c.Retry + mathrand.N(max(1, h.limits.DrainSpread))))
+	})
+}
+
+// Close ends every client because nobody uses the hub any more.
+func (h *Hub) Close() {
+	h.end(ErrHubClosed, func(c *Client) { c.finish(ErrHubClosed) })
+}
+
+func (h *Hub) end(cause error, farewell func(*Client)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended != nil {
+		return
+	}
+	h.ended = cause
+	h.sweeper.Stop()
+	h.cancel(cause)
+	h.eachLocked(farewell)
+}
+
+// Abort cuts every client that is still there.
+func (h *Hub) Abort() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.eachLocked(func(c *Client) { c.stream.Abort() })
+}
+
+// sweep ages silent topics, and forgets owners of client_ids that nothing is left of.
+func (h *Hub) sweep() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended != nil {
+		return
+	}
+	now := time.Now()
+	h.history.sweep(now)
+	for id := range h.owners {
+		if !h.inUseLocked(id) {
+			delete(h.owners, id)
+		}
+	}
+	for id, until := range h.barred {
+		if !now.Before(until) {
+			delete(h.barred, id)
+		}
+	}
+	h.sweeper.Reset(sweepInterval)
+}

@@ -1,0 +1,56 @@
+package sse
+
+import (
+	"crypto/sha256"
+	"time"
+)
+
+// answers remembers what idempotency keys were answered, for idempotencyPeriod. It is guarded by
+// its owner's mutex.
+type answers struct {
+	byKey map[string]answer
+	order []string // keys as they were kept, oldest first
+}
+
+type answer struct {
+	receipt     Receipt
+	fingerprint [sha256.Size]byte
+	at          time.Time
+}
+
+func newAnswers() *answers { return &answers{byKey: make(map[string]answer)} }
+
+// find gives p the answer that its key got before. It returns ErrKeyReused if that was for another
+// message.
+func (a *answers) find(p *Publication) (found bool, err error) {
+	if p.Key == "" {
+		return false, nil
+	}
+	a.forget(time.Now())
+	old, found := a.byKey[p.Key]
+	switch {
+	case !found:
+		return false, nil
+	case old.fingerprint != p.Fingerprint:
+		return false, ErrKeyReused
+	}
+	p.Receipt = old.receipt
+	return true, nil
+}
+
+// keep remembers the answer that p got.
+func (a *answers) keep(p *Publication) {
+	if p.Key != "" {
+		a.byKey[p.Key] = answer{p.Receipt, p.Fingerprint, time.Now()}
+		a.order = append(a.order, p.Key)
+	}
+}
+
+// forget drops the answers whose time is over.
+func (a *answers) forget(now time.Time) {
+	for len(a.order) > 0 && now.Sub(a.byKey[a.order[0]].at) >= idempotencyPeriod {
+		delete(a.byKey, a.order[0])
+		a.order[0] = ""
+		a.order = a.order[1:]
+	}
+}

@@ -1,0 +1,138 @@
+package sse
+
+import "strings"
+
+// index finds the clients that an address reaches. It is guarded by Hub.mu.
+type index struct {
+	exact map[Address]*clientSet
+	// patterns are grouped by their literal segments before the first wildcard, so that a topic is
+	// held only against those that share its beginning.
+	patterns map[string]map[string]*clientSet
+}
+
+// clientSet holds clients in no particular order, with removal in constant time.
+type clientSet struct{ members []member }
+
+// member is a client in a set, and which of its own memberships that is.
+type member struct {
+	client *Client
+	nth    int
+}
+
+// membership is a client's side of a member.
+type membership struct {
+	set     *clientSet
+	slot    int
+	address Address
+	prefix  string // of a pattern
+	pattern bool
+}
+
+func newIndex() *index {
+	return &index{exact: make(map[Address]*clientSet), patterns: make(map[string]map[string]*clientSet)}
+}
+
+// add enters c at all its addresses and patterns.
+func (x *index) add(c *Client) {
+	c.memberships = make([]membership, 0, len(c.addresses)+len(c.Patterns))
+	for _, a := range c.addresses {
+		set := x.exact[a]
+		if set == nil {
+			set = &clientSet{}
+			x.exact[a] = set
+		}
+		set.add(c, membership{address: a})
+	}
+	for _, p := range c.Patterns {
+		prefix := literalPrefix(p)
+		group := x.patterns[prefix]
+		if group == nil {
+			group = make(map[string]*clientSet)
+			x.patterns[prefix] = group
+		}
+		set := group[p]
+		if set == nil {
+			set = &clientSet{}
+			group[p] = set
+		}
+		set.add(c, membership{address: Address{ToTopic, p}, prefix: prefix, pattern: true})
+	}
+}
+
+// remove takes c out of every set and drops the sets that it leaves empty.
+func (x *index) remove(c *Client) {
+	for _, m := range c.memberships {
+		m.set.remove(m.slot)
+		if len(m.set.members) > 0 {
+			continue
+		}
+		if !m.pattern {
+			delete(x.exact, m.address)
+			continue
+		}
+		group := x.patterns[m.prefix]
+		delete(group, m.address.Name)
+		if len(group) == 0 {
+			delete(x.patterns, m.prefix)
+		}
+	}
+	c.memberships = nil
+}
+
+// reached calls visit with every client set that a message to these addresses reaches. A client may
+// be in several of them.
+func (x *index) reached(to []Address, visit func(*clientSet)) {
+	for _, a := range to {
+		if set := x.exact[a]; set != nil {
+			visit(set)
+		}
+		if a.Kind == ToTopic && len(x.patterns) > 0 {
+			x.reachedByPattern(a.Name, visit)
+		}
+	}
+}
+
+func (x *index) reachedByPattern(topic string, visit func(*clientSet)) {
+	x.visitPatterns("", topic, visit)
+	for i := 1; i < len(topic); i++ {
+		if topic[i] == '/' {
+			x.visitPatterns(topic[:i], topic, visit)
+		}
+	}
+}
+
+func (x *index) visitPatterns(prefix, topic string, visit func(*clientSet)) {
+	for pattern, set := range x.patterns[prefix] {
+		if matches(pattern, topic) {
+			visit(set)
+		}
+	}
+}
+
+func (s *clientSet) add(c *Client, m membership) {
+	m.set, m.slot = s, len(s.members)
+	s.members = append(s.members, member{c, len(c.memberships)})
+	c.memberships = append(c.memberships, m)
+}
+
+func (s *clientSet) remove(slot int) {
+	last := len(s.members) - 1
+	moved := s.members[last]
+	s.members[slot] = moved
+	moved.client.memberships[moved.nth].slot = slot
+	s.members[last] = member{}
+	s.members = s.members[:last]
+}
+
+// literalPrefix returns what of a pattern stands before its first wildcard segment, without the
+// slash between: "room" for "room/*/x", "" for "*".
+func literalPrefix(pattern string) string {
+	end := 0
+	for segment := range strings.SplitSeq(pattern, "/") {
+		if segment == "*" || segment == "**" {
+			break
+		}
+		end += len(segment) + 1
+	}
+	return pattern[:max(0, end-1)]
+}

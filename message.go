@@ -1,0 +1,258 @@
+package sse
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	wire "github.com/caddy-sse/caddy-sse/internal/sse"
+)
+
+// Message is one message of a hub: what a publisher said, to whom, and where it stands in the log.
+// It is shared by every client that gets it and never changes once it has been delivered.
+type Message struct {
+	// To holds whom the message is for: one or several topics, or exactly one client, user or
+	// everybody. A client that several of them name gets the message once.
+	To []Address
+	// Event is the event name; empty means none, which browsers call "message".
+	Event string
+	// Data is the payload, UTF-8. It is given up once the message is encoded.
+	Data []byte
+	// Retry is the reconnect delay to tell with the message, in milliseconds; it counts if HasRetry.
+	Retry    int64
+	HasRetry bool
+	// Ephemeral messages have no ID and are not kept: who is not there misses them.
+	Ephemeral bool
+
+	// Position is the message's place in the log. An ephemeral message has that of the message
+	// before it.
+	Position Position
+	// Time is when the log took the message; history ages by it. The zero time means now.
+	Time time.Time
+
+	previous Position // the log's position before this message
+	frame    []byte   // the encoded block, as every client gets it
+	kept     int      // how many address logs hold it; guarded by Hub.mu
+}
+
+// encode makes the frame that all clients share and gives up the payload it was made from.
+func (m *Message) encode(epoch string) {
+	e := wire.Event{Name: m.Event, Data: m.Data, HasData: true, Retry: m.Retry, HasRetry: m.HasRetry}
+	if !m.Ephemeral {
+		e.ID = ID{epoch, m.Position}.String()
+	}
+	m.frame = e.Append(make([]byte, 0, len(m.Data)+len(m.Event)+len(e.ID)+48))
+	m.Data = nil
+}
+
+// size is what the message costs a queue or the history, in bytes.
+func (m *Message) size() int { return len(m.frame) }
+
+// published reports whether somebody published the message, rather than the hub saying something.
+func (m *Message) published() bool { return len(m.To) > 0 }
+
+// control returns a message that only carries a frame: a heartbeat, a gap, a farewell.
+func control(frame []byte) *Message { return &Message{Ephemeral: true, frame: frame} }
+
+// Kind tells what an Address names.
+type Kind uint8
+
+// The kinds of address. Each is a plain key of the same index, so targeted messages have history
+// and resume like any other.
+const (
+	ToTopic     Kind = iota // a topic, or in a subscription a pattern
+	ToClient                // all connections of one client_id
+	ToUser                  // all clients of one authenticated user
+	ToBroadcast             // every client of the hub; Name is empty
+)
+
+// Address is one place that messages are sent to and clients listen at.
+type Address struct {
+	Kind Kind
+	Name string
+}
+
+// Topics returns the addresses of the named topics.
+func Topics(names ...string) []Address {
+	to := make([]Address, len(names))
+	for i, name := range names {
+		to[i] = Address{ToTopic, name}
+	}
+	return to
+}
+
+// Position is a place in a hub's log. Positions grow along the log and need not be dense. The zero
+// Position is the log's beginning, before its first message.
+type Position struct{ Major, Minor uint64 }
+
+// Compare returns -1, 0 or +1 as p stands before, at or after q.
+func (p Position) Compare(q Position) int {
+	return cmp.Or(cmp.Compare(p.Major, q.Major), cmp.Compare(p.Minor, q.Minor))
+}
+
+// After reports whether p stands behind q.
+func (p Position) After(q Position) bool { return p.Compare(q) > 0 }
+
+// String returns the position as it stands in IDs: "7", or "1700000000000-3".
+func (p Position) String() string {
+	s := strconv.FormatUint(p.Major, 10)
+	if p.Minor != 0 {
+		s += "-" + strconv.FormatUint(p.Minor, 10)
+	}
+	return s
+}
+
+// ID is what clients know a position by: "<epoch>-<position>". The epoch names the origin of the
+// log's order and changes whenever that was lost.
+type ID struct {
+	Epoch    string
+	Position Position
+}
+
+func (id ID) String() string { return id.Epoch + "-" + id.Position.String() }
+
+// ParseID reads an ID as String wrote it. Anything else is not ok; it is never an error, since
+// clients bring back whatever they were told by whomever.
+func ParseID(s string) (id ID, ok bool) {
+	epoch, position, found := strings.Cut(s, "-")
+	if !found || epoch == "" {
+		return ID{}, false
+	}
+	major, minor, hasMinor := strings.Cut(position, "-")
+	id.Epoch = epoch
+	var err error
+	if id.Position.Major, err = strconv.ParseUint(major, 10, 64); err != nil {
+		return ID{}, false
+	}
+	if hasMinor {
+		if id.Position.Minor, err = strconv.ParseUint(minor, 10, 64); err != nil {
+			return ID{}, false
+		}
+	}
+	return id, id.String() == s
+}
+
+// maxTopicBytes bounds a topic or pattern.
+const maxTopicBytes = 256
+
+// CheckTopic says what is wrong with a topic that messages are to be published to.
+func CheckTopic(topic string) error {
+	if err := checkTopicText(topic); err != nil {
+		return err
+	}
+	if strings.Contains(topic, "*") && isPattern(topic) {
+		return fmt.Errorf("%q is a pattern; messages go to topics, patterns are for subscribing", topic)
+	}
+	return nil
+}
+
+// CheckPattern says what is wrong with a topic or pattern that a client wants to subscribe to.
+func CheckPattern(pattern string) error {
+	if err := checkTopicText(pattern); err != nil {
+		return err
+	}
+	if i := strings.Index("/"+pattern+"/", "/**/"); i >= 0 && i+len("**") < len(pattern) {
+		return fmt.Errorf("pattern %q has ** before its end; ** stands only as the last segment", pattern)
+	}
+	return nil
+}
+
+func checkTopicText(topic string) error {
+	switch {
+	case topic == "":
+		return errors.New("a topic is empty; give it 1 to 256 bytes")
+	case len(topic) > maxTopicBytes:
+		return fmt.Errorf("a topic has %d bytes; the limit is %d", len(topic), maxTopicBytes)
+	case !utf8.ValidString(topic):
+		return errors.New("a topic is not valid UTF-8")
+	case strings.ContainsFunc(topic, unicode.IsControl):
+		return fmt.Errorf("topic %q has control characters; leave them out", topic)
+	}
+	return nil
+}
+
+// isPattern reports whether a segment of topic is a wildcard: "*" or "**".
+func isPattern(topic string) bool {
+	for segment := range strings.SplitSeq(topic, "/") {
+		if segment == "*" || segment == "**" {
+			return true
+		}
+	}
+	return false
+}
+
+// matches reports whether a topic lies within a pattern: "*" stands for one whole segment, a final
+// "**" for one or more. A pattern without wildcards matches itself alone.
+func matches(pattern, topic string) bool {
+	for {
+		p, restP, moreP := strings.Cut(pattern, "/")
+		t, restT, moreT := strings.Cut(topic, "/")
+		switch {
+		case p == "**" && !moreP:
+			return true
+		case p != "*" && p != t:
+			return false
+		case !moreP || !moreT:
+			return moreP == moreT
+		}
+		pattern, topic = restP, restT
+	}
+}
+
+// CheckClientID says what is wrong with a client_id: 1 to 128 of A-Za-z0-9._~-
+func CheckClientID(id string) error {
+	if id == "" || len(id) > 128 || strings.ContainsFunc(id, notClientIDRune) {
+		return errors.New("client_id must be 1 to 128 characters of A-Za-z0-9._~-")
+	}
+	return nil
+}
+
+func notClientIDRune(r rune) bool {
+	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._~-", r))
+}
+
+// checkUser says what is wrong with a user that messages are to be published to.
+func checkUser(user string) error {
+	if user == "" || len(user) > 256 || !utf8.ValidString(user) || strings.ContainsFunc(user, unicode.IsControl) {
+		return errors.New("user must be 1 to 256 bytes of UTF-8 without control characters")
+	}
+	return nil
+}
+
+// Check says what a publisher must change before the message can be published.
+func (m *Message) Check() error {
+	if len(m.To) == 0 {
+		return errors.New("the message has no target; name a topic, client_id, user or broadcast")
+	}
+	for _, to := range m.To {
+		var err error
+		switch to.Kind {
+		case ToTopic:
+			err = CheckTopic(to.Name)
+		case ToClient:
+			err = CheckClientID(to.Name)
+		case ToUser:
+			err = checkUser(to.Name)
+		case ToBroadcast:
+		}
+		if err != nil {
+			return err
+		}
+	}
+	switch {
+	case !wire.ValidField(m.Event) || !utf8.ValidString(m.Event) || len(m.Event) > 256:
+		return errors.New("event must be at most 256 bytes of UTF-8 without line breaks or NUL")
+	case m.Event == "connected" || m.Event == "gap" || m.Event == "expired" || m.Event == "closed":
+		return fmt.Errorf("event name %q is reserved for the hub itself; choose another", m.Event)
+	case m.HasRetry && m.Retry < 0:
+		return errors.New("retry must be a whole number of milliseconds, 0 or more")
+	case !utf8.Valid(m.Data):
+		return errors.New("data is not valid UTF-8; encode binary data, as Base64 for example")
+	}
+	return nil
+}

@@ -1,0 +1,350 @@
+package sse
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+func init() {
+	caddy.RegisterModule(App{})
+	caddy.RegisterModule(Handler{})
+}
+
+// App holds the hubs: the state that routes share and that outlives config reloads.
+type App struct {
+	// The hubs by name. "default" always exists, with the defaults if it is not given here.
+	Hubs map[string]*HubConfig `json:"hubs,omitempty"`
+
+	logger *zap.Logger
+	used   map[string]*sharedHub    // by routes of this config
+	offers map[*sharedHub]*settings // what Start has offered
+}
+
+// HubConfig is what one hub keeps and how much it takes.
+type HubConfig struct {
+	// The broker, which orders and keeps the hub's log. Default: memory.
+	BrokerRaw json.RawMessage `json:"broker,omitempty" caddy:"namespace=sse.brokers inline_key=type"`
+	// How many messages are kept per topic (or client, or user). Default: 1000; negative: none.
+	HistoryCount int `json:"history_count,omitempty"`
+	// How long a message is kept. Default: 1h.
+	HistoryAge caddy.Duration `json:"history_age,omitempty"`
+	// How many bytes of messages are kept in all; the topics published to longest ago give way.
+	// Default: 256 MiB.
+	HistoryBytes int64 `json:"history_bytes,omitempty"`
+	// How many clients may be connected; more are answered 503. Default: 0, no limit.
+	MaxClients int `json:"max_clients,omitempty"`
+	// Over how long clients are told to spread their return when the process exits. Default: 5s;
+	// negative: they all come back after their retry.
+	DrainSpread caddy.Duration `json:"drain_spread,omitempty"`
+
+	broker BrokerModule
+}
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "sse", New: func() caddy.Module { return new(App) }}
+}
+
+// Provision sets the app up. It touches no hub yet: routes ask for the ones they use.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Logger()
+	a.used = make(map[string]*sharedHub)
+	if a.Hubs == nil {
+		a.Hubs = make(map[string]*HubConfig)
+	}
+	if a.Hubs[defaultHub] == nil {
+		a.Hubs[defaultHub] = new(HubConfig)
+	}
+	for name, hub := range a.Hubs {
+		if err := hub.provision(ctx); err != nil {
+			return fmt.Errorf("hub %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+const defaultHub = "default"
+
+func (c *HubConfig) provision(ctx caddy.Context) error {
+	if c.BrokerRaw == nil {
+		c.broker = new(MemoryBroker)
+	} else {
+		module, err := ctx.LoadModule(c, "BrokerRaw")
+		if err != nil {
+			return fmt.Errorf("loading the broker: %w", err)
+		}
+		c.broker = module.(BrokerModule)
+	}
+	setDefault(&c.HistoryCount, 1000)
+	setDefault(&c.HistoryAge, caddy.Duration(time.Hour))
+	setDefault(&c.HistoryBytes, 256<<20)
+	setDefault(&c.DrainSpread, caddy.Duration(5*time.Second))
+	return nil
+}
+
+// Validate refuses settings that make no sense.
+func (a *App) Validate() error {
+	for name, hub := range a.Hubs {
+		switch {
+		case name == "":
+			return errors.New("a hub has no name")
+		case hub.HistoryBytes < 0:
+			return fmt.Errorf("hub %s: history_bytes must be more than 0", name)
+		case hub.HistoryAge < 0:
+			return fmt.Errorf("hub %s: history_age must be more than 0", name)
+		case hub.MaxClients < 0:
+			return fmt.Errorf("hub %s: max_clients must be 0 (no limit) or more", name)
+		}
+	}
+	return nil
+}
+
+func (c *HubConfig) limits() Limits {
+	return Limits{
+		History: HistoryLimits{
+			Count: max(0, c.HistoryCount),
+			Age:   time.Duration(c.HistoryAge),
+			Bytes: c.HistoryBytes,
+		},
+		MaxClients:  c.MaxClients,
+		DrainSpread: max(0, time.Duration(c.DrainSpread)),
+	}
+}
+
+// Start offers this config's settings to the hubs that its routes use. They hold once the config
+// before it has stopped. What fails here leaves everything as it was.
+func (a *App) Start() error {
+	a.offers = make(map[*sharedHub]*settings)
+	for name, hub := range a.used {
+		config := a.Hubs[name]
+		o := &settings{limits: config.limits(), module: config.broker, logger: a.logger}
+		if err := hub.offer(o); err != nil {
+			a.withdraw()
+			return fmt.Errorf("hub %s: %w", name, err)
+		}
+		a.offers[hub] = o
+	}
+	return nil
+}
+
+// Stop takes the settings back. Clients are none of its business: they live on in the next config,
+// or end with the process or the last route.
+func (a *App) Stop() error {
+	a.withdraw()
+	return nil
+}
+
+func (a *App) withdraw() {
+	for hub, o := range a.offers {
+		hub.withdraw(o)
+	}
+	a.offers = nil
+}
+
+// use returns the hub of that name for a route, which gives it back with releaseHub.
+func (a *App) use(name string) (*sharedHub, error) {
+	if a.Hubs[name] == nil {
+		return nil, fmt.Errorf("hub %q is not defined; define it in the global options: { sse { hub %s } }", name, name)
+	}
+	hub := acquireHub(name)
+	a.used[name] = hub
+	return hub, nil
+}
+
+// Handler serves a hub's messages: GET subscribes to the hub as a stream of server-sent events, POST
+// publishes to it.
+type Handler struct {
+	// The hub. Default: "default".
+	Hub string `json:"hub,omitempty"`
+	// What a client here receives: topics, patterns, and topics with placeholders. A placeholder
+	// {http.request.uri.query.topic} on its own stands for every ?topic= of the request. Default: that.
+	Topics []string `json:"topics,omitempty"`
+	// The client's ID; where it comes out empty one is generated.
+	// Default: {http.request.uri.query.client_id}
+	ClientID string `json:"client_id,omitempty"`
+	// The authenticated user; where it comes out empty the client is anonymous.
+	// Default: {http.auth.user.id}
+	User string `json:"user,omitempty"`
+	// A comment is sent to a client that was silent that long. Default: 30s; negative: off.
+	Heartbeat caddy.Duration `json:"heartbeat,omitempty"`
+	// The reconnect delay told to EventSource. Default: 2s; negative: 0.
+	Retry caddy.Duration `json:"retry,omitempty"`
+	// Closes a client that got no message for that long. Default: 0, off.
+	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
+	// Closes a client that is connected that long, less up to a tenth at random. Default: 0, off.
+	MaxAge caddy.Duration `json:"max_age,omitempty"`
+	// How many messages may wait for a client. Default: 256.
+	QueueMessages int `json:"queue_messages,omitempty"`
+	// How many bytes may wait for a client; one larger message passes alone. Default: 1 MiB.
+	QueueBytes int `json:"queue_bytes,omitempty"`
+	// What happens to a client whose queue is full while its socket takes nothing: "disconnect", so
+	// that it reconnects and resumes, or "drop_oldest", told with a gap event. Default: disconnect.
+	SlowClient SlowClient `json:"slow_client,omitempty"`
+	// How long one write may be stuck, with not one byte taken, before the client is cut. Default: 10s.
+	WriteTimeout caddy.Duration `json:"write_timeout,omitempty"`
+	// How many clients one IP address may have, an IPv6 /64 counting as one. Default: 0, no limit.
+	MaxClientsPerIP int `json:"max_clients_per_ip,omitempty"`
+	// How many topics and patterns one client may subscribe to. Default: 100.
+	MaxTopics int `json:"max_topics,omitempty"`
+	// Whether a stream begins with the event "connected". Default: true.
+	ConnectedEvent *bool `json:"connected_event,omitempty"`
+	// Origins whose pages may use this route with credentials, exactly as browsers send them; or "*"
+	// for any without credentials. Default: none but the site itself.
+	CORSOrigins []string `json:"cors_origins,omitempty"`
+	// Who may publish, and what. Default: nobody.
+	Publish *PublishConfig `json:"publish,omitempty"`
+
+	logger *zap.Logger
+	hub    *sharedHub
+	topics topicRules
+}
+
+// PublishConfig says who may publish on a route, and what.
+type PublishConfig struct {
+	// Bearer tokens, any of which grants publishing. Placeholders such as {env.X} are replaced when
+	// the config is loaded; one that comes out empty is an error.
+	Tokens []string `json:"tokens,omitempty"`
+	// Leaves the decision to other directives, which already guard the route. Excludes tokens.
+	Open bool `json:"open,omitempty"`
+	// Topics and patterns that may be published to. Default: any.
+	Topics []string `json:"topics,omitempty"`
+	// What else may be addressed where topics are restricted: "client", "user", "broadcast".
+	Targets []string `json:"targets,omitempty"`
+	// Whether unrestricted publishers may address every client of the hub. Default: true.
+	Broadcast *bool `json:"broadcast,omitempty"`
+	// The largest message, in bytes of data. Default: 1 MiB.
+	MaxSize int `json:"max_size,omitempty"`
+	// Messages per second that one publisher (token, user or IP address) may publish. Default: 0, no
+	// limit.
+	Rate float64 `json:"rate,omitempty"`
+	// How many messages a publisher may send at once within its rate. Default: the rate, at least 1.
+	Burst int `json:"burst,omitempty"`
+
+	secrets [][sha256.Size]byte // the hashes of Tokens
+}
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.sse", New: func() caddy.Module { return new(Handler) }}
+}
+
+// Provision fills in the defaults and joins the hub.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	setDefault(&h.Hub, defaultHub)
+	setDefault(&h.ClientID, "{http.request.uri.query.client_id}")
+	setDefault(&h.User, "{http.auth.user.id}")
+	setDefault(&h.Heartbeat, caddy.Duration(30*time.Second))
+	setDefault(&h.Retry, caddy.Duration(2*time.Second))
+	setDefault(&h.QueueMessages, 256)
+	setDefault(&h.QueueBytes, 1<<20)
+	setDefault(&h.SlowClient, Disconnect)
+	setDefault(&h.WriteTimeout, caddy.Duration(10*time.Second))
+	setDefault(&h.MaxTopics, 100)
+	if h.ConnectedEvent == nil {
+		on := true
+		h.ConnectedEvent = &on
+	}
+	h.topics = newTopicRules(h.Topics)
+	if h.Publish != nil {
+		if err := h.Publish.provision(); err != nil {
+			return fmt.Errorf("publish: %w", err)
+		}
+	}
+	app, err := ctx.App("sse")
+	if err != nil {
+		return err
+	}
+	if h.hub, err = app.(*App).use(h.Hub); err != nil {
+		return err
+	}
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		server.RegisterOnShutdown(h.drainIfExiting)
+	}
+	return nil
+}
+
+func (p *PublishConfig) provision() error {
+	setDefault(&p.MaxSize, 1<<20)
+	if p.Broadcast == nil {
+		on := len(p.Topics) == 0
+		p.Broadcast = &on
+	}
+	if p.Rate > 0 && p.Burst == 0 {
+		p.Burst = max(1, int(p.Rate))
+	}
+	return p.readSecrets()
+}
+
+// drainTime is how long clients have to take what is theirs when the process exits.
+const drainTime = time.Second
+
+// drainIfExiting runs when a server shuts down, because of a reload or of the end. The process waits
+// for every request, and so for every stream, before it goes.
+func (h *Handler) drainIfExiting() {
+	if caddy.Exiting() {
+		h.hub.Drain()
+		time.AfterFunc(drainTime, h.hub.Abort)
+	}
+}
+
+// Validate refuses settings that make no sense.
+func (h *Handler) Validate() error {
+	if err := h.check(); err != nil {
+		return err
+	}
+	if h.Publish != nil && !h.Publish.Open && len(h.Publish.Tokens) == 0 {
+		return errors.New("publish: give it a token, or open if other directives guard this route")
+	}
+	return nil
+}
+
+// Cleanup gives the hub back; the last route to do so closes it.
+func (h *Handler) Cleanup() error {
+	if h.hub == nil {
+		return nil // Provision did not get that far
+	}
+	return releaseHub(h.Hub)
+}
+
+// ServeHTTP answers requests by method. It never calls the next handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	h.setCORSHeaders(w, r)
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		return h.subscribe(w, r)
+	case http.MethodPost:
+		return h.publish(w, r)
+	case http.MethodOptions:
+		return h.preflight(w, r)
+	}
+	w.Header().Set("Allow", allowedMethods)
+	return writeProblem(w, problemf(http.StatusMethodNotAllowed, "use GET to subscribe and POST to publish"))
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Interface guards
+var (
+	_ caddy.App                   = (*App)(nil)
+	_ caddy.Provisioner           = (*App)(nil)
+	_ caddy.Validator             = (*App)(nil)
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+	_ caddy.Destructor            = (*sharedHub)(nil)
+)

@@ -1,0 +1,167 @@
+package sse
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+)
+
+// hubs outlive configs: routes of the old and the new config that name the same hub share it, and
+// its clients notice nothing. The last route's Cleanup closes it.
+var hubs = caddy.NewUsagePool()
+
+// sharedHub is a hub with its broker, and the settings of the configs that run.
+//
+// While a config replaces another, both have started. The settings of the older one hold until it
+// stops: then the new config is sure to stay. If it is the new one that stops, because some other app
+// of it failed to start, nothing had changed.
+type sharedHub struct {
+	*Hub
+	name   string
+	ready  chan struct{} // closed once the first config has started
+	logger atomic.Pointer[zap.Logger]
+	limiters
+
+	mu       sync.Mutex  // guards settings
+	settings []*settings // of the configs that have started, the oldest first, whose hold
+
+	brokerMu sync.RWMutex // held for reading while publishing, for writing while brokers change
+	broker   Broker
+	identity string // of broker
+}
+
+// settings is what one config says about a hub.
+type settings struct {
+	limits Limits
+	module BrokerModule
+	logger *zap.Logger
+	broker Broker // opened ahead for when these settings come to hold; nil if the running one stays
+}
+
+// acquireHub returns the hub of that name, made if nobody has it yet. releaseHub gives it back.
+func acquireHub(name string) *sharedHub {
+	value, _, _ := hubs.LoadOrNew(name, func() (caddy.Destructor, error) {
+		s := &sharedHub{Hub: NewHub(Limits{}), name: name, ready: make(chan struct{})}
+		s.logger.Store(zap.NewNop())
+		return s, nil
+	})
+	return value.(*sharedHub)
+}
+
+func releaseHub(name string) error {
+	_, err := hubs.Delete(name)
+	return err
+}
+
+// Destruct closes the hub with the last reference to it.
+func (s *sharedHub) Destruct() error {
+	s.Close()
+	s.brokerMu.Lock()
+	defer s.brokerMu.Unlock()
+	if s.broker == nil {
+		return nil
+	}
+	err := s.broker.Close()
+	s.broker = nil
+	return err
+}
+
+// offer proposes a config's settings. They hold at once if no other config runs, else when it stops.
+// An error leaves everything as it was.
+func (s *sharedHub) offer(o *settings) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	running := s.identity
+	if n := len(s.settings); n > 0 {
+		running = s.settings[n-1].module.Identity()
+	}
+	if o.module.Identity() != running {
+		var err error
+		if o.broker, err = o.module.Open(s.name); err != nil {
+			return err
+		}
+	}
+	s.settings = append(s.settings, o)
+	if len(s.settings) == 1 {
+		s.hold(o)
+	}
+	return nil
+}
+
+// withdraw takes a config's settings back when it stops.
+func (s *sharedHub) withdraw(o *settings) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.settings, o)
+	if i < 0 {
+		return
+	}
+	s.settings = slices.Delete(s.settings, i, i+1)
+	switch {
+	case i == 0 && len(s.settings) > 0:
+		s.hold(s.settings[0])
+	case i > 0 && o.broker != nil:
+		s.logIf(o.broker.Close(), "closing a broker that was not needed")
+	}
+}
+
+// hold makes settings the ones that count. Called with mu held.
+func (s *sharedHub) hold(o *settings) {
+	s.logger.Store(o.logger)
+	s.Apply(o.limits)
+	if o.broker == nil {
+		return
+	}
+	s.brokerMu.Lock()
+	defer s.brokerMu.Unlock()
+	if s.broker != nil {
+		s.logIf(s.broker.Close(), "closing the broker that was replaced")
+	}
+	s.broker, s.identity = o.broker, o.module.Identity()
+	o.broker = nil
+	s.broker.Start(s.Hub)
+	select {
+	case <-s.ready:
+	default:
+		close(s.ready)
+	}
+}
+
+func (s *sharedHub) logIf(err error, doing string) {
+	if err != nil {
+		s.logger.Load().Error(doing, zap.String("hub", s.name), zap.Error(err))
+	}
+}
+
+// wait returns when the hub has started, with ctx, or with the cause once it has ended.
+func (s *sharedHub) wait(ctx context.Context) error {
+	ended := s.Context()
+	if ended.Err() != nil {
+		return context.Cause(ended)
+	}
+	select {
+	case <-s.ready:
+		return nil
+	case <-ended.Done():
+		return context.Cause(ended)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// publish puts a batch into the hub's log; see Broker.Publish.
+func (s *sharedHub) publish(ctx context.Context, batch []*Publication) (int, error) {
+	if err := s.wait(ctx); err != nil {
+		return 0, err
+	}
+	s.brokerMu.RLock()
+	defer s.brokerMu.RUnlock()
+	if s.broker == nil {
+		return 0, ErrHubClosed
+	}
+	return s.broker.Publish(ctx, batch)
+}

@@ -1,0 +1,327 @@
+package sse
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// post is one publishing request.
+type post struct {
+	*Handler
+	w       http.ResponseWriter
+	request *http.Request
+	body    *countedBody
+	who     publisher
+	key     string   // Idempotency-Key
+	literal []string // the route's own topics, for this request
+	// to is whom the URL names, or else the route: then the body is data (form A). Otherwise the body
+	// says so itself (form B).
+	to []Address
+	// defaults are event, retry and ephemeral of form A, from the query.
+	defaults Message
+}
+
+// publish answers POST. DESIGN 1.4 tells the forms apart.
+func (h *Handler) publish(w http.ResponseWriter, r *http.Request) error {
+	p := &post{Handler: h, w: w, request: r, body: &countedBody{ReadCloser: r.Body}}
+	if err := h.hub.wait(r.Context()); err != nil {
+		return p.refuse(problemOf(err))
+	}
+	defer p.stopReadingAtTheEnd()()
+	if refusal := p.prepare(); refusal != nil {
+		return p.refuse(refusal)
+	}
+	switch mediaType(r) {
+	case "text/event-stream":
+		if p.to == nil {
+			return p.refuse(problemf(http.StatusBadRequest, "a text/event-stream body says nothing of its target; name it in the URL, as ?topic=news"))
+		}
+		return p.stream(newEventSource(p))
+	case "application/x-ndjson":
+		return p.stream(newLineSource(p))
+	}
+	return p.whole()
+}
+
+// prepare reads all but the body.
+func (p *post) prepare() (refusal *problem) {
+	if p.who, refusal = p.authorizePublish(p.request); refusal != nil {
+		return refusal
+	}
+	query, err := url.ParseQuery(p.request.URL.RawQuery)
+	if err != nil {
+		return problemf(http.StatusBadRequest, "the query can't be read: %v", err)
+	}
+	if p.key = p.request.Header.Get("Idempotency-Key"); len(p.key) > maxKeyBytes {
+		return problemf(http.StatusBadRequest, "the Idempotency-Key has %d bytes; the limit is %d", len(p.key), maxKeyBytes)
+	}
+	if p.literal, refusal = p.topics.literal(p.request); refusal != nil {
+		return refusal
+	}
+	if p.to, refusal = urlTarget(query); refusal != nil {
+		return refusal
+	}
+	if p.to == nil && len(p.literal) > 0 {
+		p.to = Topics(p.literal...)
+	}
+	return p.readDefaults(query)
+}
+
+const maxKeyBytes = 255
+
+// whole publishes a body that is read to its end first: one message, or an array of them.
+func (p *post) whole() error {
+	body, refusal := p.readBody()
+	if refusal != nil {
+		return p.refuse(refusal)
+	}
+	messages, isArray, refusal := p.decode(body)
+	if refusal != nil {
+		return p.refuse(refusal)
+	}
+	batch := make([]*Publication, len(messages))
+	for i, m := range messages {
+		if refusal := p.check(m.Message); refusal != nil {
+			if isArray {
+				refusal.Detail = "message " + strconv.Itoa(i+1) + ": " + refusal.Detail
+			}
+			return p.refuse(refusal)
+		}
+		nth, extent := 0, []byte(nil)
+		if isArray {
+			nth, extent = i+1, body
+		}
+		batch[i] = p.publication(m, nth, extent)
+	}
+	if refusal := p.hub.allow(p.who, p.Publish, len(batch)); refusal != nil {
+		return p.refuse(refusal)
+	}
+	n, err := p.hub.publish(p.request.Context(), batch)
+	if err != nil {
+		refusal := p.failed(err)
+		if isArray {
+			refusal.Published = &n
+			refusal.Line = n + 1
+		}
+		return p.refuse(refusal)
+	}
+	if isArray {
+		return p.answerArray(batch)
+	}
+	return writeAnswer(p.w, map[string]any{"id": idOrNull(batch[0].Receipt), "receivers": batch[0].Receipt.Receivers})
+}
+
+func (p *post) answerArray(batch []*Publication) error {
+	ids := make([]*string, len(batch))
+	receivers := make([]int, len(batch))
+	for i, b := range batch {
+		ids[i], receivers[i] = idOrNull(b.Receipt), b.Receipt.Receivers
+	}
+	return writeAnswer(p.w, map[string]any{"ids": ids, "receivers": receivers})
+}
+
+// source reads messages from a body as they arrive.
+type source interface {
+	// next returns the next message. io.EOF ends them properly.
+	next() (draft, error)
+	// buffered reports whether next would not wait for the network.
+	buffered() bool
+	// line returns where in the body the last message, or error, stands.
+	line() int
+}
+
+// draft is a message as its publisher sent it.
+type draft struct {
+	*Message
+	key string // idempotency_key
+}
+
+// maxBatch bounds how many messages of a body, if they are there already, go to the broker at once.
+const maxBatch = 64
+
+// stream publishes the messages of a body as they arrive.
+func (p *post) stream(s source) error {
+	published, lastID := 0, ""
+	for nth := 1; ; {
+		batch, lines, ended := p.collect(s, &nth)
+		n, err := p.hub.publish(p.request.Context(), batch)
+		published += n
+		for _, b := range batch[:n] {
+			if b.Receipt.ID != "" {
+				lastID = b.Receipt.ID
+			}
+		}
+		var refusal *problem
+		switch {
+		case err != nil:
+			refusal = p.failed(err)
+			refusal.Line = lines[n]
+		case ended == io.EOF: //nolint:errorlint // a source returns it bare
+			return writeAnswer(p.w, map[string]any{"published": published, "last_id": orNull(lastID)})
+		case ended != nil:
+			refusal = p.unreadable(ended)
+			refusal.Line = s.line()
+		default:
+			continue
+		}
+		refusal.Published = &published
+		return p.refuse(refusal)
+	}
+}
+
+// collect reads one message, waiting for it, and those that are there already.
+func (p *post) collect(s source, nth *int) (batch []*Publication, lines []int, ended error) {
+	for {
+		d, err := s.next()
+		if err != nil {
+			return batch, lines, err
+		}
+		refusal := p.check(d.Message)
+		if refusal == nil {
+			refusal = p.hub.allow(p.who, p.Publish, 1)
+		}
+		if refusal != nil {
+			return batch, lines, refusal
+		}
+		batch = append(batch, p.publication(d, *nth, nil))
+		lines = append(lines, s.line())
+		*nth++
+		if len(batch) == maxBatch || !s.buffered() {
+			return batch, lines, nil
+		}
+	}
+}
+
+// check says what keeps a message from being published here by this publisher.
+func (p *post) check(m *Message) *problem {
+	if len(m.Data) > p.Publish.MaxSize {
+		return problemf(http.StatusRequestEntityTooLarge, "the message has %d bytes of data; the limit is %d", len(m.Data), p.Publish.MaxSize)
+	}
+	if err := m.Check(); err != nil {
+		return problemf(http.StatusBadRequest, "%v", err)
+	}
+	return p.mayAddress(m.To, p.literal)
+}
+
+// publication prepares a draft for the broker. nth counts the messages of one request from 1, where
+// it may hold several; extent is what all of them together are told from another request by.
+func (p *post) publication(d draft, nth int, extent []byte) *Publication {
+	b := &Publication{Message: d.Message}
+	key := d.key
+	if key == "" && p.key != "" {
+		key = p.key
+		if nth > 0 {
+			key += "/" + strconv.Itoa(nth)
+		}
+	} else {
+		extent = nil
+	}
+	if key != "" {
+		scoped := sha256.Sum256([]byte(string(p.who) + "\x00" + key))
+		b.Key = hex.EncodeToString(scoped[:])
+		b.Fingerprint = d.fingerprint(extent)
+	}
+	return b
+}
+
+// failed turns what the broker said into an answer, and tells the operator where it is news.
+func (p *post) failed(err error) *problem {
+	refusal := problemOf(err)
+	if refusal.Status == http.StatusServiceUnavailable {
+		p.logger.Warn("publishing failed", zap.String("hub", p.Hub), zap.Error(err))
+	}
+	return refusal
+}
+
+// unreadable says what became of a body that could not be read to its end. If nobody is there to be
+// told, it ends the request.
+func (p *post) unreadable(err error) *problem {
+	var refusal *problem
+	switch {
+	case errors.As(err, &refusal):
+		return refusal
+	case p.hub.Context().Err() != nil:
+		return problemf(http.StatusServiceUnavailable, "the server is going down; send the rest again from here")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return problemf(http.StatusRequestTimeout, "the body stalled for too long")
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// refuse answers with a problem. An HTTP/1 connection whose body was not read to its end is closed
+// then: the rest, if it ever comes, is nobody's.
+func (p *post) refuse(refusal *problem) error {
+	if p.request.ProtoMajor == 1 && !p.body.ended && p.request.ContentLength != 0 {
+		p.w.Header().Set("Connection", "close")
+		_ = http.NewResponseController(p.w).SetReadDeadline(time.Now().Add(lingerTime))
+	}
+	return writeProblem(p.w, refusal)
+}
+
+// lingerTime is how long a publisher that was refused early may go on sending, so that it gets to
+// read the answer.
+const lingerTime = 500 * time.Millisecond
+
+// stopReadingAtTheEnd makes reads of the body fail when the hub ends: an endless publisher does not
+// hold up the exit. The returned function undoes that.
+func (p *post) stopReadingAtTheEnd() (undo func()) {
+	var mu sync.Mutex
+	over := false
+	stop := context.AfterFunc(p.hub.Context(), func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !over {
+			_ = http.NewResponseController(p.w).SetReadDeadline(time.Unix(1, 0))
+		}
+	})
+	return func() {
+		stop()
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+	}
+}
+
+// countedBody notes whether the body was read to its end.
+type countedBody struct {
+	io.ReadCloser
+	ended bool
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.ended = b.ended || err == io.EOF //nolint:errorlint // as io.Reader has it
+	return n, err
+}
+
+func mediaType(r *http.Request) string {
+	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return media
+}
+
+func writeAnswer(w http.ResponseWriter, answer map[string]any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	return writeJSON(w, http.StatusOK, answer)
+}
+
+func idOrNull(r Receipt) *string { return orNull(r.ID) }
+
+func orNull(id string) *string {
+	if id == "" {
+		return nil
+	}
+	return &id
+}

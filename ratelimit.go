@@ -1,0 +1,71 @@
+package sse
+
+import (
+	"math"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// limiters keeps publishers to their rates. It outlives configs, so that a reload pardons nobody.
+type limiters struct {
+	limitersMu sync.Mutex // guards the map
+	byRate     map[rateKey]*rate.Limiter
+}
+
+type rateKey struct {
+	who   publisher
+	rate  float64
+	burst int
+}
+
+// maxLimiters is when publishers who have been silent are looked for and forgotten.
+const maxLimiters = 10_000
+
+// allow takes n messages from a publisher's rate, or says when to come back.
+func (l *limiters) allow(who publisher, c *PublishConfig, n int) *problem {
+	if c.Rate <= 0 {
+		return nil
+	}
+	limiter := l.limiter(rateKey{who, c.Rate, c.Burst})
+	if n > c.Burst {
+		return problemf(http.StatusTooManyRequests, "%d messages at once are more than the burst of %d; send smaller arrays", n, c.Burst)
+	}
+	now := time.Now()
+	reservation := limiter.ReserveN(now, n)
+	delay := reservation.DelayFrom(now)
+	if delay <= 0 {
+		return nil
+	}
+	reservation.CancelAt(now)
+	p := problemf(http.StatusTooManyRequests, "you publish faster than %g messages a second; wait and go on more slowly", c.Rate)
+	p.retryAfter = max(1, int(math.Ceil(delay.Seconds())))
+	return p
+}
+
+func (l *limiters) limiter(key rateKey) *rate.Limiter {
+	l.limitersMu.Lock()
+	defer l.limitersMu.Unlock()
+	if l.byRate == nil {
+		l.byRate = make(map[rateKey]*rate.Limiter)
+	}
+	limiter := l.byRate[key]
+	if limiter == nil {
+		if len(l.byRate) >= maxLimiters {
+			l.forgetSilentLocked()
+		}
+		limiter = rate.NewLimiter(rate.Limit(key.rate), key.burst)
+		l.byRate[key] = limiter
+	}
+	return limiter
+}
+
+func (l *limiters) forgetSilentLocked() {
+	for key, limiter := range l.byRate {
+		if limiter.Tokens() >= float64(key.burst) {
+			delete(l.byRate, key)
+		}
+	}
+}

@@ -1,0 +1,41 @@
+package sse
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// setUserTimeout bounds how long sent data may stay unacknowledged (TCP_USER_TIMEOUT, RFC 5482).
+func (s *socket) setUserTimeout(d time.Duration) {
+	_ = s.raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
+	})
+}
+
+// blocked reports whether the socket takes no more bytes now.
+func (s *socket) blocked() bool {
+	if s == nil {
+		return true
+	}
+	blocked := true
+	_ = s.raw.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		n, err := unix.Poll(poll, 0)
+		blocked = err == nil && n == 0
+	})
+	return blocked
+}
+
+// acked returns how many bytes the peer has acknowledged in all.
+func (s *socket) acked() (bytes uint64) {
+	if s == nil {
+		return 0
+	}
+	_ = s.raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			bytes = info.Bytes_acked
+		}
+	})
+	return bytes
+}

@@ -1,0 +1,247 @@
+package sse
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// handlerStream writes a client's messages through the ResponseWriter, from the ServeHTTP goroutine.
+// It works with every protocol and every wrapper.
+type handlerStream struct {
+	w          http.ResponseWriter
+	controller *http.ResponseController
+	request    *http.Request
+	socket     *socket       // below the response; nil where that can't be told
+	timeout    time.Duration // how long one write may make no progress
+	wake       chan struct{}
+	abort      chan struct{} // closed by Abort
+
+	mu       sync.Mutex // guards all below
+	writing  bool
+	over     bool        // the handler is about to return, and w is off limits
+	cut      error       // why it was aborted; nil while it was not
+	watchdog *time.Timer // runs while writing
+	progress time.Time   // when the write under way began, or was last seen to have got further
+	acked    uint64      // what the peer had acknowledged by then
+}
+
+// maxWrite is the most that is written at once, so that progress shows on thin lines too, whatever
+// lies between us and the socket.
+const maxWrite = 16 << 10
+
+var writeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, maxWrite); return &b }}
+
+var errAborted = errors.New("stream was cut")
+
+func newHandlerStream(w http.ResponseWriter, r *http.Request, timeout time.Duration) *handlerStream {
+	s := &handlerStream{
+		w:          w,
+		controller: http.NewResponseController(w),
+		request:    r,
+		timeout:    timeout,
+		wake:       make(chan struct{}, 1),
+		abort:      make(chan struct{}),
+	}
+	if conn, ok := r.Context().Value(caddyhttp.ConnCtxKey).(net.Conn); ok {
+		s.socket = socketOf(conn)
+		s.socket.findVanishedPeer()
+	}
+	return s
+}
+
+// run writes first and then all that the client is sent, until its stream ends. It returns why.
+func (s *handlerStream) run(c *Client, first []byte) error {
+	restore := s.liftDeadlines()
+	defer restore()
+	defer s.finish()
+	if err := s.write(first); err != nil {
+		return err
+	}
+	var batch []*Message
+	for flushed := false; ; {
+		var end error
+		batch, end = c.Take(batch[:0])
+		if len(batch) > 0 || !flushed {
+			if err := s.writeAll(batch); err != nil {
+				return err
+			}
+			clear(batch)
+			flushed = true
+			continue
+		}
+		if end != nil {
+			return end
+		}
+		select {
+		case <-s.wake:
+		case <-s.abort:
+			return s.cut
+		case <-s.request.Context().Done():
+			return ErrGone
+		}
+	}
+}
+
+// writeAll writes the frames of a batch in as few writes as there can be, and flushes once.
+func (s *handlerStream) writeAll(batch []*Message) error {
+	pooled := writeBuffers.Get().(*[]byte)
+	defer writeBuffers.Put(pooled)
+	buffer := (*pooled)[:0]
+	for _, m := range batch {
+		if len(buffer)+len(m.frame) > maxWrite {
+			if err := s.write(buffer); err != nil {
+				return err
+			}
+			buffer = buffer[:0]
+		}
+		if len(m.frame) > maxWrite {
+			if err := s.write(m.frame); err != nil {
+				return err
+			}
+			continue
+		}
+		buffer = append(buffer, m.frame...)
+	}
+	if err := s.write(buffer); err != nil {
+		return err
+	}
+	return s.watched(s.controller.Flush)
+}
+
+func (s *handlerStream) write(p []byte) error {
+	for len(p) > 0 {
+		n := min(len(p), maxWrite)
+		if err := s.watched(func() error { _, err := s.w.Write(p[:n]); return err }); err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// watched runs one write under the watchdog.
+func (s *handlerStream) watched(write func() error) error {
+	s.mu.Lock()
+	if s.cut != nil {
+		defer s.mu.Unlock()
+		return s.cut
+	}
+	s.writing, s.progress = true, time.Now()
+	if s.watchdog == nil {
+		s.watchdog = time.AfterFunc(s.timeout/4, s.lookForProgress)
+	} else {
+		s.watchdog.Reset(s.timeout / 4)
+	}
+	s.mu.Unlock()
+
+	err := write()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watchdog.Stop()
+	s.writing = false
+	switch {
+	case s.cut != nil:
+		return s.cut
+	case err != nil:
+		return ErrGone
+	}
+	return nil
+}
+
+// lookForProgress runs now and then during a write. A thin line takes some bytes all the same, and
+// then the write goes on; one that has taken none for as long as the timeout is stuck.
+func (s *handlerStream) lookForProgress() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.writing {
+		return
+	}
+	if acked := s.socket.acked(); acked != s.acked && s.request.ProtoMajor == 1 {
+		s.acked, s.progress = acked, time.Now()
+	}
+	if time.Since(s.progress) >= s.timeout {
+		s.cutLocked(ErrStuck)
+		return
+	}
+	s.watchdog.Reset(s.timeout / 4)
+}
+
+// Wake implements Stream.
+func (s *handlerStream) Wake() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Abort implements Stream.
+func (s *handlerStream) Abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cutLocked(errAborted)
+}
+
+// cutLocked makes a write under way fail. HTTP/1 has the connection to itself; of the others only the
+// stream is reset.
+func (s *handlerStream) cutLocked(cause error) {
+	if s.over || s.cut != nil {
+		return
+	}
+	s.cut = cause
+	close(s.abort)
+	if conn, ok := s.request.Context().Value(caddyhttp.ConnCtxKey).(net.Conn); ok && s.request.ProtoMajor == 1 {
+		_ = conn.Close()
+		return
+	}
+	_ = http.NewResponseController(innermost(s.w)).SetWriteDeadline(time.Unix(1, 0))
+}
+
+// Blocked implements Stream.
+func (s *handlerStream) Blocked() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// HTTP/2 and 3 have windows of their own above the socket; there a write under way is all we know.
+	return s.writing && (s.request.ProtoMajor != 1 || s.socket.blocked())
+}
+
+func (s *handlerStream) finish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	if s.watchdog != nil {
+		s.watchdog.Stop()
+	}
+}
+
+// liftDeadlines frees the stream from the timeouts meant for ordinary answers; ours is the watchdog.
+func (s *handlerStream) liftDeadlines() (restore func()) {
+	restore = func() {}
+	if _, w := caddyhttp.IdleTimeoutsFromContext(s.request.Context()); w != nil {
+		w.Deadline.HardDeadline = time.Time{}
+		limit := 365 * 24 * time.Hour
+		if s.request.ProtoMajor == 3 {
+			limit = s.timeout // where a deadline is all that cuts, and each write sets it anew
+		}
+		restore = w.Override(limit, 0, 0)
+	}
+	_ = s.controller.SetWriteDeadline(time.Time{})
+	_ = s.controller.SetReadDeadline(time.Time{})
+	return restore
+}
+
+// innermost returns the ResponseWriter of the HTTP server itself.
+func innermost(w http.ResponseWriter) http.ResponseWriter {
+	for {
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w
+		}
+		w = wrapper.Unwrap()
+	}
+}

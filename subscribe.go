@@ -1,0 +1,150 @@
+package sse
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	wire "github.com/caddy-sse/caddy-sse/internal/sse"
+)
+
+// subscribe answers GET with a stream that lasts, and HEAD with its headers.
+func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
+	if h.hub.wait(r.Context()) != nil {
+		panic(http.ErrAbortHandler) // EventSource comes back after a cut, but not after an answer
+	}
+	s, p := h.subscription(r)
+	if p != nil {
+		return writeProblem(w, p)
+	}
+	if r.Method == http.MethodHead {
+		setStreamHeaders(w)
+		return nil
+	}
+	stream := newHandlerStream(w, r, time.Duration(h.WriteTimeout))
+	client, welcome, err := h.hub.Join(s, stream)
+	switch {
+	case err == ErrDraining || err == ErrHubClosed: //nolint:errorlint // Join returns them bare
+		panic(http.ErrAbortHandler)
+	case err != nil:
+		h.logger.Warn("client refused", zap.String("hub", h.Hub), zap.String("remote", r.RemoteAddr), zap.Error(err))
+		return writeProblem(w, problemOf(err))
+	}
+	h.logger.Debug("client connected", zap.String("hub", h.Hub), zap.String("client_id", s.ClientID),
+		zap.String("resume", string(welcome.Resume)))
+	setStreamHeaders(w)
+	w.WriteHeader(http.StatusOK)
+	cause := stream.run(client, h.hello(client, welcome))
+	cause = h.hub.Leave(client, cause)
+	h.logger.Debug("client disconnected", zap.String("hub", h.Hub), zap.String("client_id", s.ClientID),
+		zap.NamedError("reason", cause))
+	if !endsCleanly(cause) {
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+// endsCleanly reports whether a stream that ended for this cause gets a proper last chunk. One that
+// was cut does not: there is no telling what the client has.
+func endsCleanly(cause error) bool {
+	switch cause { //nolint:errorlint // causes are compared as they are
+	case ErrGone, ErrSlow, ErrStuck, errAborted:
+		return false
+	}
+	return true
+}
+
+// subscription reads from a request what its client asks for.
+func (h *Handler) subscription(r *http.Request) (Subscription, *problem) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return Subscription{}, problemf(http.StatusBadRequest, "the query can't be read: %v", err)
+	}
+	s := Subscription{
+		User:          h.userOf(r),
+		Source:        sourceOf(r),
+		LastEventID:   r.Header.Get("Last-Event-ID"),
+		ClientOptions: h.clientOptions(),
+	}
+	if s.LastEventID == "" {
+		s.LastEventID = query.Get("last_event_id")
+	}
+	var p *problem
+	if s.Topics, s.Patterns, p = h.topics.subscribed(r, query, h.MaxTopics); p != nil {
+		return s, p
+	}
+	if s.ClientID = replacerOf(r).ReplaceAll(h.ClientID, ""); s.ClientID == "" {
+		s.ClientID = rand.Text()
+	}
+	if err := CheckClientID(s.ClientID); err != nil {
+		return s, problemf(http.StatusBadRequest, "%v", err)
+	}
+	return s, nil
+}
+
+func (h *Handler) clientOptions() ClientOptions {
+	return ClientOptions{
+		Queue:        h.QueueMessages,
+		QueueBytes:   h.QueueBytes,
+		SlowClient:   h.SlowClient,
+		Retry:        max(0, time.Duration(h.Retry)),
+		Heartbeat:    max(0, time.Duration(h.Heartbeat)),
+		IdleTimeout:  time.Duration(h.IdleTimeout),
+		MaxAge:       time.Duration(h.MaxAge),
+		MaxPerSource: h.MaxClientsPerIP,
+	}
+}
+
+// userOf returns the user that Caddy's own authentication vouches for; empty for nobody.
+func (h *Handler) userOf(r *http.Request) string {
+	return replacerOf(r).ReplaceAll(h.User, "")
+}
+
+// sourceOf returns where a request comes from, as far as limits count: an IPv4 address, or an IPv6
+// /64, which is what one host commands. It is the zero Prefix where there is none, as on a Unix socket.
+func sourceOf(r *http.Request) netip.Prefix {
+	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	address, err := netip.ParseAddr(ip)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	address = address.Unmap().WithZone("")
+	bits := 64
+	if address.Is4() {
+		bits = 32
+	}
+	source, _ := address.Prefix(bits) // the bits are right for the address
+	return source
+}
+
+func setStreamHeaders(w http.ResponseWriter) {
+	header := w.Header()
+	header.Set("Content-Type", "text/event-stream; charset=utf-8")
+	header.Set("Cache-Control", "no-cache, no-transform")
+	header.Set("X-Accel-Buffering", "no")
+}
+
+// hello is what every stream begins with: how long to wait before reconnecting, and where the client
+// stands in the log.
+func (h *Handler) hello(c *Client, welcome Welcome) []byte {
+	e := wire.Event{ID: welcome.ID, Retry: c.Retry.Milliseconds(), HasRetry: true}
+	switch {
+	case *h.ConnectedEvent:
+		e.Name, e.HasData = "connected", true
+		e.Data, _ = json.Marshal(struct { // strings always encode
+			Status   string `json:"status"`
+			ClientID string `json:"client_id"`
+			Resume   Resume `json:"resume"`
+		}{"connected", c.ClientID, welcome.Resume})
+	case welcome.Resume == ResumeGap:
+		e.Name, e.HasData = "gap", true
+		e.Data = []byte(`{"reason":"unknown_id"}`)
+	}
+	return e.Append(nil)
+}
