@@ -27,26 +27,15 @@ const idempotencyPeriod = 10 * time.Minute
 
 // Broker keeps a hub's log: it alone decides order and positions.
 type Broker interface {
-	// Start begins to feed the log to a replica, in order and until Close. It is called once, and
-	// does not wait for the log.
-	Start(Replica)
+	// Start begins to feed the log to a replica, in order and until Close. It is called once and
+	// does not wait for the log; ready is called when the replica has what the log keeps, or when
+	// the log turns out to be out of reach for now.
+	Start(r Replica, ready func())
 	// Publish puts a batch into the log in its order. It returns how many were published, and an
 	// error if that is not all. Those have their Receipt set.
 	Publish(ctx context.Context, batch []*Publication) (int, error)
 	// Close ends the feed and returns when nothing runs any more.
 	Close() error
-}
-
-// Replica follows a log. Hub is the one there is.
-type Replica interface {
-	// Follow says which log it is, before the first Deliver and whenever that has changed.
-	Follow(o Origin, reason string)
-	// Position returns how far the replica has come, for logs that outlive this process.
-	Position() ID
-	// Deliver hands over the log's next message and returns how many clients it was addressed to.
-	Deliver(m *Message) (receivers int)
-	// Wait returns when the replica is ready for more, after that many receivers.
-	Wait(ctx context.Context, receivers int)
 }
 
 // BrokerModule opens brokers: a guest module in the namespace sse.brokers.
@@ -103,11 +92,13 @@ type memoryLog struct {
 	answers *answers
 }
 
-func (l *memoryLog) Start(r Replica) {
+func (l *memoryLog) Start(r Replica, ready func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r.Follow(Origin{Epoch: l.epoch}, "broker_changed")
 	l.replica = r
+	r.Follow(Origin{Epoch: l.epoch})
+	r.Announce("broker_changed")
+	ready()
 }
 
 func (l *memoryLog) Publish(ctx context.Context, batch []*Publication) (int, error) {

@@ -75,7 +75,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 //
 // where the options of a hub are
 //
-//	broker        memory
+//	broker        memory | redis <url...> { ... }
 //	history       <messages> [<age>] | off
 //	history_bytes <size>
 //	max_clients   <number>
@@ -140,6 +140,47 @@ func (*MemoryBroker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.Errf("broker memory has no options, not even %q", d.Val())
 	}
 	return nil
+}
+
+// UnmarshalCaddyfile sets the broker up. Syntax:
+//
+//	broker redis <urls...> {
+//		master_name              <name>
+//		prefix                   <prefix>
+//		channel                  <name>
+//		username                 <name>
+//		password                 <password>
+//		sentinel_username        <name>
+//		sentinel_password        <password>
+//		max_len                  <messages>
+//		timeout                  <duration>
+//		tls_ca                   <file>
+//		tls_cert                 <file>
+//		tls_key                  <file>
+//		tls_server_name          <name>
+//		tls_insecure_skip_verify
+//	}
+func (b *RedisBroker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the broker's name
+	if b.URLs = d.RemainingArgs(); len(b.URLs) == 0 {
+		return d.Err("broker redis: give it a URL, such as redis://localhost:6379")
+	}
+	return readBlock(d, map[string]option{
+		"master_name":              wordOption(&b.MasterName),
+		"prefix":                   wordOption(&b.Prefix),
+		"channel":                  wordOption(&b.Channel),
+		"username":                 wordOption(&b.Username),
+		"password":                 wordOption(&b.Password),
+		"sentinel_username":        wordOption(&b.SentinelUsername),
+		"sentinel_password":        wordOption(&b.SentinelPassword),
+		"max_len":                  numberOption(&b.MaxLen, 1),
+		"timeout":                  durationOption(&b.Timeout, positive),
+		"tls_ca":                   wordOption(&b.TLSCA),
+		"tls_cert":                 wordOption(&b.TLSCert),
+		"tls_key":                  wordOption(&b.TLSKey),
+		"tls_server_name":          wordOption(&b.TLSServerName),
+		"tls_insecure_skip_verify": flagOption(&b.TLSInsecureSkipVerify),
+	})
 }
 
 func (c *HubConfig) unmarshalHistory(d *caddyfile.Dispenser) error {

@@ -342,13 +342,19 @@ func (c *Client) drain(retry *Message) {
 	c.wakeLocked()
 }
 
-// restart tells the client that the hub follows another log from here on.
-func (c *Client) restart(gap *Message) {
+// stopCatchingUp ends a replay whose history is no more.
+func (c *Client) stopCatchingUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.catchingUp = false
+}
+
+// tell queues something the hub has to say.
+func (c *Client) tell(m *Message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cause == nil && !c.left {
-		c.catchingUp = false
-		c.appendLocked(gap)
+		c.appendLocked(m)
 	}
 }
 

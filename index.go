@@ -8,6 +8,8 @@ type index struct {
 	// patterns are grouped by their literal segments before the first wildcard, so that a topic is
 	// held only against those that share its beginning.
 	patterns map[string]map[string]*clientSet
+	// changed holds the addresses whose sets have changed since takeChanges; nil if nobody asks.
+	changed map[Address]struct{}
 }
 
 // clientSet holds clients in no particular order, with removal in constant time.
@@ -42,6 +44,7 @@ func (x *index) add(c *Client) {
 			x.exact[a] = set
 		}
 		set.add(c, membership{address: a})
+		x.noteChange(a)
 	}
 	for _, p := range c.Patterns {
 		prefix := literalPrefix(p)
@@ -56,6 +59,7 @@ func (x *index) add(c *Client) {
 			group[p] = set
 		}
 		set.add(c, membership{address: Address{ToTopic, p}, prefix: prefix, pattern: true})
+		x.noteChange(Address{ToTopic, p})
 	}
 }
 
@@ -63,6 +67,7 @@ func (x *index) add(c *Client) {
 func (x *index) remove(c *Client) {
 	for _, m := range c.memberships {
 		m.set.remove(m.slot)
+		x.noteChange(m.address)
 		if len(m.set.members) > 0 {
 			continue
 		}
@@ -77,6 +82,46 @@ func (x *index) remove(c *Client) {
 		}
 	}
 	c.memberships = nil
+}
+
+func (x *index) noteChange(a Address) {
+	if x.changed != nil {
+		x.changed[a] = struct{}{}
+	}
+}
+
+// takeChanges returns how many clients the sets have that changed since it was called last, or all
+// sets, and notes changes from then on.
+func (x *index) takeChanges(all bool) map[Address]int {
+	counts := make(map[Address]int)
+	if all || x.changed == nil {
+		for a, set := range x.exact {
+			counts[a] = len(set.members)
+		}
+		for _, group := range x.patterns {
+			for p, set := range group {
+				counts[Address{ToTopic, p}] = len(set.members)
+			}
+		}
+	} else {
+		for a := range x.changed {
+			counts[a] = x.count(a)
+		}
+	}
+	x.changed = make(map[Address]struct{})
+	return counts
+}
+
+// count returns how many clients listen at an address or pattern itself.
+func (x *index) count(a Address) int {
+	set := x.exact[a]
+	if set == nil && a.Kind == ToTopic {
+		set = x.patterns[literalPrefix(a.Name)][a.Name]
+	}
+	if set == nil {
+		return 0
+	}
+	return len(set.members)
 }
 
 // reached calls visit with every client set that a message to these addresses reaches. A client may

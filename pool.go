@@ -21,9 +21,10 @@ var hubs = caddy.NewUsagePool()
 // of it failed to start, nothing had changed.
 type sharedHub struct {
 	*Hub
-	name   string
-	ready  chan struct{} // closed once the first config has started
-	logger atomic.Pointer[zap.Logger]
+	name      string
+	ready     chan struct{} // closed by start
+	startOnce sync.Once
+	logger    atomic.Pointer[zap.Logger]
 	limiters
 
 	mu       sync.Mutex  // guards settings
@@ -123,13 +124,11 @@ func (s *sharedHub) hold(o *settings) {
 	}
 	s.broker, s.identity = o.broker, o.module.Identity()
 	o.broker = nil
-	s.broker.Start(s.Hub)
-	select {
-	case <-s.ready:
-	default:
-		close(s.ready)
-	}
+	s.broker.Start(s.Hub, s.start)
 }
+
+// start lets in who has waited for the hub to have a log.
+func (s *sharedHub) start() { s.startOnce.Do(func() { close(s.ready) }) }
 
 func (s *sharedHub) logIf(err error, doing string) {
 	if err != nil {

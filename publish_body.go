@@ -209,6 +209,11 @@ func decodeObject(object []byte) (draft, error) {
 	if err := json.Unmarshal(object, &j, json.RejectUnknownMembers(true)); err != nil {
 		return draft{}, explainJSON(err)
 	}
+	return j.draft()
+}
+
+// draft makes a message of the fields.
+func (j *jsonMessage) draft() (draft, error) {
 	target := targetFields{ClientID: j.ClientID, User: j.User, Broadcast: j.Broadcast}
 	var one string
 	switch j.Topic.Kind() {

@@ -1,0 +1,212 @@
+package sse
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+	"go.uber.org/zap"
+)
+
+func init() { caddy.RegisterModule(RedisBroker{}) }
+
+// RedisBroker keeps a hub's log in a Redis (or Valkey) stream, which joins all instances that name it
+// into one hub. Redis >= 6.2.
+type RedisBroker struct {
+	// Where Redis is: redis:// or rediss:// URLs as go-redis reads them. Several are the nodes of a
+	// Cluster or, with master_name, the Sentinels. Placeholders such as {env.X} are replaced when the
+	// config is loaded.
+	URLs []string `json:"urls,omitempty"`
+	// The name of the master that the Sentinels watch. Default: none, no Sentinel.
+	MasterName string `json:"master_name,omitempty"`
+	// What the keys and the channel begin with: {<prefix>:<hub>}:log and so on. Default: sse.
+	Prefix string `json:"prefix,omitempty"`
+	// The pub/sub channel for ephemeral messages, from here and from other programs.
+	// Default: <prefix>:messages.
+	Channel string `json:"channel,omitempty"`
+	// The ACL user. Default: that of the first URL.
+	Username string `json:"username,omitempty"`
+	// The password. Default: that of the first URL.
+	Password string `json:"password,omitempty"`
+	// User and password of the Sentinels themselves. Default: none.
+	SentinelUsername string `json:"sentinel_username,omitempty"`
+	SentinelPassword string `json:"sentinel_password,omitempty"`
+	// About how many messages the stream keeps. Default: 100000.
+	MaxLen int `json:"max_len,omitempty"`
+	// How long a publish may take before it is answered 503. Default: 2s.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+	// A PEM file of the authorities that sign the server's certificate. Default: the system's.
+	TLSCA string `json:"tls_ca,omitempty"`
+	// A PEM file with a client certificate, and one with its key. Default: none.
+	TLSCert string `json:"tls_cert,omitempty"`
+	TLSKey  string `json:"tls_key,omitempty"`
+	// The name the server's certificate must have. Default: the URL's host.
+	TLSServerName string `json:"tls_server_name,omitempty"`
+	// Accepts any certificate. Default: false; for trying things out only.
+	TLSInsecureSkipVerify bool `json:"tls_insecure_skip_verify,omitempty"`
+
+	options *redis.UniversalOptions
+	logger  *zap.Logger
+}
+
+// CaddyModule returns the Caddy module information.
+func (RedisBroker) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "sse.brokers.redis", New: func() caddy.Module { return new(RedisBroker) }}
+}
+
+// Provision fills in the defaults and reads certificates. It touches no network.
+func (b *RedisBroker) Provision(ctx caddy.Context) error {
+	b.logger = ctx.Logger()
+	setDefault(&b.Prefix, "sse")
+	setDefault(&b.Channel, b.Prefix+":messages")
+	setDefault(&b.MaxLen, 100_000)
+	setDefault(&b.Timeout, caddy.Duration(2*time.Second))
+	return b.readOptions()
+}
+
+// Validate refuses settings that make no sense.
+func (b *RedisBroker) Validate() error {
+	switch {
+	case b.MaxLen < 0 || b.Timeout < 0:
+		return errors.New("max_len and timeout must be more than 0")
+	case (b.TLSCert == "") != (b.TLSKey == ""):
+		return errors.New("tls_cert and tls_key go together")
+	}
+	return nil
+}
+
+// readOptions makes go-redis options of the fields.
+func (b *RedisBroker) readOptions() error {
+	if len(b.URLs) == 0 {
+		return errors.New("broker redis: give it a URL, such as redis://localhost:6379")
+	}
+	replacer := caddy.NewReplacer()
+	o := &redis.UniversalOptions{
+		MasterName: b.MasterName,
+		ClientName: "caddy-sse",
+		// RESP2 has the entries of a stream as flat lists, in which a field may stand twice.
+		Protocol: 2,
+		// A publish must not be sent twice, so nothing is retried behind our back.
+		MaxRetries:               -1,
+		DialerRetries:            1,
+		ContextTimeoutEnabled:    true,
+		DisableIdentity:          true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		DialTimeout:              time.Duration(b.Timeout),
+		ReadTimeout:              time.Duration(b.Timeout),
+		WriteTimeout:             time.Duration(b.Timeout),
+		PoolTimeout:              time.Duration(b.Timeout),
+	}
+	for i, text := range b.URLs {
+		url, err := replacer.ReplaceOrErr(text, true, true)
+		if err != nil {
+			return fmt.Errorf("broker redis: URL %d: %w", i+1, err)
+		}
+		one, err := redis.ParseURL(url)
+		if err != nil {
+			// The error may quote the URL, and the URL may hold a password.
+			return fmt.Errorf("broker redis: URL %d can't be read; it should be like redis://user:password@host:6379/0", i+1)
+		}
+		o.Addrs = append(o.Addrs, one.Addr)
+		if i == 0 {
+			o.Username, o.Password, o.DB, o.TLSConfig = one.Username, one.Password, one.DB, one.TLSConfig
+		}
+	}
+	for _, secret := range []struct {
+		value string
+		field *string
+	}{
+		{b.Username, &o.Username},
+		{b.Password, &o.Password},
+		{b.SentinelUsername, &o.SentinelUsername},
+		{b.SentinelPassword, &o.SentinelPassword},
+	} {
+		if secret.value == "" {
+			continue
+		}
+		known, err := replacer.ReplaceOrErr(secret.value, true, true)
+		if err != nil || known == "" {
+			return fmt.Errorf("broker redis: %s is empty or not set", placeholderOnly(secret.value))
+		}
+		*secret.field = known
+	}
+	b.options = o
+	return b.readTLS(o.TLSConfig)
+}
+
+// readTLS adds the tls_ options to what a rediss:// URL has begun.
+func (b *RedisBroker) readTLS(config *tls.Config) error {
+	if b.TLSCA == "" && b.TLSCert == "" && b.TLSServerName == "" && !b.TLSInsecureSkipVerify {
+		return nil
+	}
+	if config == nil {
+		return errors.New("broker redis: the tls options need a rediss:// URL")
+	}
+	config.InsecureSkipVerify = b.TLSInsecureSkipVerify
+	if b.TLSServerName != "" {
+		config.ServerName = b.TLSServerName
+	}
+	if b.TLSCA != "" {
+		pem, err := os.ReadFile(b.TLSCA)
+		if err != nil {
+			return fmt.Errorf("broker redis: reading tls_ca: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("broker redis: tls_ca %s holds no certificate in PEM form", b.TLSCA)
+		}
+	}
+	if b.TLSCert != "" {
+		pair, err := tls.LoadX509KeyPair(b.TLSCert, b.TLSKey)
+		if err != nil {
+			return fmt.Errorf("broker redis: reading tls_cert and tls_key: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return nil
+}
+
+// Identity implements BrokerModule. It holds secrets only as a hash.
+func (b *RedisBroker) Identity() string {
+	o := b.options
+	var certificates [][]byte
+	if o.TLSConfig != nil {
+		for _, c := range o.TLSConfig.Certificates {
+			certificates = append(certificates, c.Certificate...)
+		}
+	}
+	hash := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %q %q %q %q %d %d %d %v %q %v %q %x",
+		o.Addrs, b.MasterName, b.Prefix, b.Channel, o.Username, o.Password, o.SentinelUsername,
+		o.SentinelPassword, o.DB, b.MaxLen, b.Timeout, o.TLSConfig != nil, b.TLSCA,
+		b.TLSInsecureSkipVerify, b.TLSServerName, certificates))
+	return "redis " + hex.EncodeToString(hash[:])
+}
+
+// Open implements BrokerModule.
+func (b *RedisBroker) Open(hub string) (Broker, error) {
+	base := "{" + b.Prefix + ":" + hub + "}:"
+	l := &redisLog{
+		RedisBroker: b,
+		hub:         hub,
+		logKey:      base + "log",
+		epochKey:    base + "epoch",
+		idemKey:     base + "idem:",
+		publishing:  redis.NewUniversalClient(b.options),
+		presence:    newPresence(base),
+		queue:       make(chan *pendingPublish, maxPending),
+	}
+	tailing := *b.options
+	tailing.ReadTimeout += blockTime // a read that blocks is silent that long; longer, and the line is dead
+	l.tailing = redis.NewUniversalClient(&tailing)
+	l.context, l.cancel = context.WithCancel(context.Background())
+	return l, nil
+}

@@ -1,0 +1,214 @@
+package sse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/redis/go-redis/v9"
+)
+
+// entry is one entry of the stream, as any program may have written it. Its fields are those of a
+// message in form B; topic may stand several times.
+type entry struct {
+	position Position
+	fields   []string // names and values in turn
+}
+
+// message reads an entry.
+func (e entry) message() (*Message, error) {
+	if len(e.fields)%2 != 0 {
+		return nil, errors.New("a field has no value")
+	}
+	m := &Message{Position: e.position, Time: time.UnixMilli(int64(e.position.Major))}
+	var target targetFields
+	seen := make(map[string]bool, len(e.fields)/2)
+	for i := 0; i < len(e.fields); i += 2 {
+		name, value := e.fields[i], e.fields[i+1]
+		if seen[name] && name != "topic" {
+			return nil, fmt.Errorf("field %q is there twice", name)
+		}
+		seen[name] = true
+		var err error
+		switch name {
+		case "topic":
+			target.Topics, target.hasTopic = append(target.Topics, value), true
+		case "client_id":
+			target.ClientID = &value
+		case "user":
+			target.User = &value
+		case "broadcast":
+			target.Broadcast, err = parseBool(value)
+		case "event":
+			m.Event = value
+		case "data":
+			m.Data = []byte(value)
+		case "retry":
+			m.HasRetry = true
+			m.Retry, err = parseRetry(value)
+		default:
+			return nil, fmt.Errorf("unknown field %q", name)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("field %q: %w", name, err)
+		}
+	}
+	if !seen["data"] {
+		return nil, errors.New("data is missing")
+	}
+	var err error
+	if m.To, err = target.addresses(); err != nil {
+		return nil, err
+	}
+	return m, m.Check()
+}
+
+// entryFields writes a message as the fields of an entry.
+func entryFields(m *Message) []any {
+	fields := make([]any, 0, 2*len(m.To)+6)
+	for _, to := range m.To {
+		switch to.Kind {
+		case ToTopic:
+			fields = append(fields, "topic", to.Name)
+		case ToClient:
+			fields = append(fields, "client_id", to.Name)
+		case ToUser:
+			fields = append(fields, "user", to.Name)
+		case ToBroadcast:
+			fields = append(fields, "broadcast", "1")
+		}
+	}
+	if m.Event != "" {
+		fields = append(fields, "event", m.Event)
+	}
+	if m.HasRetry {
+		fields = append(fields, "retry", strconv.FormatInt(m.Retry, 10))
+	}
+	return append(fields, "data", m.Data)
+}
+
+// channelMessage is an ephemeral message on the pub/sub channel: form B, and the hub it is for.
+type channelMessage struct {
+	jsonMessage
+	Hub string `json:"hub,omitempty"`
+}
+
+// decodeChannelMessage reads what any program may have sent. Without a hub it is for the default one.
+func decodeChannelMessage(payload string) (m *Message, hub string, err error) {
+	var c channelMessage
+	if err := json.Unmarshal([]byte(payload), &c, json.RejectUnknownMembers(true)); err != nil {
+		return nil, "", explainJSON(err)
+	}
+	d, err := c.draft()
+	if err != nil {
+		return nil, "", err
+	}
+	d.Ephemeral = true
+	if c.Hub == "" {
+		c.Hub = defaultHub
+	}
+	return d.Message, c.Hub, d.Check()
+}
+
+// encodeChannelMessage writes an ephemeral message for the channel.
+func encodeChannelMessage(m *Message, hub string) ([]byte, error) {
+	c := map[string]any{"hub": hub, "data": string(m.Data)}
+	var topics []string
+	for _, to := range m.To {
+		switch to.Kind {
+		case ToTopic:
+			topics = append(topics, to.Name)
+		case ToClient:
+			c["client_id"] = to.Name
+		case ToUser:
+			c["user"] = to.Name
+		case ToBroadcast:
+			c["broadcast"] = true
+		}
+	}
+	if topics != nil {
+		c["topic"] = topics
+	}
+	if m.Event != "" {
+		c["event"] = m.Event
+	}
+	if m.HasRetry {
+		c["retry"] = m.Retry
+	}
+	return json.Marshal(c)
+}
+
+// rangeOf reads entries from the stream, with every field they have.
+func rangeOf(ctx context.Context, node redis.Cmdable, key, from string, count int) ([]entry, error) {
+	cmd := redis.NewCmd(ctx, "XRANGE", key, from, "+", "COUNT", count)
+	pipe := node.Pipeline()
+	_ = pipe.Process(ctx, cmd) // queues it
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, err
+	}
+	return parseEntries(cmd.Val())
+}
+
+// readEntries returns what an XREAD of one stream gave; nothing if it timed out.
+func readEntries(cmd *redis.Cmd) ([]entry, error) {
+	if errors.Is(cmd.Err(), redis.Nil) {
+		return nil, nil
+	}
+	streams, err := cmd.Slice()
+	if err != nil || len(streams) == 0 {
+		return nil, err
+	}
+	stream, _ := streams[0].([]any)
+	if len(stream) != 2 {
+		return nil, errUnexpectedReply
+	}
+	return parseEntries(stream[1])
+}
+
+var errUnexpectedReply = errors.New("redis gave a reply of unexpected form")
+
+func parseEntries(reply any) ([]entry, error) {
+	list, ok := reply.([]any)
+	if !ok {
+		return nil, errUnexpectedReply
+	}
+	entries := make([]entry, 0, len(list))
+	for _, item := range list {
+		pair, _ := item.([]any)
+		if len(pair) != 2 {
+			return nil, errUnexpectedReply
+		}
+		id, _ := pair[0].(string)
+		position, err := parseEntryID(id)
+		if err != nil {
+			return nil, err
+		}
+		values, _ := pair[1].([]any)
+		e := entry{position: position, fields: make([]string, len(values))}
+		for i, value := range values {
+			e.fields[i], _ = value.(string)
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+// entryID returns a position as Redis writes it.
+func entryID(p Position) string {
+	return strconv.FormatUint(p.Major, 10) + "-" + strconv.FormatUint(p.Minor, 10)
+}
+
+func parseEntryID(id string) (p Position, err error) {
+	ms, seq, _ := strings.Cut(id, "-")
+	if p.Major, err = strconv.ParseUint(ms, 10, 64); err != nil {
+		return p, fmt.Errorf("reading the entry ID %q: %w", id, err)
+	}
+	if p.Minor, err = strconv.ParseUint(seq, 10, 64); err != nil {
+		return p, fmt.Errorf("reading the entry ID %q: %w", id, err)
+	}
+	return p, nil
+}

@@ -1,0 +1,200 @@
+package sse
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+)
+
+const (
+	presenceEvery = 500 * time.Millisecond // how often an instance tells what has changed
+	presenceTTL   = 3 * time.Second        // how long a dead instance's counts live on
+)
+
+// presence is who listens where, over all instances: each keeps a hash of its addresses with their
+// numbers of clients, which a publish reads in the call it makes anyway. Only patterns, which can't be
+// looked up by topic, are fetched ahead.
+type presence struct {
+	base      string // of the keys
+	instance  string // this one
+	instances string // the set of all
+
+	mu    sync.Mutex // guards all below
+	names []string   // of the other instances alive
+	// patterns of the other instances, with their numbers of clients.
+	patterns map[string]int
+}
+
+func newPresence(base string) *presence {
+	return &presence{base: base + "presence:", instance: NewEpoch(), instances: base + "instances"}
+}
+
+func (p *presence) key(instance string) string { return p.base + instance }
+
+// others returns the other instances that were alive a moment ago.
+func (p *presence) others() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.names
+}
+
+// countPatterns returns how many clients of other instances listen to patterns that match.
+func (p *presence) countPatterns(to []Address) (clients int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range to {
+		for pattern, n := range p.patterns {
+			if a.Kind == ToTopic && matches(pattern, a.Name) {
+				clients += n
+			}
+		}
+	}
+	return clients
+}
+
+// presenceField names an address in the hash.
+func presenceField(a Address) string {
+	return string("tcub"[a.Kind]) + ":" + a.Name
+}
+
+const (
+	aliveField    = "alive"    // is there as long as the instance is
+	patternsField = "patterns" // JSON: by pattern, the number of clients
+)
+
+// keepPresence tells the others who listens here, and learns of them, until the end.
+func (l *redisLog) keepPresence() {
+	mine := &ownPresence{stale: true}
+	ticker := time.NewTicker(presenceEvery)
+	defer ticker.Stop()
+	for {
+		ctx, cancel := context.WithTimeout(l.context, time.Duration(l.Timeout))
+		err := l.exchangePresence(ctx, mine)
+		cancel()
+		if err != nil {
+			mine.stale = true
+			l.logger.Debug("telling who listens here failed", zap.String("hub", l.hub), zap.Error(err))
+		}
+		select {
+		case <-ticker.C:
+		case <-l.context.Done():
+			l.endPresence()
+			return
+		}
+	}
+}
+
+// ownPresence is what this instance has told the others.
+type ownPresence struct {
+	patterns map[string]int
+	stale    bool // Redis may not have it: everything is told again
+}
+
+// exchangePresence writes what has changed here and reads what others have.
+func (l *redisLog) exchangePresence(ctx context.Context, mine *ownPresence) error {
+	node, err := l.node(ctx, l.publishing)
+	if err != nil {
+		return err
+	}
+	p := l.presence
+	key := p.key(p.instance)
+	pipe := node.Pipeline()
+	mine.tell(ctx, pipe, key, l.replica.Listening(mine.stale))
+	kept := pipe.PExpire(ctx, key, presenceTTL)
+	pipe.SAdd(ctx, p.instances, p.instance)
+	all := pipe.SMembers(ctx, p.instances)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return err
+	}
+	mine.stale = !kept.Val()
+	return p.readOthers(ctx, node, all.Val())
+}
+
+// tell adds to the pipeline what has changed; all there is, if what Redis has is stale.
+func (o *ownPresence) tell(ctx context.Context, pipe redis.Pipeliner, key string, changes map[Address]int) {
+	fields := map[string]any{aliveField: 1}
+	var gone []string
+	patternsChanged := o.stale
+	if o.stale {
+		pipe.Del(ctx, key)
+		o.patterns = make(map[string]int)
+	}
+	for a, n := range changes {
+		switch {
+		case a.Kind == ToTopic && isPattern(a.Name):
+			o.patterns[a.Name] = n
+			patternsChanged = true
+			if n == 0 {
+				delete(o.patterns, a.Name)
+			}
+		case n > 0:
+			fields[presenceField(a)] = n
+		default:
+			gone = append(gone, presenceField(a))
+		}
+	}
+	if patternsChanged {
+		encoded, _ := json.Marshal(o.patterns) // a map of numbers always encodes
+		fields[patternsField] = encoded
+	}
+	pipe.HSet(ctx, key, fields)
+	if len(gone) > 0 {
+		pipe.HDel(ctx, key, gone...)
+	}
+}
+
+// readOthers learns which of the other instances are alive, and their patterns. A dead one's hash has
+// expired; its name goes too.
+func (p *presence) readOthers(ctx context.Context, node redis.Cmdable, instances []string) error {
+	pipe := node.Pipeline()
+	replies := make(map[string]*redis.SliceCmd)
+	for _, instance := range instances {
+		if instance != p.instance {
+			replies[instance] = pipe.HMGet(ctx, p.key(instance), aliveField, patternsField)
+		}
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return err
+	}
+	var alive []string
+	patterns := make(map[string]int)
+	for instance, reply := range replies {
+		if reply.Val()[0] == nil {
+			if err := node.SRem(ctx, p.instances, instance).Err(); err != nil {
+				return err
+			}
+			continue
+		}
+		alive = append(alive, instance)
+		var theirs map[string]int
+		if encoded, ok := reply.Val()[1].(string); ok && json.Unmarshal([]byte(encoded), &theirs) == nil {
+			for pattern, n := range theirs {
+				patterns[pattern] += n
+			}
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.names, p.patterns = alive, patterns
+	return nil
+}
+
+// endPresence takes this instance's counts back at once instead of letting them expire.
+func (l *redisLog) endPresence() {
+	l.replica.StopListening()
+	ctx, cancel := context.WithTimeout(context.Background(), presenceEvery)
+	defer cancel()
+	node, err := l.node(ctx, l.publishing)
+	if err != nil {
+		return // they expire
+	}
+	p := l.presence
+	pipe := node.Pipeline()
+	pipe.Del(ctx, p.key(p.instance))
+	pipe.SRem(ctx, p.instances, p.instance)
+	_, _ = pipe.Exec(ctx) // or they expire
+}

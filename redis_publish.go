@@ -1,0 +1,298 @@
+package sse
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	maxPending   = 4096 // requests that may wait for the next call
+	maxCallBatch = 512  // messages of one call, about
+)
+
+// pendingPublish is one request's batch on its way to Redis.
+type pendingPublish struct {
+	batch []*Publication
+	// state is decided once: either the batch is sent, or its publisher has stopped waiting.
+	state    atomic.Int32
+	receipts []Receipt // of the messages that were published
+	err      error     // why not all were
+	done     chan struct{}
+}
+
+const (
+	waitingToBeSent int32 = iota
+	sent
+	abandoned
+)
+
+// Publish implements Broker. What many requests publish at the same time goes to Redis in one call; a
+// lone one waits for nobody.
+func (l *redisLog) Publish(ctx context.Context, batch []*Publication) (int, error) {
+	if len(batch) == 0 {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.Timeout))
+	defer cancel()
+	p := &pendingPublish{batch: batch, done: make(chan struct{})}
+	select {
+	case l.queue <- p:
+	case <-ctx.Done():
+		return 0, ErrUnavailable
+	case <-l.context.Done():
+		return 0, ErrUnavailable
+	}
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		if p.state.CompareAndSwap(waitingToBeSent, abandoned) {
+			return 0, ErrUnavailable
+		}
+		return 0, ErrUnknownOutcome
+	}
+	for i, receipt := range p.receipts {
+		batch[i].Receipt = receipt
+	}
+	return len(p.receipts), p.err
+}
+
+// publishPending sends what waits, one call at a time: while one is under way, the next gathers.
+func (l *redisLog) publishPending() {
+	for {
+		select {
+		case <-l.context.Done():
+			l.abandonPending()
+			return
+		case first := <-l.queue:
+			l.send(l.gather(first))
+		}
+	}
+}
+
+// gather takes what else waits by now.
+func (l *redisLog) gather(p *pendingPublish) (requests []*pendingPublish) {
+	messages := 0
+	for {
+		if p.state.CompareAndSwap(waitingToBeSent, sent) {
+			requests = append(requests, p)
+			messages += len(p.batch)
+		}
+		if messages >= maxCallBatch {
+			return requests
+		}
+		select {
+		case p = <-l.queue:
+		default:
+			return requests
+		}
+	}
+}
+
+// abandonPending answers those that came too late.
+func (l *redisLog) abandonPending() {
+	for {
+		select {
+		case p := <-l.queue:
+			p.err = ErrUnavailable
+			close(p.done)
+		default:
+			return
+		}
+	}
+}
+
+// send publishes the requests with one call and tells each what became of it.
+func (l *redisLog) send(requests []*pendingPublish) {
+	if len(requests) == 0 {
+		return
+	}
+	defer func() {
+		for _, p := range requests {
+			close(p.done)
+		}
+	}()
+	// Publishers give up by their own clocks; this call is what the next ones wait for.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.context), time.Duration(l.Timeout))
+	defer cancel()
+	replies, err := l.call(ctx, requests)
+	if err != nil {
+		refresh(ctx, l.publishing)
+		for _, p := range requests {
+			p.err = err
+		}
+		return
+	}
+	for _, p := range requests {
+		p.settle(replies[:len(p.batch)])
+		replies = replies[len(p.batch):]
+	}
+}
+
+// call runs publishScript for the requests and returns its reply to each message.
+func (l *redisLog) call(ctx context.Context, requests []*pendingPublish) ([]any, error) {
+	node, err := l.node(ctx, l.publishing)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	instances := l.presence.others()
+	keys := []string{l.logKey, l.epochKey}
+	for _, instance := range instances {
+		keys = append(keys, l.presence.key(instance))
+	}
+	args := []any{l.MaxLen, idempotencyPeriod.Milliseconds(), NewEpoch(), len(instances)}
+	for i, p := range requests {
+		for _, m := range p.batch {
+			if m.Key != "" {
+				keys = append(keys, l.idemKey+m.Key)
+			}
+			if args, err = l.appendMessage(args, i, m); err != nil {
+				return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+			}
+		}
+	}
+	replies, err := publishScript.Run(ctx, node, keys, args...).Slice()
+	switch {
+	case err == nil:
+		return replies, nil
+	case mayHaveBeenSent(err):
+		return nil, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+	}
+	return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// appendMessage appends what publishScript is to know of one message.
+func (l *redisLog) appendMessage(args []any, request int, m *Publication) ([]any, error) {
+	kind, fields := "log", []any(nil)
+	if m.Ephemeral {
+		payload, err := encodeChannelMessage(m.Message, l.hub)
+		if err != nil {
+			return nil, fmt.Errorf("encoding the message: %w", err)
+		}
+		kind, fields = "channel", []any{l.Channel, payload}
+	} else {
+		fields = entryFields(m.Message)
+	}
+	keyed, fingerprint := 0, ""
+	if m.Key != "" {
+		keyed, fingerprint = 1, hex.EncodeToString(m.Fingerprint[:])
+	}
+	here := l.replica.Count(m.To) + l.presence.countPatterns(m.To)
+	args = append(args, request, kind, keyed, fingerprint, here, len(m.To))
+	for _, to := range m.To {
+		args = append(args, presenceField(to))
+	}
+	return append(append(args, len(fields)), fields...), nil
+}
+
+// publishScript publishes messages in order. A message whose idempotency key has an answer gets that
+// answer again; one that is refused ends its request, but not the others.
+//
+// KEYS: the log, the epoch, the presence of the other instances, the idempotency keys.
+// ARGV: max_len, how long answers are kept, an epoch if there is none, the number of instances; then
+// for each message its request, whether it goes to the log or the channel, whether it has a key, its
+// fingerprint, its receivers as known already, and, each with their number before them, its addresses
+// and its fields.
+// It returns for each message "<epoch> <entry ID or -> <receivers>", or why it was not published.
+var publishScript = redis.NewScript(`
+local epoch = redis.call('GET', KEYS[2])
+if not epoch then
+	epoch = ARGV[3]
+	redis.call('SET', KEYS[2], epoch)
+end
+local instances = tonumber(ARGV[4])
+local key, arg = 2 + instances, 5
+local replies, refused = {}, nil
+while arg <= #ARGV do
+	local request, kind, keyed, fingerprint = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
+	local receivers, addresses = tonumber(ARGV[arg + 4]), tonumber(ARGV[arg + 5])
+	local address = arg + 6
+	arg = address + addresses
+	local first, last = arg + 1, arg + tonumber(ARGV[arg])
+	arg = last + 1
+	local kept = false
+	if keyed == '1' then
+		key = key + 1
+		kept = redis.call('GET', KEYS[key])
+	end
+	local reply
+	if request == refused then
+		reply = 'skipped'
+	elseif kept and string.sub(kept, 1, #fingerprint) == fingerprint then
+		reply = string.sub(kept, #fingerprint + 2)
+	elseif kept then
+		reply, refused = 'conflict', request
+	else
+		for i = 3, 2 + instances do
+			for a = address, address + addresses - 1 do
+				receivers = receivers + tonumber(redis.call('HGET', KEYS[i], ARGV[a]) or 0)
+			end
+		end
+		local done
+		if kind == 'log' then
+			done = redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, first, last))
+		else
+			done = redis.pcall('PUBLISH', ARGV[first], ARGV[last])
+		end
+		if type(done) == 'table' and done.err then
+			reply, refused = 'error ' .. done.err, request
+		else
+			reply = epoch .. ' ' .. (kind == 'log' and done or '-') .. ' ' .. receivers
+			if keyed == '1' then
+				redis.call('SET', KEYS[key], fingerprint .. ' ' .. reply, 'PX', ARGV[2])
+			end
+		end
+	end
+	replies[#replies + 1] = reply
+end
+return replies
+`)
+
+// settle reads the replies to a request's messages.
+func (p *pendingPublish) settle(replies []any) {
+	for _, reply := range replies {
+		text, _ := reply.(string)
+		parts := strings.Split(text, " ")
+		switch {
+		case text == "conflict":
+			p.err = ErrKeyReused
+			return
+		case len(parts) != 3 || parts[0] == "error":
+			p.err = fmt.Errorf("%w: redis: %s", ErrUnavailable, strings.TrimPrefix(text, "error "))
+			return
+		}
+		var receipt Receipt
+		receipt.Receivers, p.err = strconv.Atoi(parts[2])
+		if parts[1] != "-" && p.err == nil {
+			var position Position
+			position, p.err = parseEntryID(parts[1])
+			receipt.ID = ID{parts[0], position}.String()
+		}
+		if p.err != nil {
+			return
+		}
+		p.receipts = append(p.receipts, receipt)
+	}
+}
+
+// mayHaveBeenSent reports whether after this error a command may have been carried out: it was sent,
+// or may have been, and no answer came.
+func mayHaveBeenSent(err error) bool {
+	var network *net.OpError
+	if errors.As(err, &network) && network.Op == "dial" {
+		return false
+	}
+	var timeout net.Error
+	return errors.As(err, &network) || errors.As(err, &timeout) || errors.Is(err, io.EOF) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
