@@ -110,7 +110,7 @@ func (h *Handler) mayAddressTarget(target string) error {
 	switch {
 	case restricted && !slices.Contains(h.Publish.Targets, target):
 		return fmt.Errorf("this route is restricted to topics; a %s may be addressed where publish has: targets %s", target, target)
-	case !restricted && target == "broadcast" && !*h.Publish.Broadcast:
+	case !restricted && target == "broadcast" && h.Publish.Broadcast != nil && !*h.Publish.Broadcast:
 		return errors.New("broadcast is off on this route; address a topic, client_id or user")
 	}
 	return nil

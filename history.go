@@ -31,7 +31,7 @@ type history struct {
 	// its own newest trimmed message; when the whole log goes, the mark goes into this table by hash
 	// of the address. A collision can turn "complete" into "gap", never the other way round.
 	forgotten [1 << 13]Position
-	floor     Position // the newest mark in forgotten
+	floor     Position // the newest mark of a topic in forgotten
 }
 
 // addressLog holds the kept messages of one address, oldest first.
@@ -64,6 +64,9 @@ func (h *history) append(m *Message, now time.Time) {
 			h.logs[to] = l
 		} else {
 			h.recent.MoveToBack(l.element)
+		}
+		if n := len(l.messages); n > 0 && l.messages[n-1] == m {
+			continue // a topic named twice
 		}
 		l.messages = append(l.messages, m)
 		if m.kept++; m.kept == 1 {
@@ -112,7 +115,9 @@ func (h *history) drop(l *addressLog, n int) {
 		if m.kept--; m.kept == 0 {
 			h.bytes -= int64(m.size())
 		}
-		l.trimmed = m.Position
+		if m.Position.After(l.trimmed) { // it is not where forgetAll came by
+			l.trimmed = m.Position
+		}
 		l.messages[i] = nil
 	}
 	l.messages = l.messages[n:]
@@ -128,7 +133,7 @@ func (h *history) forget(a Address, p Position) {
 	if mark := &h.forgotten[slot(a)]; p.After(*mark) {
 		*mark = p
 	}
-	if p.After(h.floor) {
+	if a.Kind == ToTopic && p.After(h.floor) {
 		h.floor = p
 	}
 }
@@ -139,6 +144,9 @@ func (h *history) forgetAll(p Position) {
 		h.forgotten[i] = p
 	}
 	h.floor = p
+	for _, l := range h.logs {
+		l.trimmed = p
+	}
 }
 
 func slot(a Address) int {

@@ -274,10 +274,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 func (p *PublishConfig) provision() error {
 	setDefault(&p.MaxSize, 1<<20)
-	if p.Broadcast == nil {
-		on := len(p.Topics) == 0
-		p.Broadcast = &on
-	}
 	if p.Rate > 0 && p.Burst == 0 {
 		p.Burst = max(1, int(p.Rate))
 	}

@@ -222,7 +222,11 @@ func (s *handlerStream) finish() {
 // liftDeadlines frees the stream from the timeouts meant for ordinary answers; ours is the watchdog.
 func (s *handlerStream) liftDeadlines() (restore func()) {
 	restore = func() {}
-	if _, w := caddyhttp.IdleTimeoutsFromContext(s.request.Context()); w != nil {
+	r, w := caddyhttp.IdleTimeoutsFromContext(s.request.Context())
+	if r != nil { // HTTP/1 notices by a read under way that the client left
+		r.Deadline.HardDeadline = time.Time{}
+	}
+	if w != nil {
 		w.Deadline.HardDeadline = time.Time{}
 		limit := 365 * 24 * time.Hour
 		if s.request.ProtoMajor == 3 {

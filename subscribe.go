@@ -25,6 +25,7 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 	}
 	if r.Method == http.MethodHead {
 		setStreamHeaders(w)
+		_ = http.NewResponseController(w).Flush() // before anybody adds a Content-Length of 0
 		return nil
 	}
 	stream := newHandlerStream(w, r, time.Duration(h.WriteTimeout))
