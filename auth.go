@@ -1,6 +1,7 @@
 package sse
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
@@ -9,12 +10,18 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 )
 
-// publisher is who publishes: the name by which rates and idempotency keys are kept apart.
-type publisher string
+// publisher is who publishes.
+type publisher struct {
+	// name is what rates and idempotency keys are kept apart by.
+	name string
+	// grants limit what a token may publish to; nil for whoever may publish all that the route allows.
+	grants *grants
+}
 
 // readSecrets replaces the placeholders in the tokens and keeps their hashes.
 func (p *PublishConfig) readSecrets() error {
@@ -37,38 +44,111 @@ func placeholderOnly(value string) string {
 	return "(not shown)"
 }
 
+// authorizeSubscribe says who subscribes and until when, or why they may not subscribe to these.
+func (h *Handler) authorizeSubscribe(r *http.Request, topics, patterns []string) (user string, until time.Time, p *problem) {
+	user = h.userOf(r)
+	if h.JWT == nil {
+		return user, until, nil
+	}
+	granted := h.JWT.Public
+	token, _ := h.JWT.tokenOf(r)
+	if token != "" {
+		said, err := h.JWT.verify(r.Context(), token)
+		if err != nil {
+			return "", until, unauthorized("invalid_token", "%v", err)
+		}
+		user = cmp.Or(said.Subject, user)
+		if said.Expiry != nil {
+			until = said.Expiry.Time()
+		}
+		granted = slices.Concat(granted, said.grants.Subscribe)
+	}
+	for _, topic := range slices.Concat(topics, patterns) {
+		switch {
+		case covered(granted, topic):
+		case token == "":
+			return "", until, unauthorized("", "topic %q needs a token", topic)
+		default:
+			return "", until, problemf(http.StatusForbidden, "the token does not grant subscribing to %q", topic)
+		}
+	}
+	if token == "" && len(topics)+len(patterns) == 0 {
+		return "", until, unauthorized("", "subscribing here needs a token, or a topic that is public")
+	}
+	return user, until, nil
+}
+
 // authorizePublish says who publishes, or why nobody may.
 func (h *Handler) authorizePublish(r *http.Request) (publisher, *problem) {
 	switch {
 	case h.Publish == nil:
-		return "", problemf(http.StatusForbidden,
+		return publisher{}, problemf(http.StatusForbidden,
 			"publishing is not enabled on this route; to enable it, add a publish block with a token to its sse directive")
 	case h.Publish.Open && h.foreignOrigin(r):
-		return "", problemf(http.StatusForbidden,
+		return publisher{}, problemf(http.StatusForbidden,
 			"pages of %s may not publish here; to let them, add that origin to cors_origins", r.Header.Get("Origin"))
 	case h.Publish.Open:
 		if user := h.userOf(r); user != "" {
-			return publisher("user " + user), nil
+			return publisher{name: "user " + user}, nil
 		}
-		return publisher("address " + sourceOf(r).String()), nil
+		return publisher{name: "address " + sourceOf(r).String()}, nil
 	}
-	token, found := bearerToken(r)
-	if !found {
-		p := problemf(http.StatusUnauthorized, "publishing here takes a token; send it as Authorization: Bearer <token>")
-		p.challenge = `Bearer realm="sse"`
-		return "", p
+	token, _ := bearerToken(r)
+	if h.Publish.hasToken(token) {
+		return publisher{name: "token " + hashName(token)}, nil
 	}
+	if h.JWT != nil {
+		return h.authorizeJWTPublish(r)
+	}
+	if token == "" {
+		return publisher{}, unauthorized("", "publishing here needs a token; send it as Authorization: Bearer <token>")
+	}
+	return publisher{}, unauthorized("invalid_token", "the token is not one that may publish here")
+}
+
+func (h *Handler) authorizeJWTPublish(r *http.Request) (publisher, *problem) {
+	token, byCookie := h.JWT.tokenOf(r)
+	switch {
+	case token == "":
+		return publisher{}, unauthorized("", "publishing here needs a token; send it as Authorization: Bearer <token>")
+	case byCookie && !h.ownOrigin(r):
+		return publisher{}, problemf(http.StatusForbidden,
+			"with a token in a cookie, the Origin header must be that of this site or of cors_origins")
+	}
+	said, err := h.JWT.verify(r.Context(), token)
+	if err != nil {
+		return publisher{}, unauthorized("invalid_token", "%v", err)
+	}
+	if said.Subject != "" {
+		return publisher{"user " + said.Subject, &said.grants}, nil
+	}
+	return publisher{"token " + hashName(token), &said.grants}, nil
+}
+
+// unauthorized asks for a token, or for another one. (RFC 6750, section 3)
+func unauthorized(code, format string, args ...any) *problem {
+	p := problemf(http.StatusUnauthorized, format, args...)
+	p.challenge = `Bearer realm="sse"`
+	if code != "" {
+		p.challenge += `, error="` + code + `"`
+	}
+	return p
+}
+
+// hasToken reports whether a token is one of the config's, taking the same time whichever it is.
+func (p *PublishConfig) hasToken(token string) bool {
 	hash := sha256.Sum256([]byte(token))
 	known := 0
-	for _, secret := range h.Publish.secrets {
+	for _, secret := range p.secrets {
 		known |= subtle.ConstantTimeCompare(hash[:], secret[:])
 	}
-	if known == 0 {
-		p := problemf(http.StatusUnauthorized, "the token is not one that may publish here")
-		p.challenge = `Bearer realm="sse", error="invalid_token"`
-		return "", p
-	}
-	return publisher("token " + hex.EncodeToString(hash[:16])), nil
+	return known == 1
+}
+
+// hashName names a secret without telling it.
+func hashName(secret string) string {
+	hash := sha256.Sum256([]byte(secret))
+	return hex.EncodeToString(hash[:16])
 }
 
 func bearerToken(r *http.Request) (token string, found bool) {
@@ -77,9 +157,13 @@ func bearerToken(r *http.Request) (token string, found bool) {
 	return token, strings.EqualFold(scheme, "Bearer") && token != ""
 }
 
-// mayAddress says why a publisher on this route may not address these.
-func (h *Handler) mayAddress(to []Address, literal []string) *problem {
+// mayAddress says why a publisher on this route may not address these: the route and, where there is
+// one, the token must allow it.
+func (h *Handler) mayAddress(who publisher, to []Address, literal []string) *problem {
 	for _, a := range to {
+		if who.grants != nil && !who.grants.mayPublish(a) {
+			return problemf(http.StatusForbidden, "the token does not grant publishing to %s", a)
+		}
 		var err error
 		switch a.Kind {
 		case ToTopic:

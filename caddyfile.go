@@ -262,6 +262,15 @@ func checkHubDefined(h httpcaddyfile.Helper, name string) error {
 //			max_size  <size>
 //			rate      <messages per second> [<burst>]
 //		}
+//		jwt {
+//			key      <algorithm> <secret or public key> [<key ID>]
+//			jwks     <address>
+//			issuer   <iss>
+//			audience <aud>
+//			cookie   <name>
+//			query    <name>
+//			public   <topics...>
+//		}
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
@@ -285,6 +294,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"connected_event":    onOffOption(&h.ConnectedEvent),
 		"cors_origins":       wordsOption(&h.CORSOrigins),
 		"publish":            h.unmarshalPublish,
+		"jwt":                h.unmarshalJWT,
 	}, "topics", "cors_origins")
 	if err != nil {
 		return err
@@ -331,6 +341,39 @@ func (h *Handler) unmarshalPublish(d *caddyfile.Dispenser) error {
 	}, "token", "topics", "targets")
 }
 
+func (h *Handler) unmarshalJWT(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	c := new(JWTConfig)
+	h.JWT = c
+	return readBlock(d, map[string]option{
+		"key":      c.unmarshalKey,
+		"jwks":     wordOption(&c.JWKS),
+		"issuer":   wordOption(&c.Issuer),
+		"audience": wordOption(&c.Audience),
+		"cookie":   wordOption(&c.Cookie),
+		"query":    wordOption(&c.Query),
+		"public":   wordsOption(&c.Public),
+	}, "key", "public")
+}
+
+func (c *JWTConfig) unmarshalKey(d *caddyfile.Dispenser) error {
+	var k JWTKey
+	args := d.RemainingArgs()
+	switch len(args) {
+	case 3:
+		k.ID = args[2]
+		fallthrough
+	case 2:
+		k.Algorithm, k.Key = args[0], args[1]
+	default:
+		return d.ArgErr()
+	}
+	c.Keys = append(c.Keys, k)
+	return nil
+}
+
 func (p *PublishConfig) unmarshalRate(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
 	if len(args) == 0 || len(args) > 2 {
@@ -372,7 +415,13 @@ func (h *Handler) check() error {
 		return errors.New("max_topics and max_clients_per_ip can't be negative")
 	case h.IdleTimeout < 0 || h.MaxAge < 0 || h.WriteTimeout < 0:
 		return errors.New("idle_timeout, max_age and write_timeout can't be negative")
-	case h.Publish != nil:
+	}
+	if h.JWT != nil {
+		if err := h.JWT.check(); err != nil {
+			return err
+		}
+	}
+	if h.Publish != nil {
 		return h.Publish.check(!newTopicRules(h.Topics).asked)
 	}
 	return nil

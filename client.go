@@ -26,8 +26,8 @@ var (
 )
 
 // maxPatience is how long a client whose socket is blocked may hold publishers up. It regains a
-// twentieth of the time in which it does not. Out of patience, its queue's limit holds at once: see
-// SlowClient.
+// twentieth of the time between its turns, so one that never has another holds up nobody twice. Out of
+// patience, its queue's limit holds at once: see SlowClient.
 const maxPatience = time.Second
 
 // SlowClient tells what happens to a client whose queue is full while its socket takes nothing.
@@ -112,8 +112,8 @@ type Client struct {
 	cause      error    // why the stream ends once the queue has been taken; nil while it goes on
 	left       bool
 
-	patience  time.Duration // as of lastFull
-	lastFull  time.Time
+	patience  time.Duration // as of lastTurn
+	lastTurn  time.Time     // when it last took, be it nothing
 	fullSince time.Time   // when the queue came to hold publishers up; zero while it does not
 	impatient *time.Timer // runs while fullSince is set
 
@@ -165,18 +165,17 @@ func (c *Client) makeRoomLocked(m *Message) bool {
 	if !c.fullSince.IsZero() {
 		return true
 	}
-	now := time.Now()
-	c.patience = min(maxPatience, c.patience+now.Sub(c.lastFull)/20)
-	if c.patience <= 0 && c.blockedLocked() {
+	if c.patience < lookAgain && c.blockedLocked() {
 		return c.slowLocked(m.size())
 	}
-	c.fullSince = now
+	c.fullSince = time.Now()
 	c.hub.pace.full.Add(1)
 	c.impatient = time.AfterFunc(max(c.patience, lookAgain), c.losePatience)
 	return true
 }
 
-// lookAgain is how often a full queue is looked at while it is our turn that it waits for.
+// lookAgain is how often a full queue is looked at while it is our turn that it waits for. Less
+// patience than that is none.
 const lookAgain = 20 * time.Millisecond
 
 // blockedLocked reports whether the client's socket, and nothing else, keeps its queue from being
@@ -207,10 +206,10 @@ func (c *Client) losePatience() {
 	defer c.mu.Unlock()
 	switch {
 	case c.fullSince.IsZero():
-	case c.blockedLocked():
+	case c.blockedLocked() && time.Since(c.fullSince) >= c.patience:
 		c.notFullLocked()
 		c.slowLocked(0)
-	default: // it is us
+	default: // it is us, or a timer that was stopped too late
 		c.impatient.Reset(lookAgain)
 	}
 }
@@ -221,9 +220,8 @@ func (c *Client) notFullLocked() {
 		return
 	}
 	c.impatient.Stop()
-	c.lastFull = time.Now()
 	if c.phase == taking { // the time was its socket's, not ours
-		c.patience = max(0, c.patience-c.lastFull.Sub(c.fullSince))
+		c.patience = max(0, c.patience-time.Since(c.fullSince))
 	}
 	c.fullSince = time.Time{}
 	c.hub.pace.emptied()
@@ -245,6 +243,9 @@ func (c *Client) Take(batch []*Message) (_ []*Message, err error) {
 		return batch, c.cause
 	}
 	c.notFullLocked()
+	now := time.Now()
+	c.patience = min(maxPatience, c.patience+now.Sub(c.lastTurn)/20)
+	c.lastTurn = now
 	if c.phase == woken {
 		c.hub.pace.took(len(c.queue))
 	}
@@ -258,9 +259,9 @@ func (c *Client) Take(batch []*Message) (_ []*Message, err error) {
 	}
 	switch {
 	case len(batch) > taken:
-		c.lastWrite = time.Now()
+		c.lastWrite = now
 		if slices.ContainsFunc(batch[taken:], (*Message).published) {
-			c.lastMessage = c.lastWrite
+			c.lastMessage = now
 		}
 	case c.cause != nil:
 		return batch, c.cause
@@ -318,6 +319,7 @@ func (c *Client) finishLocked(cause error, last ...*Message) {
 	if c.cause != nil || c.left {
 		return
 	}
+	c.notFullLocked()
 	for _, m := range last {
 		c.appendLocked(m)
 	}
@@ -333,13 +335,14 @@ func (c *Client) drain(retry *Message) {
 	if c.cause != nil || c.left {
 		return
 	}
+	c.notFullLocked()
+	c.cause = ErrDraining
+	c.wakeLocked()
 	c.queue = slices.Insert(c.queue, 0, retry)
 	c.bytes += retry.size()
 	if c.phase == woken {
 		c.hub.pace.waiting.Add(1)
 	}
-	c.cause = ErrDraining
-	c.wakeLocked()
 }
 
 // stopCatchingUp ends a replay whose history is no more.

@@ -44,15 +44,21 @@ func (h *Handler) preflight(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// foreignOrigin reports whether a browser says that a page of some other site made the request, one
-// that is not listed either.
-func (h *Handler) foreignOrigin(r *http.Request) bool {
+// ownOrigin reports whether a browser says that a page of this site, or of a listed origin, made the
+// request.
+func (h *Handler) ownOrigin(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
-	if origin == "" || slices.Contains(h.CORSOrigins, origin) || slices.Contains(h.CORSOrigins, "*") {
-		return false
+	if slices.Contains(h.CORSOrigins, origin) {
+		return true
 	}
 	u, err := url.Parse(origin)
-	return err != nil || u.Host == "" || !strings.EqualFold(u.Host, r.Host)
+	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)
+}
+
+// foreignOrigin reports whether a browser says that a page of some other site made the request, one
+// that may not.
+func (h *Handler) foreignOrigin(r *http.Request) bool {
+	return r.Header.Get("Origin") != "" && !h.ownOrigin(r) && !slices.Contains(h.CORSOrigins, "*")
 }
 
 // checkOrigin says what is wrong with a value of cors_origins.

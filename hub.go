@@ -117,7 +117,7 @@ func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
 	if err := h.admitLocked(&s, now); err != nil {
 		return nil, Welcome{}, err
 	}
-	c := &Client{Subscription: s, hub: h, stream: stream, patience: maxPatience, lastFull: now, phase: taking}
+	c := &Client{Subscription: s, hub: h, stream: stream, patience: maxPatience, lastTurn: now, phase: taking}
 	c.addresses = append(Topics(s.Topics...), Address{ToClient, s.ClientID}, Address{Kind: ToBroadcast})
 	if s.User != "" {
 		c.addresses = append(c.addresses, Address{ToUser, s.User})
@@ -135,11 +135,11 @@ func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
 
 // admitLocked says why somebody may not join.
 func (h *Hub) admitLocked(s *Subscription, now time.Time) error {
-	owner := h.owners[s.ClientID]
+	owner := h.ownerLocked(s.ClientID)
 	switch {
 	case h.ended != nil:
 		return h.ended
-	case owner != "" && owner != s.User && h.inUseLocked(s.ClientID):
+	case owner != "" && owner != s.User:
 		return ErrClientIDOwned
 	case now.Before(h.barred[s.ClientID]):
 		return ErrClientIDBarred
@@ -149,6 +149,17 @@ func (h *Hub) admitLocked(s *Subscription, now time.Time) error {
 		return ErrHubFull
 	}
 	return nil
+}
+
+// ownerLocked returns the user that a client_id belongs to; empty if it is anybody's. It is a user's as
+// long as it is in use, and then forgotten.
+func (h *Hub) ownerLocked(clientID string) string {
+	owner := h.owners[clientID]
+	if owner != "" && !h.inUseLocked(clientID) {
+		delete(h.owners, clientID)
+		return ""
+	}
+	return owner
 }
 
 // inUseLocked reports whether a client_id has connections or kept messages.
@@ -283,9 +294,7 @@ func (h *Hub) sweep() {
 	now := time.Now()
 	h.history.sweep(now)
 	for id := range h.owners {
-		if !h.inUseLocked(id) {
-			delete(h.owners, id)
-		}
+		h.ownerLocked(id)
 	}
 	for id, until := range h.barred {
 		if !now.Before(until) {

@@ -77,6 +77,19 @@ type Address struct {
 	Name string
 }
 
+// String returns the address as people write it.
+func (a Address) String() string {
+	switch a.Kind {
+	case ToClient:
+		return "client_id " + a.Name
+	case ToUser:
+		return "user " + a.Name
+	case ToBroadcast:
+		return "everybody"
+	}
+	return "topic " + a.Name
+}
+
 // Topics returns the addresses of the named topics.
 func Topics(names ...string) []Address {
 	to := make([]Address, len(names))
@@ -187,7 +200,8 @@ func isPattern(topic string) bool {
 }
 
 // matches reports whether a topic lies within a pattern: "*" stands for one whole segment, a final
-// "**" for one or more. A pattern without wildcards matches itself alone.
+// "**" for one or more. A pattern without wildcards matches itself alone. Where the topic is itself a
+// pattern, all that it matches must lie within.
 func matches(pattern, topic string) bool {
 	for {
 		p, restP, moreP := strings.Cut(pattern, "/")
@@ -195,7 +209,7 @@ func matches(pattern, topic string) bool {
 		switch {
 		case p == "**" && !moreP:
 			return true
-		case p != "*" && p != t:
+		case t == "**" && !moreT, p != "*" && p != t:
 			return false
 		case !moreP || !moreT:
 			return moreP == moreT

@@ -201,6 +201,9 @@ type Handler struct {
 	CORSOrigins []string `json:"cors_origins,omitempty"`
 	// Who may publish, and what. Default: nobody.
 	Publish *PublishConfig `json:"publish,omitempty"`
+	// Lets JSON Web Tokens say who may subscribe to what, and publish. Default: none; anybody may
+	// subscribe.
+	JWT *JWTConfig `json:"jwt,omitempty"`
 
 	logger *zap.Logger
 	hub    *sharedHub
@@ -259,6 +262,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("publish: %w", err)
 		}
 	}
+	if h.JWT != nil {
+		if err := h.JWT.provision(); err != nil {
+			return fmt.Errorf("jwt: %w", err)
+		}
+	}
 	app, err := ctx.App("sse")
 	if err != nil {
 		return err
@@ -297,8 +305,8 @@ func (h *Handler) Validate() error {
 	if err := h.check(); err != nil {
 		return err
 	}
-	if h.Publish != nil && !h.Publish.Open && len(h.Publish.Tokens) == 0 {
-		return errors.New("publish: give it a token, or open if other directives guard this route")
+	if h.Publish != nil && !h.Publish.Open && len(h.Publish.Tokens) == 0 && h.JWT == nil {
+		return errors.New("publish: give it a token, or a jwt block beside it, or open if other directives guard this route")
 	}
 	return nil
 }

@@ -105,7 +105,7 @@ func (p *post) whole() error {
 		}
 		batch[i] = p.publication(m, nth, extent)
 	}
-	if refusal := p.hub.allow(p.who, p.Publish, len(batch)); refusal != nil {
+	if refusal := p.hub.allow(p.who.name, p.Publish, len(batch)); refusal != nil {
 		return p.refuse(refusal)
 	}
 	n, err := p.hub.publish(p.request.Context(), batch)
@@ -190,7 +190,7 @@ func (p *post) collect(s source, nth *int) (batch []*Publication, lines []int, e
 		}
 		refusal := p.check(d.Message)
 		if refusal == nil {
-			refusal = p.hub.allow(p.who, p.Publish, 1)
+			refusal = p.hub.allow(p.who.name, p.Publish, 1)
 		}
 		if refusal != nil {
 			return batch, lines, refusal
@@ -212,7 +212,7 @@ func (p *post) check(m *Message) *problem {
 	if err := m.Check(); err != nil {
 		return problemf(http.StatusBadRequest, "%v", err)
 	}
-	return p.mayAddress(m.To, p.literal)
+	return p.mayAddress(p.who, m.To, p.literal)
 }
 
 // publication prepares a draft for the broker. nth counts the messages of one request from 1, where
@@ -229,7 +229,7 @@ func (p *post) publication(d draft, nth int, extent []byte) *Publication {
 		extent = nil
 	}
 	if key != "" {
-		scoped := sha256.Sum256([]byte(string(p.who) + "\x00" + key))
+		scoped := sha256.Sum256([]byte(p.who.name + "\x00" + key))
 		b.Key = hex.EncodeToString(scoped[:])
 		b.Fingerprint = d.fingerprint(extent)
 	}

@@ -16,7 +16,7 @@ type limiters struct {
 }
 
 type rateKey struct {
-	who   publisher
+	who   string // a publisher's name
 	rate  float64
 	burst int
 }
@@ -25,7 +25,7 @@ type rateKey struct {
 const maxLimiters = 10_000
 
 // allow takes n messages from a publisher's rate, or says when to come back.
-func (l *limiters) allow(who publisher, c *PublishConfig, n int) *problem {
+func (l *limiters) allow(who string, c *PublishConfig, n int) *problem {
 	if c.Rate <= 0 {
 		return nil
 	}

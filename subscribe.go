@@ -68,7 +68,6 @@ func (h *Handler) subscription(r *http.Request) (Subscription, *problem) {
 		return Subscription{}, problemf(http.StatusBadRequest, "the query can't be read: %v", err)
 	}
 	s := Subscription{
-		User:          h.userOf(r),
 		Source:        sourceOf(r),
 		LastEventID:   r.Header.Get("Last-Event-ID"),
 		ClientOptions: h.clientOptions(),
@@ -78,6 +77,9 @@ func (h *Handler) subscription(r *http.Request) (Subscription, *problem) {
 	}
 	var p *problem
 	if s.Topics, s.Patterns, p = h.topics.subscribed(r, query, h.MaxTopics); p != nil {
+		return s, p
+	}
+	if s.User, s.Expires, p = h.authorizeSubscribe(r, s.Topics, s.Patterns); p != nil {
 		return s, p
 	}
 	if s.ClientID = replacerOf(r).ReplaceAll(h.ClientID, ""); s.ClientID == "" {

@@ -1,0 +1,165 @@
+package sse
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/sync/singleflight"
+)
+
+const (
+	jwksTimeout  = 5 * time.Second  // of one fetch
+	jwksMaxBytes = 1 << 20          // of a key set
+	jwksMaxAge   = 10 * time.Minute // after which a key set is fetched again, in the background
+	// jwksMinPause is how often a key set is fetched at most, whatever key IDs tokens invent.
+	jwksMinPause = 5 * time.Second
+)
+
+// keySet is a JSON Web Key Set that is fetched when it is first needed, when a token names a key that
+// it does not hold, and when it has grown old. While its address is out of reach its keys stay.
+type keySet struct {
+	address string
+	client  *http.Client
+	fetches singleflight.Group
+
+	mu        sync.Mutex // guards all below
+	keys      []verificationKey
+	fetched   time.Time // when the keys were fetched
+	attempted time.Time // when that was last tried
+}
+
+func newKeySet(address string) *keySet {
+	return &keySet{address: address, client: &http.Client{
+		Timeout: jwksTimeout,
+		CheckRedirect: func(r *http.Request, _ []*http.Request) error {
+			return checkJWKSAddress(r.URL.String())
+		},
+	}}
+}
+
+// checkJWKSAddress allows plain http on loopback only: whoever can change the keys on their way can
+// sign any token.
+func checkJWKSAddress(address string) error {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return errors.New("jwt: jwks must be an https address, such as https://id.example.com/.well-known/jwks.json")
+	}
+	ip := net.ParseIP(u.Hostname())
+	if u.Scheme == "http" && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return errors.New("jwt: jwks over plain http is allowed on loopback only; use https")
+	}
+	return nil
+}
+
+// verify holds a token against the keys, fetching them if there is reason to.
+func (s *keySet) verify(ctx context.Context, header jose.Header, signed *jose.JSONWebSignature) ([]byte, error) {
+	s.mu.Lock()
+	keys, old := s.keys, time.Since(s.fetched) > jwksMaxAge
+	s.mu.Unlock()
+	payload, err := tryKeys(keys, header, signed)
+	if err == nil {
+		if old {
+			s.fetch() // in the background: these keys still hold
+		}
+		return payload, nil
+	}
+	select {
+	case <-s.fetch():
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	s.mu.Lock()
+	keys = s.keys
+	s.mu.Unlock()
+	if len(keys) == 0 {
+		return nil, errors.New("the keys that the token may be signed with can't be fetched at the moment")
+	}
+	return tryKeys(keys, header, signed)
+}
+
+// fetch fetches the keys, unless that was tried a moment ago. The channel tells when it is over.
+func (s *keySet) fetch() <-chan singleflight.Result {
+	return s.fetches.DoChan("", func() (any, error) {
+		s.mu.Lock()
+		soon := time.Since(s.attempted) < jwksMinPause
+		if !soon {
+			s.attempted = time.Now()
+		}
+		s.mu.Unlock()
+		if soon {
+			return nil, nil
+		}
+		keys, err := s.download()
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.keys, s.fetched = keys, time.Now()
+		return nil, nil
+	})
+}
+
+func (s *keySet) download() ([]verificationKey, error) {
+	response, err := s.client.Get(s.address)
+	if err != nil {
+		return nil, fmt.Errorf("fetching the key set: %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("fetching the key set: status %d", response.StatusCode)
+	}
+	var set struct{ Keys []json.RawMessage }
+	if err := json.NewDecoder(io.LimitReader(response.Body, jwksMaxBytes)).Decode(&set); err != nil {
+		return nil, fmt.Errorf("reading the key set: %w", err)
+	}
+	var keys []verificationKey
+	for _, raw := range set.Keys {
+		var key jose.JSONWebKey
+		if key.UnmarshalJSON(raw) != nil || key.Use != "" && key.Use != "sig" {
+			continue // of a kind we don't know, or for something else
+		}
+		allowed := algorithmsOf(key.Key)
+		if key.Algorithm != "" {
+			allowed = slices.DeleteFunc(allowed, func(a jose.SignatureAlgorithm) bool { return string(a) != key.Algorithm })
+		}
+		if len(allowed) > 0 { // without "alg", the first that fits the key
+			keys = append(keys, verificationKey{key.KeyID, allowed[0], key.Key})
+		}
+	}
+	return keys, nil
+}
+
+// algorithmsOf returns what a public key can be used with; nothing for secret keys, which have no
+// place in a key set.
+func algorithmsOf(key any) []jose.SignatureAlgorithm {
+	switch key := key.(type) {
+	case *rsa.PublicKey:
+		return []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512}
+	case ed25519.PublicKey:
+		return []jose.SignatureAlgorithm{jose.EdDSA}
+	case *ecdsa.PublicKey:
+		switch key.Curve.Params().BitSize {
+		case 256:
+			return []jose.SignatureAlgorithm{jose.ES256}
+		case 384:
+			return []jose.SignatureAlgorithm{jose.ES384}
+		case 521:
+			return []jose.SignatureAlgorithm{jose.ES512}
+		}
+	}
+	return nil
+}

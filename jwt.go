@@ -1,0 +1,315 @@
+package sse
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// JWTConfig lets JSON Web Tokens (RFC 7519) say who may subscribe to what, and publish. A token's
+// claim "sse" holds its grants; its "sub" is the user, and its stream ends at "exp".
+type JWTConfig struct {
+	// Keys that tokens may be signed with.
+	Keys []JWTKey `json:"keys,omitempty"`
+	// The address of a JSON Web Key Set (RFC 7517) with further keys: https, or http on loopback.
+	JWKS string `json:"jwks,omitempty"`
+	// What a token's "iss" must be. Default: anything.
+	Issuer string `json:"issuer,omitempty"`
+	// What a token's "aud" must hold. Default: anything.
+	Audience string `json:"audience,omitempty"`
+	// The cookie that a token may stand in, beside Authorization: Bearer. Default: none.
+	Cookie string `json:"cookie,omitempty"`
+	// The query parameter that a token may stand in; the last resort, since URLs get logged.
+	// Default: none.
+	Query string `json:"query,omitempty"`
+	// Topics and patterns that need no token to subscribe to. Default: none.
+	Public []string `json:"public,omitempty"`
+
+	keys []verificationKey
+	set  *keySet
+}
+
+// JWTKey is one key that tokens may be signed with.
+type JWTKey struct {
+	// The only algorithm the key is used with: HS, RS, PS or ES with 256, 384 or 512, or EdDSA.
+	Algorithm string `json:"algorithm,omitempty"`
+	// The secret of an HS algorithm, at least as long as its hash; of the others the public key or
+	// certificate in PEM form. Placeholders such as {env.X} and {file.X} are replaced when the config
+	// is loaded; one that comes out empty is an error.
+	Key string `json:"key,omitempty"`
+	// The key's ID: tokens that name one are held against the keys of that name only. Default: none,
+	// for any token.
+	ID string `json:"id,omitempty"`
+}
+
+// verificationKey is a key and the one algorithm it may be used with, whatever a token says.
+type verificationKey struct {
+	id        string
+	algorithm jose.SignatureAlgorithm
+	key       any
+}
+
+// hmacSize is how long the secret of an HS algorithm must be. (RFC 7518, section 3.2)
+var hmacSize = map[jose.SignatureAlgorithm]int{jose.HS256: 32, jose.HS384: 48, jose.HS512: 64}
+
+// publicKeyAlgorithms are those whose keys are not secret.
+var publicKeyAlgorithms = []jose.SignatureAlgorithm{
+	jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512,
+	jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
+}
+
+// maxTokenBytes bounds a token before any work is done for it.
+const maxTokenBytes = 16 << 10
+
+// clockSkew is how far a token's issuer may be ahead of our clock. Expiry allows for none.
+const clockSkew = 30 * time.Second
+
+// provision replaces placeholders and reads the keys. It touches no network.
+func (c *JWTConfig) provision() error {
+	replacer := caddy.NewReplacer()
+	for _, k := range c.Keys {
+		text, err := replacer.ReplaceOrErr(k.Key, true, true)
+		if err != nil || text == "" {
+			return fmt.Errorf("the %s key %s is empty or not set", k.Algorithm, placeholderOnly(k.Key))
+		}
+		key, err := readKey(jose.SignatureAlgorithm(k.Algorithm), text)
+		if err != nil {
+			return fmt.Errorf("the %s key: %w", k.Algorithm, err)
+		}
+		c.keys = append(c.keys, verificationKey{k.ID, jose.SignatureAlgorithm(k.Algorithm), key})
+	}
+	if c.JWKS != "" {
+		address := replacer.ReplaceAll(c.JWKS, "")
+		if err := checkJWKSAddress(address); err != nil {
+			return err
+		}
+		c.set = newKeySet(address)
+	}
+	return nil
+}
+
+// readKey reads a key as the algorithm needs it.
+func readKey(algorithm jose.SignatureAlgorithm, text string) (any, error) {
+	if size, ok := hmacSize[algorithm]; ok {
+		if len(text) < size {
+			return nil, fmt.Errorf("the secret has %d bytes; it needs %d or more (RFC 7518, section 3.2)", len(text), size)
+		}
+		return []byte(text), nil
+	}
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		return nil, errors.New("not a public key in PEM form, -----BEGIN PUBLIC KEY-----")
+	}
+	var key any
+	var err error
+	switch block.Type {
+	case "CERTIFICATE":
+		var certificate *x509.Certificate
+		if certificate, err = x509.ParseCertificate(block.Bytes); err == nil {
+			key = certificate.PublicKey
+		}
+	case "RSA PUBLIC KEY":
+		key, err = x509.ParsePKCS1PublicKey(block.Bytes)
+	case "PUBLIC KEY":
+		key, err = x509.ParsePKIXPublicKey(block.Bytes)
+	default:
+		return nil, fmt.Errorf("a PEM block %q; give the public key, -----BEGIN PUBLIC KEY-----", block.Type)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("not readable: %w", err)
+	}
+	if !slices.Contains(algorithmsOf(key), algorithm) {
+		return nil, fmt.Errorf("it is a %T, which %s can't be used with", key, algorithm)
+	}
+	return key, nil
+}
+
+// claims are what a token says, verified.
+type claims struct {
+	jwt.Claims
+	SSE    jsontext.Value `json:"sse"`
+	grants grants
+}
+
+// grants are what a token allows: topics and patterns, and for publishing the other targets.
+type grants struct {
+	Subscribe []string `json:"subscribe"`
+	Publish   []string `json:"publish"`
+}
+
+// verify reads a token and checks all but its grants against a request.
+func (c *JWTConfig) verify(ctx context.Context, token string) (*claims, error) {
+	if len(token) > maxTokenBytes {
+		return nil, fmt.Errorf("the token has more than %d bytes", maxTokenBytes)
+	}
+	signed, err := jose.ParseSignedCompact(token, c.algorithms())
+	if err != nil || len(signed.Signatures) != 1 {
+		return nil, errors.New("the token is not a JWT signed in a way that is accepted here")
+	}
+	payload, err := c.verifySignature(ctx, signed)
+	if err != nil {
+		return nil, err
+	}
+	var said claims
+	if err := json.Unmarshal(payload, &said); err != nil {
+		return nil, errors.New("the token's claims can't be read")
+	}
+	if err := c.checkClaims(said.Claims, time.Now()); err != nil {
+		return nil, err
+	}
+	if said.SSE != nil {
+		if err := json.Unmarshal(said.SSE, &said.grants, json.RejectUnknownMembers(true)); err != nil {
+			return nil, errors.New(`the token's claim "sse" can't be read; it should be {"subscribe":[...],"publish":[...]}`)
+		}
+	}
+	return &said, said.grants.check()
+}
+
+// algorithms returns those of the configured keys.
+func (c *JWTConfig) algorithms() (all []jose.SignatureAlgorithm) {
+	for _, k := range c.keys {
+		all = append(all, k.algorithm)
+	}
+	if c.set != nil {
+		all = append(all, publicKeyAlgorithms...)
+	}
+	return all
+}
+
+// verifySignature tries the keys that the token may be signed with: those of the config first, so
+// that a key set out of reach delays only its own tokens.
+func (c *JWTConfig) verifySignature(ctx context.Context, signed *jose.JSONWebSignature) ([]byte, error) {
+	header := signed.Signatures[0].Protected
+	payload, err := tryKeys(c.keys, header, signed)
+	if err == nil || c.set == nil {
+		return payload, err
+	}
+	return c.set.verify(ctx, header, signed)
+}
+
+var errNoKey = errors.New("the token is not signed with a key that is accepted here")
+
+func tryKeys(keys []verificationKey, header jose.Header, signed *jose.JSONWebSignature) ([]byte, error) {
+	for _, k := range keys {
+		if string(k.algorithm) != header.Algorithm || k.id != "" && header.KeyID != "" && k.id != header.KeyID {
+			continue
+		}
+		if payload, err := signed.Verify(k.key); err == nil {
+			return payload, nil
+		}
+	}
+	return nil, errNoKey
+}
+
+func (c *JWTConfig) checkClaims(said jwt.Claims, now time.Time) error {
+	if said.Expiry != nil && !now.Before(said.Expiry.Time()) {
+		return errors.New("the token has expired; get a new one")
+	}
+	expected := jwt.Expected{Issuer: c.Issuer, Time: now}
+	if c.Audience != "" {
+		expected.AnyAudience = jwt.Audience{c.Audience}
+	}
+	switch err := said.ValidateWithLeeway(expected, clockSkew); {
+	case errors.Is(err, jwt.ErrInvalidIssuer):
+		return errors.New("the token comes from another issuer")
+	case errors.Is(err, jwt.ErrInvalidAudience):
+		return errors.New("the token is meant for another audience")
+	case err != nil:
+		return errors.New("the token is not valid yet")
+	}
+	if said.Subject != "" && checkUser(said.Subject) != nil {
+		return errors.New(`the token's "sub" is no user: 1 to 256 bytes without control characters`)
+	}
+	return nil
+}
+
+// The grants for what is not a topic. A topic can't be granted by a name that begins with "@".
+const (
+	grantClient    = "@client/"
+	grantUser      = "@user/"
+	grantBroadcast = "@broadcast"
+)
+
+// check refuses a token whose grants are not all understood, lest one be taken for less or more.
+func (g grants) check() error {
+	for _, grant := range g.Subscribe {
+		if strings.HasPrefix(grant, "@") || CheckPattern(grant) != nil {
+			return fmt.Errorf("the token's subscribe grant %q is not a topic or pattern", grant)
+		}
+	}
+	for _, grant := range g.Publish {
+		known := grant == grantBroadcast || strings.HasPrefix(grant, grantClient) || strings.HasPrefix(grant, grantUser)
+		if !known && (strings.HasPrefix(grant, "@") || CheckPattern(grant) != nil) {
+			return fmt.Errorf("the token's publish grant %q is none of a topic, a pattern, %s<id or *>, %s<name or *> and %s",
+				grant, grantClient, grantUser, grantBroadcast)
+		}
+	}
+	return nil
+}
+
+// mayPublish reports whether the grants cover an address.
+func (g grants) mayPublish(to Address) bool {
+	switch to.Kind {
+	case ToClient:
+		return g.grantsName(grantClient, to.Name)
+	case ToUser:
+		return g.grantsName(grantUser, to.Name)
+	case ToBroadcast:
+		return slices.Contains(g.Publish, grantBroadcast)
+	}
+	return !strings.HasPrefix(to.Name, "@") && covered(g.Publish, to.Name)
+}
+
+func (g grants) grantsName(prefix, name string) bool {
+	return slices.Contains(g.Publish, prefix+"*") || slices.Contains(g.Publish, prefix+name)
+}
+
+// tokenOf returns the token of a request, and whether it came by cookie, which browsers send unasked.
+func (c *JWTConfig) tokenOf(r *http.Request) (token string, byCookie bool) {
+	if token, found := bearerToken(r); found {
+		return token, false
+	}
+	if c.Cookie != "" {
+		if cookie, err := r.Cookie(c.Cookie); err == nil && cookie.Value != "" {
+			return cookie.Value, true
+		}
+	}
+	if c.Query != "" {
+		return r.URL.Query().Get(c.Query), false
+	}
+	return "", false
+}
+
+// check refuses settings that make no sense, before placeholders are replaced.
+func (c *JWTConfig) check() error {
+	if len(c.Keys) == 0 && c.JWKS == "" {
+		return errors.New("jwt: give it a key or a jwks address, or no token could be accepted")
+	}
+	for _, k := range c.Keys {
+		algorithm := jose.SignatureAlgorithm(k.Algorithm)
+		if hmacSize[algorithm] == 0 && !slices.Contains(publicKeyAlgorithms, algorithm) {
+			return fmt.Errorf("jwt: key: %q is none of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA", k.Algorithm)
+		}
+	}
+	for _, topic := range c.Public {
+		if err := CheckPattern(topic); err != nil {
+			return fmt.Errorf("jwt: public: %w", err)
+		}
+	}
+	if c.JWKS != "" && !strings.Contains(c.JWKS, "{") {
+		return checkJWKSAddress(c.JWKS)
+	}
+	return nil
+}
