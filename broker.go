@@ -27,10 +27,10 @@ const idempotencyPeriod = 10 * time.Minute
 
 // Broker keeps a hub's log: it alone decides order and positions.
 type Broker interface {
-	// Start begins to feed the log to a replica, in order and until Close. It is called once and
-	// does not wait for the log; ready is called when the replica has what the log keeps, or when
+	// Start begins to feed the log to a hub, in order and until Close. It is called once and
+	// does not wait for the log; ready is called when the hub has what the log keeps, or when
 	// the log turns out to be out of reach for now.
-	Start(r Replica, ready func())
+	Start(h *Hub, ready func())
 	// Publish puts a batch into the log in its order. It returns how many were published, and an
 	// error if that is not all. Those have their Receipt set.
 	Publish(ctx context.Context, batch []*Publication) (int, error)
@@ -87,17 +87,17 @@ type memoryLog struct {
 	epoch string
 
 	mu      sync.Mutex // guards all below, and so the order of Deliver
-	replica Replica
+	replica *Hub
 	last    uint64
 	answers *answers
 }
 
-func (l *memoryLog) Start(r Replica, ready func()) {
+func (l *memoryLog) Start(h *Hub, ready func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.replica = r
-	r.Follow(Origin{Epoch: l.epoch})
-	r.Announce("broker_changed")
+	l.replica = h
+	h.Follow(Origin{Epoch: l.epoch})
+	h.Announce("broker_changed")
 	ready()
 }
 

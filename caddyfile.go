@@ -75,7 +75,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 //
 // where the options of a hub are
 //
-//	broker        memory | redis <url...> { ... }
+//	broker        memory | bolt <file> { ... } | redis <url...> { ... }
 //	history       <messages> [<age>] | off
 //	history_bytes <size>
 //	max_clients   <number>
@@ -140,6 +140,19 @@ func (*MemoryBroker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.Errf("broker memory has no options, not even %q", d.Val())
 	}
 	return nil
+}
+
+// UnmarshalCaddyfile sets the broker up. Syntax:
+//
+//	broker bolt <file> {
+//		sync on | off
+//	}
+func (b *BoltBroker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the broker's name
+	if !d.Args(&b.File) || d.NextArg() {
+		return d.Err("broker bolt: give it one file, such as /var/lib/caddy/sse.db")
+	}
+	return readBlock(d, map[string]option{"sync": onOffOption(&b.Sync)})
 }
 
 // UnmarshalCaddyfile sets the broker up. Syntax:
@@ -367,8 +380,8 @@ func (c *JWTConfig) unmarshalKey(d *caddyfile.Dispenser) error {
 		fallthrough
 	case 2:
 		k.Algorithm, k.Key = args[0], args[1]
-	default:
-		return d.ArgErr()
+	default: // not ArgErr, which may name the secret
+		return d.Err("key: give it an algorithm, the secret or public key, and if tokens name one, the key ID")
 	}
 	c.Keys = append(c.Keys, k)
 	return nil

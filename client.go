@@ -114,8 +114,8 @@ type Client struct {
 
 	patience  time.Duration // as of lastTurn
 	lastTurn  time.Time     // when it last took, be it nothing
-	fullSince time.Time   // when the queue came to hold publishers up; zero while it does not
-	impatient *time.Timer // runs while fullSince is set
+	fullSince time.Time     // when the queue came to hold publishers up; zero while it does not
+	impatient *time.Timer   // runs while fullSince is set
 
 	lastWrite   time.Time // when something was last taken
 	lastMessage time.Time // when a message was last taken
@@ -272,15 +272,20 @@ func (c *Client) Take(batch []*Message) (_ []*Message, err error) {
 }
 
 func (c *Client) takeQueueLocked(batch []*Message) []*Message {
-	if c.gap != "" {
-		batch = append(batch, gapFrame("", c.gap))
-		c.gap = ""
-	}
-	batch = append(batch, c.queue...)
+	batch = append(c.takeGapLocked(batch), c.queue...)
 	clear(c.queue)
 	c.queue, c.bytes = c.queue[:0], 0
 	if cap(c.queue) > window {
 		c.queue = nil // an idle client keeps no large queue
+	}
+	return batch
+}
+
+// takeGapLocked appends what is to be told before the first of the queue.
+func (c *Client) takeGapLocked(batch []*Message) []*Message {
+	if c.gap != "" {
+		batch = append(batch, gapFrame("", c.gap))
+		c.gap = ""
 	}
 	return batch
 }
@@ -297,7 +302,7 @@ func (c *Client) replayLocked(batch []*Message) []*Message {
 	kept, more := after(logs, c.cursor, c.Queue, c.QueueBytes)
 	for _, m := range kept {
 		for len(c.queue) > 0 && m.Position.After(c.queue[0].Position) {
-			batch = append(batch, c.queue[0])
+			batch = append(c.takeGapLocked(batch), c.queue[0])
 			c.bytes -= c.queue[0].size()
 			c.queue = slices.Delete(c.queue, 0, 1)
 		}

@@ -32,6 +32,9 @@ type history struct {
 	// of the address. A collision can turn "complete" into "gap", never the other way round.
 	forgotten [1 << 13]Position
 	floor     Position // the newest mark of a topic in forgotten
+
+	noteDropped bool       // somebody asks for dropped
+	dropped     []*Message // what no log holds any more
 }
 
 // addressLog holds the kept messages of one address, oldest first.
@@ -54,6 +57,7 @@ func (h *history) append(m *Message, now time.Time) {
 		for _, to := range m.To {
 			h.forget(to, m.Position)
 		}
+		h.noteDrop(m)
 		return
 	}
 	for _, to := range m.To {
@@ -114,6 +118,7 @@ func (h *history) drop(l *addressLog, n int) {
 	for i, m := range l.messages[:n] {
 		if m.kept--; m.kept == 0 {
 			h.bytes -= int64(m.size())
+			h.noteDrop(m)
 		}
 		if m.Position.After(l.trimmed) { // it is not where forgetAll came by
 			l.trimmed = m.Position
@@ -125,6 +130,12 @@ func (h *history) drop(l *addressLog, n int) {
 		h.recent.Remove(l.element)
 		delete(h.logs, l.address)
 		h.forget(l.address, l.trimmed)
+	}
+}
+
+func (h *history) noteDrop(m *Message) {
+	if h.noteDropped {
+		h.dropped = append(h.dropped, m)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	mathrand "math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -191,18 +192,17 @@ func (h *Hub) resumeLocked(c *Client, now time.Time) Welcome {
 	}
 	logs := h.history.logsOf(c.addresses, c.Patterns, now)
 	c.toldLost = h.history.lost(c.addresses, c.Patterns)
-	c.catchingUp = true
 	id, ok := ParseID(c.LastEventID)
 	if ok && h.gaveLocked(id) {
 		c.cursor = id.Position
+		c.catchingUp = slices.ContainsFunc(logs, func(l *addressLog) bool { return l.search(c.cursor) < len(l.messages) })
 		if c.toldLost.After(id.Position) {
 			return Welcome{c.LastEventID, ResumeGap}
 		}
 		return Welcome{c.LastEventID, ResumeComplete}
 	}
-	c.cursor, ok = newest(logs, h.limits.History.Count)
-	if !ok {
-		c.catchingUp, c.cursor = false, h.last
+	if c.cursor, c.catchingUp = newest(logs, h.limits.History.Count); !c.catchingUp {
+		c.cursor = h.last
 	}
 	return Welcome{h.idLocked(c.cursor), ResumeGap}
 }

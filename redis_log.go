@@ -28,7 +28,7 @@ type redisLog struct {
 	publishing redis.UniversalClient
 	tailing    redis.UniversalClient
 	presence   *presence
-	replica    Replica
+	replica    *Hub
 	queue      chan *pendingPublish
 
 	context context.Context
@@ -50,8 +50,8 @@ const (
 )
 
 // Start implements Broker.
-func (l *redisLog) Start(r Replica, ready func()) {
-	l.replica = r
+func (l *redisLog) Start(h *Hub, ready func()) {
+	l.replica = h
 	l.wg.Go(func() { l.tail(ready) })
 	l.wg.Go(l.publishPending)
 	l.wg.Go(l.listen)

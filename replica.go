@@ -5,75 +5,52 @@ import (
 	"time"
 )
 
-// Replica follows a log's end. Hub is the one there is; brokers feed it.
-type Replica interface {
-	// Position returns the log that the replica follows and how far it has come.
-	Position() ID
-	// Limits returns what the replica keeps, for logs that keep no more than that.
-	Limits() Limits
-	// Follow switches to a log, empty so far. Restore and Announce come next.
-	Follow(o Origin)
-	// Restore hands over a message that the log kept from before, in its order.
-	Restore(m *Message)
-	// Announce tells the clients that were here before that there is a gap, and why.
-	Announce(reason string)
-	// Lose says that the log has lost what stood between the replica's position and p.
-	Lose(p Position, reason string)
-	// Deliver hands over the log's next message, with Position set; an ephemeral message needs
-	// none. It returns how many clients the message was addressed to.
-	Deliver(m *Message) (receivers int)
-	// Wait returns when whoever has delivered to so many clients may go on: at once, unless the
-	// machine is behind its clients.
-	Wait(ctx context.Context, receivers int)
-	// Count returns how many clients listen at these addresses; one that several of them reach
-	// counts for each.
-	Count(to []Address) (clients int)
-	// Listening returns the addresses and patterns whose numbers of clients have changed since it
-	// was called last, with those numbers; or all of them. From then on changes are noted, until
-	// StopListening.
-	Listening(all bool) map[Address]int
-	StopListening()
-}
+// This file is what a log needs of a hub: brokers feed it through these methods, each in the order of
+// its log.
 
-// Origin says where a log begins that a replica is to follow.
+// Origin says where a log begins that a hub is to follow.
 type Origin struct {
 	// Epoch names the log.
 	Epoch string
 	// Sparse logs do not give out every position: an ID is known by the messages seen.
 	Sparse bool
-	// Lost is the newest position that the log no longer has, and the replica's first.
+	// Lost is the newest position that the log no longer has, and the hub's first.
 	Lost Position
+	// Trims: the log keeps what the hub keeps, and asks for what that no longer is by Dropped.
+	Trims bool
 }
 
-// Limits implements Replica.
+// Limits returns what the hub keeps, for logs that keep no more than that.
 func (h *Hub) Limits() Limits {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.limits
 }
 
-// Position implements Replica.
+// Position returns the log that the hub follows and how far it has come.
 func (h *Hub) Position() ID {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return ID{h.epoch, h.last}
 }
 
-// Follow implements Replica.
+// Follow switches to a log, empty so far. Restore and Announce come next.
 func (h *Hub) Follow(o Origin) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.epoch, h.last = o.Epoch, o.Lost
 	h.history = newHistory(h.limits.History)
 	h.history.forgetAll(o.Lost)
+	h.history.noteDropped = o.Trims
 	h.given = nil
 	if o.Sparse {
 		h.given = &positions{}
 	}
+	h.given.add(h.last) // clients are told it
 	h.eachLocked((*Client).stopCatchingUp)
 }
 
-// Restore implements Replica.
+// Restore hands over a message that the log kept from before, in its order.
 func (h *Hub) Restore(m *Message) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -97,18 +74,35 @@ func (h *Hub) keepLocked(m *Message, now time.Time) {
 	}
 }
 
-// Announce implements Replica.
+// Forget says that a message for an address stood at p that the log no longer has.
+func (h *Hub) Forget(a Address, p Position) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.history.forget(a, p)
+}
+
+// Advance says that the log has come as far as p, whose messages it no longer has.
+func (h *Hub) Advance(p Position) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p.After(h.last) {
+		h.last = p
+	}
+}
+
+// Announce tells the clients that were here before that there is a gap, and why.
 func (h *Hub) Announce(reason string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.tellLocked(reason)
 }
 
-// Lose implements Replica.
+// Lose says that the log has lost what stood between the hub's position and p.
 func (h *Hub) Lose(p Position, reason string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last = p
+	h.given.add(p)
 	h.history.forgetAll(p)
 	h.tellLocked(reason)
 }
@@ -116,34 +110,61 @@ func (h *Hub) Lose(p Position, reason string) {
 // tellLocked tells every client of a gap that ends at the present position.
 func (h *Hub) tellLocked(reason string) {
 	gap := gapFrame(h.idLocked(h.last), reason)
+	gap.Position = h.last // its place in a replay
 	h.eachLocked(func(c *Client) { c.tell(gap) })
 }
 
-// Deliver implements Replica.
+// Deliver hands over the log's next message, with Position set; an ephemeral message needs
+// none. It returns how many clients the message was addressed to.
 func (h *Hub) Deliver(m *Message) (receivers int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.keepLocked(m, time.Now())
-	h.deliveries++
-	h.index.reached(m.To, func(set *clientSet) {
-		for _, member := range set.members {
-			c := member.client
-			if c.seen == h.deliveries {
-				continue
-			}
-			c.seen = h.deliveries
-			if c.enqueue(m) {
-				receivers++
-			}
+	h.reachLocked(m.To, func(c *Client) {
+		if c.enqueue(m) {
+			receivers++
 		}
 	})
 	return receivers
 }
 
-// Wait implements Replica. See DESIGN 2.2.
+// reachLocked visits every client at these addresses, once.
+func (h *Hub) reachLocked(to []Address, visit func(*Client)) {
+	h.deliveries++
+	h.index.reached(to, func(set *clientSet) {
+		for _, member := range set.members {
+			if c := member.client; c.seen != h.deliveries {
+				c.seen = h.deliveries
+				visit(c)
+			}
+		}
+	})
+}
+
+// Reach returns how many clients a message to these addresses would reach, each counted once.
+func (h *Hub) Reach(to []Address) (clients int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.reachLocked(to, func(*Client) { clients++ })
+	return clients
+}
+
+// Dropped returns the messages that the hub has stopped keeping since it was called last, or
+// since Follow.
+func (h *Hub) Dropped() []*Message {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	dropped := h.history.dropped
+	h.history.dropped = nil
+	return dropped
+}
+
+// Wait returns when whoever has delivered to so many clients may go on: at once, unless the
+// machine is behind its clients.
 func (h *Hub) Wait(ctx context.Context, receivers int) { h.pace.wait(ctx, receivers) }
 
-// Count implements Replica.
+// Count returns how many clients listen at these addresses; one that several of them reach
+// counts for each.
 func (h *Hub) Count(to []Address) (clients int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -151,14 +172,16 @@ func (h *Hub) Count(to []Address) (clients int) {
 	return clients
 }
 
-// Listening implements Replica.
+// Listening returns the addresses and patterns whose numbers of clients have changed since it
+// was called last, with those numbers; or all of them. From then on changes are noted, until
+// StopListening.
 func (h *Hub) Listening(all bool) map[Address]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.index.takeChanges(all)
 }
 
-// StopListening implements Replica.
+// StopListening ends what Listening began.
 func (h *Hub) StopListening() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
