@@ -73,6 +73,15 @@ func (f *boltFile) release() error {
 // Destruct closes the file.
 func (f *boltFile) Destruct() error { return f.db.Close() }
 
+// size returns how many bytes the file has.
+func (f *boltFile) size() int64 {
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
 var errCorrupt = errors.New("it is damaged")
 
 // openChecked opens a file and makes sure that it can be read, so that damage is an error now and not

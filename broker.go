@@ -38,6 +38,12 @@ type Broker interface {
 	Close() error
 }
 
+// Outage is what a Broker implements whose log can be out of reach.
+type Outage interface {
+	// Up reports whether the log is in reach, as far as is known without asking it.
+	Up() bool
+}
+
 // BrokerModule opens brokers: a guest module in the namespace sse.brokers.
 type BrokerModule interface {
 	// Identity tells brokers apart: a config whose module has the identity of the one that runs

@@ -196,6 +196,7 @@ func (c *Client) slowLocked(size int) bool {
 		dropped++
 	}
 	c.queue = slices.Delete(c.queue, 0, dropped)
+	c.hub.stats.droppedSlow.Add(uint64(dropped))
 	c.gap = "slow_client"
 	return true
 }
@@ -270,6 +271,9 @@ func (c *Client) Take(batch []*Message) (_ []*Message, err error) {
 	}
 	return batch, nil
 }
+
+// Wrote notes that the socket has taken a batch.
+func (c *Client) Wrote(batch []*Message) { c.hub.stats.wrote(batch, c.joined, time.Now()) }
 
 func (c *Client) takeQueueLocked(batch []*Message) []*Message {
 	batch = append(c.takeGapLocked(batch), c.queue...)

@@ -49,6 +49,7 @@ type Welcome struct {
 // Caddy or Redis.
 type Hub struct {
 	pace    pace
+	stats   stats
 	context context.Context // ends with Drain or Close
 	cancel  context.CancelCauseFunc
 
@@ -116,6 +117,7 @@ func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
 	defer h.mu.Unlock()
 	now := time.Now()
 	if err := h.admitLocked(&s, now); err != nil {
+		h.stats.refuse(err)
 		return nil, Welcome{}, err
 	}
 	c := &Client{Subscription: s, hub: h, stream: stream, patience: maxPatience, lastTurn: now, phase: taking}
@@ -131,6 +133,7 @@ func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
 		h.sources[s.Source]++
 	}
 	c.start(now)
+	h.stats.accept(welcome.Resume)
 	return c, welcome, nil
 }
 
@@ -233,14 +236,16 @@ func (h *Hub) Leave(c *Client, cause error) error {
 			delete(h.sources, c.Source)
 		}
 	}
-	return c.leave(cause)
+	cause = c.leave(cause)
+	h.stats.disconnected(cause)
+	return cause
 }
 
-// Clients returns how many clients are connected.
-func (h *Hub) Clients() int {
+// Size returns how many clients are connected and how many bytes of messages are kept.
+func (h *Hub) Size() (clients int, historyBytes int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.clients
+	return h.clients, h.history.bytes
 }
 
 // eachLocked visits every client: all of them listen to broadcasts.

@@ -35,9 +35,10 @@ type Message struct {
 	// Time is when the log took the message; history ages by it. The zero time means now.
 	Time time.Time
 
-	previous Position // the log's position before this message
-	frame    []byte   // the encoded block, as every client gets it
-	kept     int      // how many address logs hold it; guarded by Hub.mu
+	arrived  time.Time // when the hub got it
+	previous Position  // the log's position before this message
+	frame    []byte    // the encoded block, as every client gets it
+	kept     int       // how many address logs hold it; guarded by Hub.mu
 }
 
 // encode makes the frame that all clients share and gives up the payload it was made from.

@@ -57,6 +57,9 @@ func (App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
 	a.used = make(map[string]*sharedHub)
+	if err := register(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
 	if a.Hubs == nil {
 		a.Hubs = make(map[string]*HubConfig)
 	}
@@ -273,6 +276,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	if h.hub, err = app.(*App).use(h.Hub); err != nil {
 		return err
+	}
+	if h.JWT != nil && h.JWT.address != "" {
+		h.JWT.set = h.hub.keySet(h.JWT.address, h.hub.keySetFailed)
 	}
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		server.RegisterOnShutdown(h.drainIfExiting)

@@ -26,6 +26,7 @@ type sharedHub struct {
 	startOnce sync.Once
 	logger    atomic.Pointer[zap.Logger]
 	limiters
+	keySets
 
 	mu       sync.Mutex  // guards settings
 	settings []*settings // of the configs that have started, the oldest first, whose hold
@@ -130,6 +131,10 @@ func (s *sharedHub) hold(o *settings) {
 // start lets in who has waited for the hub to have a log.
 func (s *sharedHub) start() { s.startOnce.Do(func() { close(s.ready) }) }
 
+func (s *sharedHub) keySetFailed(err error) {
+	s.logger.Load().Warn("a key set for tokens can't be fetched; the keys it had stay", zap.String("hub", s.name), zap.Error(err))
+}
+
 func (s *sharedHub) logIf(err error, doing string) {
 	if err != nil {
 		s.logger.Load().Error(doing, zap.String("hub", s.name), zap.Error(err))
@@ -152,6 +157,25 @@ func (s *sharedHub) wait(ctx context.Context) error {
 	}
 }
 
+// up reports whether publishing has a log to go to.
+func (s *sharedHub) up() bool {
+	s.brokerMu.RLock()
+	defer s.brokerMu.RUnlock()
+	outage, can := s.broker.(Outage)
+	return s.broker != nil && (!can || outage.Up())
+}
+
+// fileSize returns the size of the broker's file, if it has one.
+func (s *sharedHub) fileSize() (bytes int64, ok bool) {
+	s.brokerMu.RLock()
+	defer s.brokerMu.RUnlock()
+	log, ok := s.broker.(*boltLog)
+	if !ok {
+		return 0, false
+	}
+	return log.size(), true
+}
+
 // publish puts a batch into the hub's log; see Broker.Publish.
 func (s *sharedHub) publish(ctx context.Context, batch []*Publication) (int, error) {
 	if err := s.wait(ctx); err != nil {
@@ -162,5 +186,7 @@ func (s *sharedHub) publish(ctx context.Context, batch []*Publication) (int, err
 	if s.broker == nil {
 		return 0, ErrHubClosed
 	}
-	return s.broker.Publish(ctx, batch)
+	n, err := s.broker.Publish(ctx, batch)
+	s.stats.published.Add(uint64(n))
+	return n, err
 }

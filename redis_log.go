@@ -35,8 +35,6 @@ type redisLog struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 	up      atomic.Bool // the tail is connected
-	// malformed counts entries and channel messages of other programs that could not be read.
-	malformed atomic.Int64
 }
 
 const (
@@ -348,7 +346,7 @@ func (t *tail) take(e entry, live bool) {
 
 // skipMalformed passes over what some other program wrote, for ever.
 func (l *redisLog) skipMalformed(where string, err error) {
-	l.malformed.Add(1)
+	l.replica.stats.droppedMalformed.Add(1)
 	l.logger.Warn("skipping a malformed message in redis", zap.String("hub", l.hub), zap.String("at", where), zap.Error(err))
 }
 

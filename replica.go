@@ -62,7 +62,7 @@ func (h *Hub) keepLocked(m *Message, now time.Time) {
 	if m.Time.IsZero() {
 		m.Time = now
 	}
-	m.previous = h.last
+	m.arrived, m.previous = now, h.last
 	if m.Ephemeral {
 		m.Position = h.last
 	}

@@ -70,6 +70,7 @@ func (s *handlerStream) run(c *Client, first []byte) error {
 			if err := s.writeAll(batch); err != nil {
 				return err
 			}
+			c.Wrote(batch)
 			clear(batch)
 			flushed = true
 			continue

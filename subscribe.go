@@ -21,6 +21,7 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 	}
 	s, p := h.subscription(r)
 	if p != nil {
+		h.hub.stats.refused.Add(1)
 		return writeProblem(w, p)
 	}
 	if r.Method == http.MethodHead {
@@ -81,6 +82,9 @@ func (h *Handler) subscription(r *http.Request) (Subscription, *problem) {
 	}
 	if s.User, s.Expires, p = h.authorizeSubscribe(r, s.Topics, s.Patterns); p != nil {
 		return s, p
+	}
+	if s.User != "" && checkUser(s.User) != nil {
+		return s, problemf(http.StatusBadRequest, "%v", checkUser(s.User))
 	}
 	if s.ClientID = replacerOf(r).ReplaceAll(h.ClientID, ""); s.ClientID == "" {
 		s.ClientID = rand.Text()
