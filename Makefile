@@ -1,0 +1,65 @@
+# The commands of this repository. `make` alone lists them.
+#
+# Needed: Go and make. `make test` installs whatever else the tests use.
+
+LINT := go tool -modfile=tools/go.mod golangci-lint
+
+# The Caddy that the end-to-end tests run. Built once here, for all packages.
+TEST_CADDY := $(CURDIR)/build/test/caddy
+
+.PHONY: help
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## run the quickstart and say where to look
+	go run ./cmd/caddy run --config examples/quickstart/Caddyfile
+
+.PHONY: build
+build: ## build/caddy, Caddy with this module in it
+	CGO_ENABLED=0 go build -o build/caddy ./cmd/caddy
+
+# Packages are tested one after the other (-p 1): some of them load the machine
+# or measure time. Everything is compiled before, on all cores. No version
+# control stamp, because git refuses to read a clone that another user owns.
+.PHONY: test
+test: export SSE_TEST_REQUIRE_ALL = 1
+test: export SSE_TEST_CADDY = $(TEST_CADDY)
+test: ## install what the tests need, then run all of them with -race
+	scripts/install-test-deps
+	rm -rf build/test && mkdir -p build/test
+	go build -race -buildvcs=false -o build/test/ ./...
+	go test -race -p 1 -timeout 25m ./...
+
+.PHONY: check
+check: fmt-check lint tidy-check cross links ## everything CI asks besides the tests
+
+.PHONY: fmt
+fmt: ## format all Go code
+	$(LINT) fmt
+
+.PHONY: fmt-check
+fmt-check:
+	$(LINT) fmt --diff
+
+.PHONY: lint
+lint: ## run the linters of .golangci.yml
+	$(LINT) run
+
+.PHONY: tidy-check
+tidy-check:
+	go mod tidy -diff
+	go -C tools mod tidy -diff
+
+# Every platform we say we run on must compile, tests included.
+PLATFORMS := cross-linux cross-darwin cross-windows
+.PHONY: cross $(PLATFORMS)
+cross: $(PLATFORMS)
+$(PLATFORMS): export CGO_ENABLED = 0
+$(PLATFORMS): cross-%:
+	GOOS=$* go build -buildvcs=false ./...
+	GOOS=$* go vet ./...
+
+.PHONY: links
+links:
+	go test ./internal/docs
