@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +22,15 @@ type publisher struct {
 	name string
 	// grants limit what a token may publish to; nil for whoever may publish all that the route allows.
 	grants *grants
+	until  time.Time // when the token expires; zero never
+}
+
+// expired says that a publisher's token has run out, perhaps in the midst of a long body.
+func (p publisher) expired() *problem {
+	if due(p.until, time.Now()) {
+		return unauthorized("invalid_token", "%v", errExpired)
+	}
+	return nil
 }
 
 // readSecrets replaces the placeholders in the tokens and keeps their hashes.
@@ -36,9 +46,12 @@ func (p *PublishConfig) readSecrets() error {
 	return nil
 }
 
+// secretPlaceholder is what a secret is mostly given as. Anything else in braces may be the secret.
+var secretPlaceholder = regexp.MustCompile(`^\{(env|file)\.[^{}]+\}$`)
+
 // placeholderOnly returns a config value for an error message: its placeholder, never a secret.
 func placeholderOnly(value string) string {
-	if strings.HasPrefix(value, "{") && strings.HasSuffix(value, "}") {
+	if secretPlaceholder.MatchString(value) {
 		return value
 	}
 	return "(not shown)"
@@ -58,9 +71,7 @@ func (h *Handler) authorizeSubscribe(r *http.Request, topics, patterns []string)
 			return "", until, unauthorized("invalid_token", "%v", err)
 		}
 		user = cmp.Or(said.Subject, user)
-		if said.Expiry != nil {
-			until = said.Expiry.Time()
-		}
+		until = said.Expiry.Time()
 		granted = slices.Concat(granted, said.grants.Subscribe)
 	}
 	for _, topic := range slices.Concat(topics, patterns) {
@@ -119,10 +130,11 @@ func (h *Handler) authorizeJWTPublish(r *http.Request) (publisher, *problem) {
 	if err != nil {
 		return publisher{}, unauthorized("invalid_token", "%v", err)
 	}
+	who := publisher{name: "claims " + said.name, grants: &said.grants, until: said.Expiry.Time()}
 	if said.Subject != "" {
-		return publisher{"user " + said.Subject, &said.grants}, nil
+		who.name = "user " + said.Subject
 	}
-	return publisher{"token " + hashName(token), &said.grants}, nil
+	return who, nil
 }
 
 // unauthorized asks for a token, or for another one. (RFC 6750, section 3)

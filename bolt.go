@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -79,7 +78,7 @@ type boltLog struct {
 	context context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
-	broken  atomic.Bool // the last commit failed
+	reach   // of the last commit
 }
 
 // boltRequest is one request's batch on its way into the file.
@@ -102,8 +101,9 @@ const (
 func (l *boltLog) Start(h *Hub, ready func()) {
 	l.replica = h
 	if err := l.load(); err != nil {
-		l.broken.Store(true)
-		l.logger.Error("reading the log failed; publishing answers 503", zap.String("file", l.path), zap.Error(err))
+		l.lost(h, fmt.Errorf("reading the log file %s: %w", l.path, err))
+	} else {
+		l.found(h)
 	}
 	l.wg.Go(l.commitPending)
 	ready()
@@ -118,9 +118,6 @@ func (l *boltLog) Close() error {
 	}
 	return errors.Join(l.end(), l.release())
 }
-
-// Up reports whether the last commit succeeded.
-func (l *boltLog) Up() bool { return !l.broken.Load() }
 
 // load hands the replica what the file keeps.
 func (l *boltLog) load() error {
@@ -235,17 +232,13 @@ func (l *boltLog) commit(requests []*boltRequest) {
 		return nil
 	})
 	if err != nil {
-		if !l.broken.Swap(true) {
-			l.logger.Error("writing the log failed; publishing answers 503", zap.String("file", l.path), zap.Error(err))
-		}
+		l.lost(l.replica, fmt.Errorf("writing the log file %s: %w", l.path, err))
 		for _, r := range requests {
 			r.published, r.err = 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		return
 	}
-	if l.broken.Swap(false) {
-		l.logger.Info("writing the log succeeds again", zap.String("file", l.path))
-	}
+	l.found(l.replica)
 	for _, p := range fresh {
 		l.replica.Deliver(p.Message)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -42,6 +43,37 @@ type Broker interface {
 type Outage interface {
 	// Up reports whether the log is in reach, as far as is known without asking it.
 	Up() bool
+}
+
+// Kicker is what a Broker implements that joins several instances.
+type Kicker interface {
+	// Kick ends the connections of a client_id on the other instances, and returns how many there
+	// were, as far as is known.
+	Kick(ctx context.Context, clientID string) (int, error)
+}
+
+// reach is whether a log is in reach. Brokers embed it; it tells the hub when that changes.
+type reach struct{ state atomic.Int32 }
+
+const (
+	reachUnknown int32 = iota // nothing was tried yet
+	inReach
+	outOfReach
+)
+
+// Up implements Outage.
+func (r *reach) Up() bool { return r.state.Load() == inReach }
+
+func (r *reach) found(h *Hub) {
+	if r.state.Swap(inReach) == outOfReach {
+		h.brokerChanged(true, nil)
+	}
+}
+
+func (r *reach) lost(h *Hub, err error) {
+	if r.state.Swap(outOfReach) != outOfReach {
+		h.brokerChanged(false, err)
+	}
 }
 
 // BrokerModule opens brokers: a guest module in the namespace sse.brokers.

@@ -410,6 +410,9 @@ func (h *Handler) check() error {
 		if err := CheckPattern(topic); err != nil {
 			return fmt.Errorf("topics: %w", err)
 		}
+		if isPattern(topic) && strings.Contains(topic, "{") {
+			return fmt.Errorf("topics: %q has a wildcard and a placeholder; a topic may have one of them", topic)
+		}
 	}
 	for _, origin := range h.CORSOrigins {
 		if origin == "*" && len(h.CORSOrigins) > 1 {
@@ -431,7 +434,7 @@ func (h *Handler) check() error {
 	}
 	if h.JWT != nil {
 		if err := h.JWT.check(); err != nil {
-			return err
+			return fmt.Errorf("jwt: %w", err)
 		}
 	}
 	if h.Publish != nil {

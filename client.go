@@ -98,6 +98,9 @@ type Client struct {
 
 	memberships []membership // guarded by Hub.mu
 	seen        uint64       // the last delivery that reached it; guarded by Hub.mu
+	serial      uint64       // grows with each client of the hub that joins
+
+	sentMessages, sentBytes uint64 // what its socket has taken; the stream's own
 
 	mu    sync.Mutex // guards all below
 	phase phase
@@ -272,8 +275,15 @@ func (c *Client) Take(batch []*Message) (_ []*Message, err error) {
 	return batch, nil
 }
 
-// Wrote notes that the socket has taken a batch.
-func (c *Client) Wrote(batch []*Message) { c.hub.stats.wrote(batch, c.joined, time.Now()) }
+// Wrote notes that the socket has taken a batch. The stream calls it.
+func (c *Client) Wrote(batch []*Message) {
+	messages, bytes := c.hub.stats.wrote(batch, c.joined, time.Now())
+	c.sentMessages += messages
+	c.sentBytes += bytes
+}
+
+// Sent returns how many messages and bytes of them the socket has taken. The stream calls it.
+func (c *Client) Sent() (messages, bytes uint64) { return c.sentMessages, c.sentBytes }
 
 func (c *Client) takeQueueLocked(batch []*Message) []*Message {
 	batch = append(c.takeGapLocked(batch), c.queue...)

@@ -45,14 +45,14 @@ func (h *Handler) preflight(w http.ResponseWriter, r *http.Request) error {
 }
 
 // ownOrigin reports whether a browser says that a page of this site, or of a listed origin, made the
-// request.
+// request. Where a proxy in front has taken TLS off, the site's own scheme is not known here.
 func (h *Handler) ownOrigin(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	if slices.Contains(h.CORSOrigins, origin) {
 		return true
 	}
 	u, err := url.Parse(origin)
-	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)
+	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) && (u.Scheme == "https" || r.TLS == nil)
 }
 
 // foreignOrigin reports whether a browser says that a page of some other site made the request, one

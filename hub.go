@@ -52,6 +52,9 @@ type Hub struct {
 	stats   stats
 	context context.Context // ends with Drain or Close
 	cancel  context.CancelCauseFunc
+	// BrokerChanged, if set, is told when the log goes out of reach, and when it is back. It is set
+	// before a broker starts.
+	BrokerChanged func(up bool, err error)
 
 	mu         sync.Mutex // guards all below; goes before any Client.mu
 	limits     Limits
@@ -61,6 +64,7 @@ type Hub struct {
 	history    *history
 	index      *index
 	clients    int
+	joined     uint64 // clients so far
 	deliveries uint64 // counts Deliver, to reach each client once
 	sources    map[netip.Prefix]int
 	owners     map[string]string    // by client_id the user it belongs to
@@ -105,6 +109,12 @@ func (h *Hub) Apply(limits Limits) {
 	h.history.setLimits(limits.History, time.Now())
 }
 
+func (h *Hub) brokerChanged(up bool, err error) {
+	if h.BrokerChanged != nil {
+		h.BrokerChanged(up, err)
+	}
+}
+
 // Context ends, with ErrDraining or ErrHubClosed as its cause, when the hub takes no more clients and
 // publishes no more.
 func (h *Hub) Context() context.Context { return h.context }
@@ -127,6 +137,8 @@ func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
 		h.claimLocked(s.ClientID, s.User)
 	}
 	welcome := h.resumeLocked(c, now)
+	h.joined++
+	c.serial = h.joined
 	h.index.add(c)
 	h.clients++
 	if s.Source.IsValid() {

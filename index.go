@@ -114,14 +114,18 @@ func (x *index) takeChanges(all bool) map[Address]int {
 
 // count returns how many clients listen at an address or pattern itself.
 func (x *index) count(a Address) int {
-	set := x.exact[a]
-	if set == nil && a.Kind == ToTopic {
-		set = x.patterns[literalPrefix(a.Name)][a.Name]
+	if set := x.set(a); set != nil {
+		return len(set.members)
 	}
-	if set == nil {
-		return 0
+	return 0
+}
+
+// set returns the clients that listen at an address or pattern itself; nil if there are none.
+func (x *index) set(a Address) *clientSet {
+	if set := x.exact[a]; set != nil || a.Kind != ToTopic {
+		return set
 	}
-	return len(set.members)
+	return x.patterns[literalPrefix(a.Name)][a.Name]
 }
 
 // reached calls visit with every client set that a message to these addresses reaches. A client may

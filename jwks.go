@@ -21,18 +21,40 @@ import (
 )
 
 const (
-	jwksTimeout  = 5 * time.Second  // of one fetch
-	jwksMaxBytes = 1 << 20          // of a key set
-	jwksMaxAge   = 10 * time.Minute // after which a key set is fetched again, in the background
+	jwksTimeout      = 5 * time.Second  // of one fetch
+	jwksMaxRedirects = 5                // of one fetch
+	jwksMaxBytes     = 1 << 20          // of a key set
+	jwksMaxAge       = 10 * time.Minute // after which a key set is fetched again, in the background
 	// jwksMinPause is how often a key set is fetched at most, whatever key IDs tokens invent.
 	jwksMinPause = 5 * time.Second
 )
+
+// keySets keeps the key sets by their addresses. It outlives configs, so that a reload loses no key
+// while an address is out of reach, and is no reason to fetch.
+type keySets struct {
+	keySetsMu sync.Mutex // guards the map
+	byAddress map[string]*keySet
+}
+
+// keySet returns the key set of an address. failed is told why it can't be fetched.
+func (s *keySets) keySet(address string, failed func(error)) *keySet {
+	s.keySetsMu.Lock()
+	defer s.keySetsMu.Unlock()
+	if s.byAddress == nil {
+		s.byAddress = make(map[string]*keySet)
+	}
+	if s.byAddress[address] == nil {
+		s.byAddress[address] = newKeySet(address, failed)
+	}
+	return s.byAddress[address]
+}
 
 // keySet is a JSON Web Key Set that is fetched when it is first needed, when a token names a key that
 // it does not hold, and when it has grown old. While its address is out of reach its keys stay.
 type keySet struct {
 	address string
 	client  *http.Client
+	failed  func(error)
 	fetches singleflight.Group
 
 	mu        sync.Mutex // guards all below
@@ -41,10 +63,13 @@ type keySet struct {
 	attempted time.Time // when that was last tried
 }
 
-func newKeySet(address string) *keySet {
-	return &keySet{address: address, client: &http.Client{
+func newKeySet(address string, failed func(error)) *keySet {
+	return &keySet{address: address, failed: failed, client: &http.Client{
 		Timeout: jwksTimeout,
-		CheckRedirect: func(r *http.Request, _ []*http.Request) error {
+		CheckRedirect: func(r *http.Request, via []*http.Request) error {
+			if len(via) > jwksMaxRedirects {
+				return errors.New("too many redirects")
+			}
 			return checkJWKSAddress(r.URL.String())
 		},
 	}}
@@ -55,11 +80,11 @@ func newKeySet(address string) *keySet {
 func checkJWKSAddress(address string) error {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return errors.New("jwt: jwks must be an https address, such as https://id.example.com/.well-known/jwks.json")
+		return errors.New("jwks must be an https address, such as https://id.example.com/.well-known/jwks.json")
 	}
 	ip := net.ParseIP(u.Hostname())
 	if u.Scheme == "http" && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return errors.New("jwt: jwks over plain http is allowed on loopback only; use https")
+		return errors.New("jwks over plain http is allowed on loopback only; use https")
 	}
 	return nil
 }
@@ -104,6 +129,7 @@ func (s *keySet) fetch() <-chan singleflight.Result {
 		}
 		keys, err := s.download()
 		if err != nil {
+			s.failed(err)
 			return nil, err
 		}
 		s.mu.Lock()
@@ -116,15 +142,26 @@ func (s *keySet) fetch() <-chan singleflight.Result {
 func (s *keySet) download() ([]verificationKey, error) {
 	response, err := s.client.Get(s.address)
 	if err != nil {
+		if failure, ok := errors.AsType[*url.Error](err); ok {
+			err = failure.Err // without the address, which may hold a secret
+		}
 		return nil, fmt.Errorf("fetching the key set: %w", err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("fetching the key set: status %d", response.StatusCode)
 	}
+	return readKeySet(io.LimitReader(response.Body, jwksMaxBytes))
+}
+
+// readKeySet reads from a key set the keys that tokens may be signed with.
+func readKeySet(r io.Reader) ([]verificationKey, error) {
 	var set struct{ Keys []json.RawMessage }
-	if err := json.NewDecoder(io.LimitReader(response.Body, jwksMaxBytes)).Decode(&set); err != nil {
+	if err := json.NewDecoder(r).Decode(&set); err != nil {
 		return nil, fmt.Errorf("reading the key set: %w", err)
+	}
+	if set.Keys == nil { // some other JSON, such as an error
+		return nil, errors.New("reading the key set: it has no keys")
 	}
 	var keys []verificationKey
 	for _, raw := range set.Keys {
@@ -148,6 +185,9 @@ func (s *keySet) download() ([]verificationKey, error) {
 func algorithmsOf(key any) []jose.SignatureAlgorithm {
 	switch key := key.(type) {
 	case *rsa.PublicKey:
+		if key.N.BitLen() < rsaMinBits {
+			return nil
+		}
 		return []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512}
 	case ed25519.PublicKey:
 		return []jose.SignatureAlgorithm{jose.EdDSA}

@@ -2,6 +2,7 @@ package sse
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -37,8 +38,9 @@ type JWTConfig struct {
 	// Topics and patterns that need no token to subscribe to. Default: none.
 	Public []string `json:"public,omitempty"`
 
-	keys []verificationKey
-	set  *keySet
+	keys    []verificationKey
+	address string  // JWKS, placeholders replaced
+	set     *keySet // nil without JWKS; Handler.Provision sets it
 }
 
 // JWTKey is one key that tokens may be signed with.
@@ -64,6 +66,9 @@ type verificationKey struct {
 // hmacSize is how long the secret of an HS algorithm must be. (RFC 7518, section 3.2)
 var hmacSize = map[jose.SignatureAlgorithm]int{jose.HS256: 32, jose.HS384: 48, jose.HS512: 64}
 
+// rsaMinBits is how long an RSA key must be. (RFC 7518, section 3.3)
+const rsaMinBits = 2048
+
 // publicKeyAlgorithms are those whose keys are not secret.
 var publicKeyAlgorithms = []jose.SignatureAlgorithm{
 	jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512,
@@ -78,6 +83,9 @@ const clockSkew = 30 * time.Second
 
 // provision replaces placeholders and reads the keys. It touches no network.
 func (c *JWTConfig) provision() error {
+	if err := c.check(); err != nil {
+		return err
+	}
 	replacer := caddy.NewReplacer()
 	for _, k := range c.Keys {
 		text, err := replacer.ReplaceOrErr(k.Key, true, true)
@@ -91,11 +99,8 @@ func (c *JWTConfig) provision() error {
 		c.keys = append(c.keys, verificationKey{k.ID, jose.SignatureAlgorithm(k.Algorithm), key})
 	}
 	if c.JWKS != "" {
-		address := replacer.ReplaceAll(c.JWKS, "")
-		if err := checkJWKSAddress(address); err != nil {
-			return err
-		}
-		c.set = newKeySet(address)
+		c.address = replacer.ReplaceAll(c.JWKS, "")
+		return checkJWKSAddress(c.address)
 	}
 	return nil
 }
@@ -130,6 +135,9 @@ func readKey(algorithm jose.SignatureAlgorithm, text string) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not readable: %w", err)
 	}
+	if key, ok := key.(*rsa.PublicKey); ok && key.N.BitLen() < rsaMinBits {
+		return nil, fmt.Errorf("the RSA key has %d bits; it needs %d or more (RFC 7518, section 3.3)", key.N.BitLen(), rsaMinBits)
+	}
 	if !slices.Contains(algorithmsOf(key), algorithm) {
 		return nil, fmt.Errorf("it is a %T, which %s can't be used with", key, algorithm)
 	}
@@ -141,6 +149,7 @@ type claims struct {
 	jwt.Claims
 	SSE    jsontext.Value `json:"sse"`
 	grants grants
+	name   string // tells these claims from others; a token has many spellings, its payload one
 }
 
 // grants are what a token allows: topics and patterns, and for publishing the other targets.
@@ -148,6 +157,14 @@ type grants struct {
 	Subscribe []string `json:"subscribe"`
 	Publish   []string `json:"publish"`
 }
+
+// datesAreNumbers refuses null for a date: whoever writes that does not mean for ever.
+var datesAreNumbers = json.WithUnmarshalers(json.UnmarshalFromFunc(func(d *jsontext.Decoder, _ **jwt.NumericDate) error {
+	if d.PeekKind() == 'n' {
+		return jwt.ErrUnmarshalNumericDate
+	}
+	return errors.ErrUnsupported // as usual
+}))
 
 // verify reads a token and checks all but its grants against a request.
 func (c *JWTConfig) verify(ctx context.Context, token string) (*claims, error) {
@@ -163,7 +180,7 @@ func (c *JWTConfig) verify(ctx context.Context, token string) (*claims, error) {
 		return nil, err
 	}
 	var said claims
-	if err := json.Unmarshal(payload, &said); err != nil {
+	if err := json.Unmarshal(payload, &said, datesAreNumbers); err != nil || jsontext.Value(payload).Kind() != '{' {
 		return nil, errors.New("the token's claims can't be read")
 	}
 	if err := c.checkClaims(said.Claims, time.Now()); err != nil {
@@ -174,6 +191,7 @@ func (c *JWTConfig) verify(ctx context.Context, token string) (*claims, error) {
 			return nil, errors.New(`the token's claim "sse" can't be read; it should be {"subscribe":[...],"publish":[...]}`)
 		}
 	}
+	said.name = hashName(string(payload))
 	return &said, said.grants.check()
 }
 
@@ -199,6 +217,8 @@ func (c *JWTConfig) verifySignature(ctx context.Context, signed *jose.JSONWebSig
 	return c.set.verify(ctx, header, signed)
 }
 
+var errExpired = errors.New("the token has expired; get a new one")
+
 var errNoKey = errors.New("the token is not signed with a key that is accepted here")
 
 func tryKeys(keys []verificationKey, header jose.Header, signed *jose.JSONWebSignature) ([]byte, error) {
@@ -215,7 +235,7 @@ func tryKeys(keys []verificationKey, header jose.Header, signed *jose.JSONWebSig
 
 func (c *JWTConfig) checkClaims(said jwt.Claims, now time.Time) error {
 	if said.Expiry != nil && !now.Before(said.Expiry.Time()) {
-		return errors.New("the token has expired; get a new one")
+		return errExpired
 	}
 	expected := jwt.Expected{Issuer: c.Issuer, Time: now}
 	if c.Audience != "" {
@@ -250,13 +270,22 @@ func (g grants) check() error {
 		}
 	}
 	for _, grant := range g.Publish {
-		known := grant == grantBroadcast || strings.HasPrefix(grant, grantClient) || strings.HasPrefix(grant, grantUser)
-		if !known && (strings.HasPrefix(grant, "@") || CheckPattern(grant) != nil) {
+		if !knownPublishGrant(grant) {
 			return fmt.Errorf("the token's publish grant %q is none of a topic, a pattern, %s<id or *>, %s<name or *> and %s",
 				grant, grantClient, grantUser, grantBroadcast)
 		}
 	}
 	return nil
+}
+
+func knownPublishGrant(grant string) bool {
+	if id, ok := strings.CutPrefix(grant, grantClient); ok {
+		return id == "*" || CheckClientID(id) == nil
+	}
+	if name, ok := strings.CutPrefix(grant, grantUser); ok {
+		return checkUser(name) == nil
+	}
+	return grant == grantBroadcast || !strings.HasPrefix(grant, "@") && CheckPattern(grant) == nil
 }
 
 // mayPublish reports whether the grants cover an address.
@@ -295,21 +324,30 @@ func (c *JWTConfig) tokenOf(r *http.Request) (token string, byCookie bool) {
 // check refuses settings that make no sense, before placeholders are replaced.
 func (c *JWTConfig) check() error {
 	if len(c.Keys) == 0 && c.JWKS == "" {
-		return errors.New("jwt: give it a key or a jwks address, or no token could be accepted")
+		return errors.New("give it a key or a jwks address, or no token could be accepted")
 	}
 	for _, k := range c.Keys {
 		algorithm := jose.SignatureAlgorithm(k.Algorithm)
 		if hmacSize[algorithm] == 0 && !slices.Contains(publicKeyAlgorithms, algorithm) {
-			return fmt.Errorf("jwt: key: %q is none of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA", k.Algorithm)
+			return fmt.Errorf("key: the algorithm%s is none of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA",
+				quotedIfShort(k.Algorithm))
 		}
 	}
 	for _, topic := range c.Public {
 		if err := CheckPattern(topic); err != nil {
-			return fmt.Errorf("jwt: public: %w", err)
+			return fmt.Errorf("public: %w", err)
 		}
 	}
 	if c.JWKS != "" && !strings.Contains(c.JWKS, "{") {
 		return checkJWKSAddress(c.JWKS)
 	}
 	return nil
+}
+
+// quotedIfShort quotes a word for an error message. A long one in a key option may be the secret.
+func quotedIfShort(word string) string {
+	if len(word) > len("HS256")+3 {
+		return ""
+	}
+	return fmt.Sprintf(" %q", word)
 }

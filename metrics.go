@@ -77,7 +77,7 @@ func (s *sharedHub) collect(metrics chan<- prometheus.Metric) {
 	for i, cause := range causes {
 		count(disconnectsDesc, s.stats.disconnects[i].Load(), cause.name)
 	}
-	count(disconnectsDesc, s.stats.disconnects[len(causes)].Load(), "cut")
+	count(disconnectsDesc, s.stats.disconnects[len(causes)].Load(), otherCause)
 	metrics <- s.stats.delivery.metric(s.name)
 	up := 0.0
 	if s.up() {

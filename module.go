@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 )
@@ -23,9 +24,11 @@ type App struct {
 	// The hubs by name. "default" always exists, with the defaults if it is not given here.
 	Hubs map[string]*HubConfig `json:"hubs,omitempty"`
 
-	logger *zap.Logger
-	used   map[string]*sharedHub    // by routes of this config
-	offers map[*sharedHub]*settings // what Start has offered
+	context caddy.Context
+	events  *caddyevents.App
+	logger  *zap.Logger
+	used    map[string]*sharedHub    // by routes of this config
+	offers  map[*sharedHub]*settings // what Start has offered
 }
 
 // HubConfig is what one hub keeps and how much it takes.
@@ -55,7 +58,12 @@ func (App) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets the app up. It touches no hub yet: routes ask for the ones they use.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.logger = ctx.Logger()
+	a.context, a.logger = ctx, ctx.Logger()
+	events, err := ctx.App("events")
+	if err != nil {
+		return err
+	}
+	a.events = events.(*caddyevents.App)
 	a.used = make(map[string]*sharedHub)
 	if err := register(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
@@ -122,13 +130,20 @@ func (c *HubConfig) limits() Limits {
 	}
 }
 
+// emit tells those who listen to Caddy's events of one.
+func (a *App) emit(name string, data map[string]any) {
+	if a.events.ShouldEmit(name) {
+		a.events.Emit(a.context, name, data)
+	}
+}
+
 // Start offers this config's settings to the hubs that its routes use. They hold once the config
 // before it has stopped. What fails here leaves everything as it was.
 func (a *App) Start() error {
 	a.offers = make(map[*sharedHub]*settings)
 	for name, hub := range a.used {
 		config := a.Hubs[name]
-		o := &settings{limits: config.limits(), module: config.broker, logger: a.logger}
+		o := &settings{limits: config.limits(), module: config.broker, logger: a.logger, emit: a.emit}
 		if err := hub.offer(o); err != nil {
 			a.withdraw()
 			return fmt.Errorf("hub %s: %w", name, err)
@@ -286,8 +301,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
+const defaultMaxSize = 1 << 20 // bytes of one message's data
+
 func (p *PublishConfig) provision() error {
-	setDefault(&p.MaxSize, 1<<20)
+	setDefault(&p.MaxSize, defaultMaxSize)
 	if p.Rate > 0 && p.Burst == 0 {
 		p.Burst = max(1, int(p.Rate))
 	}

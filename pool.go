@@ -3,8 +3,10 @@ package sse
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -24,9 +26,10 @@ type sharedHub struct {
 	name      string
 	ready     chan struct{} // closed by start
 	startOnce sync.Once
-	logger    atomic.Pointer[zap.Logger]
 	limiters
 	keySets
+
+	current atomic.Pointer[settings] // those that hold
 
 	mu       sync.Mutex  // guards settings
 	settings []*settings // of the configs that have started, the oldest first, whose hold
@@ -41,6 +44,7 @@ type settings struct {
 	limits Limits
 	module BrokerModule
 	logger *zap.Logger
+	emit   func(event string, data map[string]any)
 	broker Broker // opened ahead for when these settings come to hold; nil if the running one stays
 }
 
@@ -48,7 +52,8 @@ type settings struct {
 func acquireHub(name string) *sharedHub {
 	value, _, _ := hubs.LoadOrNew(name, func() (caddy.Destructor, error) {
 		s := &sharedHub{Hub: NewHub(Limits{}), name: name, ready: make(chan struct{})}
-		s.logger.Store(zap.NewNop())
+		s.current.Store(&settings{logger: zap.NewNop(), emit: func(string, map[string]any) {}})
+		s.BrokerChanged = s.brokerChanged
 		return s, nil
 	})
 	return value.(*sharedHub)
@@ -113,7 +118,7 @@ func (s *sharedHub) withdraw(o *settings) {
 
 // hold makes settings the ones that count. Called with mu held.
 func (s *sharedHub) hold(o *settings) {
-	s.logger.Store(o.logger)
+	s.current.Store(o)
 	s.Apply(o.limits)
 	if o.broker == nil {
 		return
@@ -132,12 +137,12 @@ func (s *sharedHub) hold(o *settings) {
 func (s *sharedHub) start() { s.startOnce.Do(func() { close(s.ready) }) }
 
 func (s *sharedHub) keySetFailed(err error) {
-	s.logger.Load().Warn("a key set for tokens can't be fetched; the keys it had stay", zap.String("hub", s.name), zap.Error(err))
+	s.current.Load().logger.Warn("a key set for tokens can't be fetched; the keys it had stay", zap.String("hub", s.name), zap.Error(err))
 }
 
 func (s *sharedHub) logIf(err error, doing string) {
 	if err != nil {
-		s.logger.Load().Error(doing, zap.String("hub", s.name), zap.Error(err))
+		s.current.Load().logger.Error(doing, zap.String("hub", s.name), zap.Error(err))
 	}
 }
 
@@ -148,6 +153,11 @@ func (s *sharedHub) wait(ctx context.Context) error {
 		return context.Cause(ended)
 	}
 	select {
+	case <-s.ready: // what has arrived is published, even if its publisher has gone already
+		return nil
+	default:
+	}
+	select {
 	case <-s.ready:
 		return nil
 	case <-ended.Done():
@@ -155,6 +165,39 @@ func (s *sharedHub) wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// brokerChanged tells the operator that the broker went out of reach, or is back.
+func (s *sharedHub) brokerChanged(up bool, err error) {
+	current := s.current.Load()
+	if up {
+		current.logger.Info("the broker is in reach", zap.String("hub", s.name))
+		current.emit("sse.broker_up", map[string]any{"hub": s.name})
+		return
+	}
+	current.logger.Warn("the broker is out of reach; clients stay connected, publishing answers 503",
+		zap.String("hub", s.name), zap.Error(err))
+	current.emit("sse.broker_down", map[string]any{"hub": s.name, "error": err.Error()})
+}
+
+// brokerKind returns which broker the hub has: the first word of its identity.
+func (s *sharedHub) brokerKind() string {
+	s.brokerMu.RLock()
+	defer s.brokerMu.RUnlock()
+	kind, _, _ := strings.Cut(s.identity, " ")
+	return kind
+}
+
+// kick ends all connections of a client_id, on every instance, and returns how many there were.
+func (s *sharedHub) kick(ctx context.Context, clientID string) (connections int, err error) {
+	s.brokerMu.RLock()
+	defer s.brokerMu.RUnlock()
+	connections = s.Kick(clientID)
+	if others, ok := s.broker.(Kicker); ok {
+		elsewhere, err := others.Kick(ctx, clientID)
+		return connections + elsewhere, err
+	}
+	return connections, nil
 }
 
 // up reports whether publishing has a log to go to.
@@ -181,6 +224,9 @@ func (s *sharedHub) publish(ctx context.Context, batch []*Publication) (int, err
 	if err := s.wait(ctx); err != nil {
 		return 0, err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.Context(), func() { time.AfterFunc(drainTime/2, cancel) })() // no broker holds up the exit
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
 	if s.broker == nil {

@@ -156,7 +156,11 @@ func (p *post) stream(s source) error {
 	published, lastID := 0, ""
 	for nth := 1; ; {
 		batch, lines, ended := p.collect(s, &nth)
-		n, err := p.hub.publish(p.request.Context(), batch)
+		var n int
+		var err error
+		if len(batch) > 0 {
+			n, err = p.hub.publish(p.request.Context(), batch)
+		}
 		published += n
 		for _, b := range batch[:n] {
 			if b.Receipt.ID != "" {
@@ -211,6 +215,9 @@ func (p *post) check(m *Message) *problem {
 	}
 	if err := m.Check(); err != nil {
 		return problemf(http.StatusBadRequest, "%v", err)
+	}
+	if refusal := p.who.expired(); refusal != nil {
+		return refusal
 	}
 	return p.mayAddress(p.who, m.To, p.literal)
 }

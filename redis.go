@@ -200,6 +200,7 @@ func (b *RedisBroker) Open(hub string) (Broker, error) {
 		logKey:      base + "log",
 		epochKey:    base + "epoch",
 		idemKey:     base + "idem:",
+		kickChannel: base + "kick",
 		publishing:  redis.NewUniversalClient(b.options),
 		presence:    newPresence(base),
 		queue:       make(chan *pendingPublish, maxPending),

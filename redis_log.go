@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -24,6 +23,8 @@ type redisLog struct {
 	logKey   string // the stream
 	epochKey string // names the log's origin; set by whoever finds that the origin is another
 	idemKey  string // + key: the answer given to an idempotency key
+	// kickChannel is a pub/sub channel of client_ids whose connections are to be ended.
+	kickChannel string
 
 	publishing redis.UniversalClient
 	tailing    redis.UniversalClient
@@ -34,7 +35,7 @@ type redisLog struct {
 	context context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
-	up      atomic.Bool // the tail is connected
+	reach   // of the tail
 }
 
 const (
@@ -43,6 +44,7 @@ const (
 	loadCount  = 1000        // entries of one read at the start
 	minBackoff = 50 * time.Millisecond
 	maxBackoff = time.Second
+	closeTime  = time.Second / 2 // how long Redis may take to answer the last publishes
 	trimEvery  = time.Minute
 	clockSlop  = time.Minute // how far Redis's clock and ours may differ
 )
@@ -61,8 +63,12 @@ func (l *redisLog) Start(h *Hub, ready func()) {
 func (l *redisLog) Close() error {
 	l.cancel()
 	err := l.tailing.Close() // it may be waiting for the next entry
+	hurry := time.AfterFunc(closeTime, func() { _ = l.publishing.Close() })
 	l.wg.Wait()
-	return errors.Join(err, l.publishing.Close())
+	if hurry.Stop() {
+		err = errors.Join(err, l.publishing.Close())
+	}
+	return err
 }
 
 // node returns the server that has the log: of a Cluster the master of its slot, asked for anew
@@ -89,7 +95,7 @@ func (l *redisLog) tail(ready func()) {
 		err := t.connect()
 		if err == nil {
 			ready()
-			l.setUp(true, nil)
+			l.found(l.replica)
 			backoff = minBackoff
 			err = t.follow()
 		}
@@ -100,7 +106,7 @@ func (l *redisLog) tail(ready func()) {
 		if errors.Is(err, errLogChanged) {
 			continue // connect looks into it
 		}
-		l.setUp(false, err)
+		l.lost(l.replica, err)
 		refresh(l.context, l.tailing)
 		select {
 		case <-l.context.Done():
@@ -109,22 +115,6 @@ func (l *redisLog) tail(ready func()) {
 		backoff = min(2*backoff, maxBackoff)
 	}
 }
-
-// setUp notes whether the log is in reach, and tells the operator when that changes.
-func (l *redisLog) setUp(up bool, err error) {
-	if l.up.Swap(up) == up && up {
-		return
-	}
-	if up {
-		l.logger.Info("redis is in reach", zap.String("hub", l.hub))
-	} else {
-		l.logger.Warn("redis is out of reach; clients stay connected, publishing answers 503",
-			zap.String("hub", l.hub), zap.Error(err))
-	}
-}
-
-// Up reports whether the log is in reach.
-func (l *redisLog) Up() bool { return l.up.Load() }
 
 // errLogChanged means that the log may not be the one that was followed, or no longer whole.
 var errLogChanged = errors.New("the log has changed")
@@ -353,7 +343,7 @@ func (l *redisLog) skipMalformed(where string, err error) {
 // listen hands over the ephemeral messages on the channel, our own among them. While the line is cut
 // they pass by: nobody was promised to get them later.
 func (l *redisLog) listen() {
-	channel := l.publishing.Subscribe(l.context, l.Channel)
+	channel := l.publishing.Subscribe(l.context, l.Channel, l.kickChannel)
 	defer channel.Close()
 	messages := channel.Channel()
 	for {
@@ -361,6 +351,10 @@ func (l *redisLog) listen() {
 		case <-l.context.Done():
 			return
 		case received := <-messages:
+			if received.Channel == l.kickChannel {
+				l.replica.Kick(received.Payload)
+				continue
+			}
 			m, hub, err := decodeChannelMessage(received.Payload)
 			switch {
 			case err != nil:
@@ -370,6 +364,28 @@ func (l *redisLog) listen() {
 			}
 		}
 	}
+}
+
+// Kick implements Kicker.
+func (l *redisLog) Kick(ctx context.Context, clientID string) (elsewhere int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.Timeout))
+	defer cancel()
+	node, err := l.node(ctx, l.publishing)
+	if err != nil {
+		return 0, err
+	}
+	pipe := node.Pipeline()
+	var counts []*redis.StringCmd
+	for _, instance := range l.presence.others() {
+		counts = append(counts, pipe.HGet(ctx, l.presence.key(instance), presenceField(Address{ToClient, clientID})))
+	}
+	told := pipe.Publish(ctx, l.kickChannel, clientID)
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for _, count := range counts {
+		n, _ := count.Int() // none there
+		elsewhere += n
+	}
+	return elsewhere, told.Err()
 }
 
 // trimByAge removes from the stream what is too old for the hub's history.

@@ -61,14 +61,26 @@ func (s *stats) refuse(err error) {
 	}
 }
 
-func (s *stats) disconnected(cause error) {
+func (s *stats) disconnected(cause error) { s.disconnects[indexOf(cause)].Add(1) }
+
+// nameOf returns the name of why a stream has ended.
+func nameOf(cause error) string {
+	if i := indexOf(cause); i < len(causes) {
+		return causes[i].name
+	}
+	return otherCause
+}
+
+// otherCause is the name of any cause that has none of its own.
+const otherCause = "cut"
+
+func indexOf(cause error) int {
 	for i, c := range causes {
 		if c.err == cause { //nolint:errorlint // causes are compared as they are
-			s.disconnects[i].Add(1)
-			return
+			return i
 		}
 	}
-	s.disconnects[len(causes)].Add(1)
+	return len(causes)
 }
 
 // latencyBounds are the upper bounds of the buckets of a latencies, in seconds.
@@ -82,14 +94,15 @@ type latencies struct {
 
 // wrote counts the messages of a batch that a client's socket has taken. Those from before the client
 // joined were kept for it; how long is not the delivery's doing.
-func (s *stats) wrote(batch []*Message, joined, now time.Time) {
+func (s *stats) wrote(batch []*Message, joined, now time.Time) (sent, bytes uint64) {
 	var buckets [len(latencyBounds) + 1]uint64
-	var sent, micros uint64
+	var micros uint64
 	for _, m := range batch {
 		if !m.published() {
 			continue
 		}
 		sent++
+		bytes += uint64(m.size())
 		if m.arrived.Before(joined) {
 			continue
 		}
@@ -104,6 +117,7 @@ func (s *stats) wrote(batch []*Message, joined, now time.Time) {
 	}
 	s.sent.Add(sent)
 	s.delivery.micros.Add(micros)
+	return sent, bytes
 }
 
 func bucketOf(seconds float64) int {

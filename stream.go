@@ -196,8 +196,8 @@ func (s *handlerStream) cutLocked(cause error) {
 	}
 	s.cut = cause
 	close(s.abort)
-	if conn, ok := s.request.Context().Value(caddyhttp.ConnCtxKey).(net.Conn); ok && s.request.ProtoMajor == 1 {
-		_ = conn.Close()
+	if s.request.ProtoMajor == 1 && s.socket != nil {
+		_ = s.socket.tcp.Close() // and not the TLS connection, which would say goodbye first, and wait
 		return
 	}
 	_ = http.NewResponseController(innermost(s.w)).SetWriteDeadline(time.Unix(1, 0))

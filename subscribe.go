@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -38,18 +39,41 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 		h.logger.Warn("client refused", zap.String("hub", h.Hub), zap.String("remote", r.RemoteAddr), zap.Error(err))
 		return writeProblem(w, problemOf(err))
 	}
-	h.logger.Debug("client connected", zap.String("hub", h.Hub), zap.String("client_id", s.ClientID),
-		zap.String("resume", string(welcome.Resume)))
+	h.noteConnected(client, welcome)
 	setStreamHeaders(w)
 	w.WriteHeader(http.StatusOK)
 	cause := stream.run(client, h.hello(client, welcome))
 	cause = h.hub.Leave(client, cause)
-	h.logger.Debug("client disconnected", zap.String("hub", h.Hub), zap.String("client_id", s.ClientID),
-		zap.NamedError("reason", cause))
+	h.noteDisconnected(client, cause)
 	if !endsCleanly(cause) {
 		panic(http.ErrAbortHandler)
 	}
 	return nil
+}
+
+// noteConnected tells the operator of a client that came: in the log, and as an event.
+func (h *Handler) noteConnected(c *Client, welcome Welcome) {
+	current := h.hub.current.Load()
+	current.logger.Debug("client connected", zap.String("hub", h.Hub), zap.String("client_id", c.ClientID),
+		zap.String("user", c.User), zap.String("resume", string(welcome.Resume)))
+	current.emit("sse.connected", map[string]any{
+		"hub": h.Hub, "client_id": c.ClientID, "user": c.User, "topics": slices.Concat(c.Topics, c.Patterns),
+		"resume": string(welcome.Resume),
+	})
+}
+
+// noteDisconnected tells the operator of a client whose stream has ended, and what it had got.
+func (h *Handler) noteDisconnected(c *Client, cause error) {
+	current := h.hub.current.Load()
+	messages, bytes := c.Sent()
+	duration := time.Since(c.joined)
+	current.logger.Debug("client disconnected", zap.String("hub", h.Hub), zap.String("client_id", c.ClientID),
+		zap.String("user", c.User), zap.String("reason", nameOf(cause)), zap.Duration("duration", duration),
+		zap.Uint64("messages", messages), zap.Uint64("bytes", bytes))
+	current.emit("sse.disconnected", map[string]any{
+		"hub": h.Hub, "client_id": c.ClientID, "user": c.User, "reason": nameOf(cause),
+		"seconds": duration.Seconds(), "messages": messages, "bytes": bytes,
+	})
 }
 
 // endsCleanly reports whether a stream that ended for this cause gets a proper last chunk. One that

@@ -282,3 +282,9 @@ func emptied(scratch []byte) []byte {
 	}
 	return scratch[:0]
 }
+
+// Parse returns the first block of a stream that stands in memory; the zero Event if there is none.
+func Parse(stream []byte) Event {
+	e, _ := NewDecoder(bytes.NewReader(stream), len(stream)).Next()
+	return e
+}
