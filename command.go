@@ -1,0 +1,161 @@
+package sse
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "sse",
+		Short: "Listens and publishes to hubs of the sse module",
+		Long: `
+Listens and publishes to hubs of the sse module, here or anywhere: for scripts,
+and for a look at what happens.
+
+Messages and answers go to standard output, all else to standard error.
+
+Exit codes: 0 all went well; 1 the command was not understood; 2 the server
+refused; 3 the server can't be reached, or could not take it for now.`,
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.AddCommand(listenCommand(), publishCommand(), tokenCommand())
+		},
+	})
+}
+
+// Exit codes beside 0 and 1, which are cobra's.
+const (
+	exitRefused     = 2
+	exitUnreachable = 3
+)
+
+// tokenVariable is where the commands look for a bearer token that is not given as a flag.
+const tokenVariable = "SSE_TOKEN"
+
+// runs makes a cobra command of a function that writes its own errors and returns an exit code.
+func runs(f func(ctx context.Context, cmd *cobra.Command, args []string) int) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		cmd.SilenceUsage, cmd.SilenceErrors = true, true
+		wrapped := caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return f(ctx, cmd, args), nil })
+		return wrapped(cmd, args)
+	}
+}
+
+// remote is a route that a command talks to.
+type remote struct {
+	address string
+	topics  []string
+	headers []string
+	token   string
+	client  *http.Client
+}
+
+// addFlags gives a command the flags that say whom to talk to and how.
+func (r *remote) addFlags(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVarP(&r.topics, "topic", "t", nil, "a topic; may be given several times")
+	cmd.Flags().StringArrayVarP(&r.headers, "header", "H", nil, "a request header, as 'Name: value'")
+	cmd.Flags().StringVar(&r.token, "token", "", "a bearer token (default: the environment variable "+tokenVariable+")")
+}
+
+// prepare checks the flags.
+func (r *remote) prepare(address string) error {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return fmt.Errorf("%q is not an address such as https://example.com/events", address)
+	}
+	for _, header := range r.headers {
+		if name, _, ok := strings.Cut(header, ":"); !ok || strings.TrimSpace(name) == "" {
+			return fmt.Errorf("%q is not a header such as 'Name: value'", header)
+		}
+	}
+	if r.token == "" {
+		r.token = os.Getenv(tokenVariable)
+	}
+	r.address = address
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DisableCompression = true
+	r.client = &http.Client{Transport: transport}
+	return nil
+}
+
+// do sends a request with some parameters added to the query.
+func (r *remote) do(ctx context.Context, method string, query url.Values, body io.Reader, header http.Header) (*http.Response, error) {
+	u, err := url.Parse(r.address)
+	if err != nil {
+		return nil, err
+	}
+	all := u.Query()
+	for name, values := range query {
+		all[name] = append(all[name], values...)
+	}
+	for _, topic := range r.topics {
+		all.Add("topic", topic)
+	}
+	u.RawQuery = all.Encode()
+	request, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range header {
+		request.Header[name] = values
+	}
+	for _, header := range r.headers {
+		name, value, _ := strings.Cut(header, ":")
+		request.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+	}
+	if r.token != "" {
+		request.Header.Set("Authorization", "Bearer "+r.token)
+	}
+	return r.client.Do(request)
+}
+
+// retryable reports whether a refusal may end by itself, and after how long to ask again.
+func retryable(response *http.Response) (after time.Duration, ok bool) {
+	if response.StatusCode != http.StatusTooManyRequests && response.StatusCode < http.StatusInternalServerError {
+		return 0, false
+	}
+	seconds, err := strconv.Atoi(response.Header.Get("Retry-After"))
+	if err != nil || seconds < 0 {
+		seconds = 2
+	}
+	return time.Duration(seconds) * time.Second, true
+}
+
+// refusal returns what a refused request was told.
+func refusal(response *http.Response) string {
+	var said problem
+	body, _ := io.ReadAll(io.LimitReader(response.Body, 64<<10))
+	if json.Unmarshal(body, &said) != nil || said.Detail == "" {
+		return response.Status
+	}
+	text := response.Status + ": " + said.Detail
+	if said.Published != nil {
+		text += fmt.Sprintf(" (line %d; %d published before it)", said.Line, *said.Published)
+	}
+	return text
+}
+
+// sleep waits, or returns false when ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,178 @@
+package sse
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	wire "github.com/caddy-sse/caddy-sse/internal/sse"
+)
+
+func listenCommand() *cobra.Command {
+	l := &listener{retry: 2 * time.Second}
+	cmd := &cobra.Command{
+		Use:   "listen URL [--topic TOPIC]...",
+		Short: "Prints what is published, reconnecting and resuming like a browser",
+		Example: `  caddy sse listen https://example.com/events --topic news
+  caddy sse listen http://localhost:8080/events -t 'orders/**' --json | jq .data
+  caddy sse listen http://localhost:8080/events -t job/7 --count 1`,
+		Args: cobra.ExactArgs(1),
+	}
+	l.remote.addFlags(cmd)
+	cmd.Flags().StringVar(&l.clientID, "client-id", "", "the client_id to listen under (default: one is given)")
+	cmd.Flags().StringVar(&l.lastID, "last-event-id", "", "the ID seen last, to resume after")
+	cmd.Flags().BoolVar(&l.json, "json", false, "print each message as a JSON object with id, event and data")
+	cmd.Flags().Uint64Var(&l.count, "count", 0, "exit after so many messages (default: never)")
+	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return l.remote.prepare(args[0]) }
+	cmd.RunE = runs(func(ctx context.Context, cmd *cobra.Command, _ []string) int {
+		l.out, l.err = cmd.OutOrStdout(), cmd.ErrOrStderr()
+		if term.IsTerminal(int(os.Stderr.Fd())) && !term.IsTerminal(int(os.Stdout.Fd())) {
+			defer l.showCount()()
+		}
+		return l.run(ctx)
+	})
+	return cmd
+}
+
+// listener is a subscriber that prints.
+type listener struct {
+	remote
+	clientID string
+	lastID   string
+	json     bool
+	count    uint64
+	out, err io.Writer
+
+	retry   time.Duration
+	printed atomic.Uint64
+}
+
+// errDone ends a listener that has what it came for.
+var errDone = errors.New("done")
+
+// run listens until there is a reason to stop, and returns the exit code.
+func (l *listener) run(ctx context.Context) int {
+	for {
+		wait, err := l.connect(ctx)
+		var refused *refusedError
+		switch {
+		case ctx.Err() != nil || errors.Is(err, errDone):
+			return 0
+		case errors.As(err, &refused):
+			fmt.Fprintln(l.err, "refused:", err)
+			return exitRefused
+		}
+		fmt.Fprintf(l.err, "%v; connecting again in %v\n", err, wait)
+		if !sleep(ctx, wait) {
+			return 0
+		}
+	}
+}
+
+// refusedError is a refusal that will not end by itself.
+type refusedError struct{ detail string }
+
+func (e *refusedError) Error() string { return e.detail }
+
+// connect listens on one connection. It returns why that ended and how long to wait before another.
+func (l *listener) connect(ctx context.Context) (wait time.Duration, err error) {
+	query, header := url.Values{}, http.Header{"Accept": {"text/event-stream"}}
+	if l.clientID != "" {
+		query.Set("client_id", l.clientID)
+	}
+	if l.lastID != "" {
+		header.Set("Last-Event-ID", l.lastID)
+	}
+	response, err := l.do(ctx, http.MethodGet, query, nil, header)
+	if err != nil {
+		return l.retry, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		if after, ok := retryable(response); ok {
+			return after, errors.New(refusal(response))
+		}
+		return 0, &refusedError{refusal(response)}
+	}
+	events := wire.NewDecoder(response.Body, 64<<20)
+	for {
+		e, err := events.Next()
+		if err != nil {
+			return l.retry, fmt.Errorf("the connection ended (%w)", err)
+		}
+		if err := l.handle(e); err != nil {
+			return l.retry, err
+		}
+	}
+}
+
+// handle takes one event.
+func (l *listener) handle(e wire.Event) error {
+	if e.ID != "" {
+		l.lastID = e.ID
+	}
+	if e.HasRetry {
+		l.retry = time.Duration(e.Retry) * time.Millisecond
+	}
+	switch e.Name {
+	case "connected", "gap":
+		fmt.Fprintf(l.err, "%s %s\n", e.Name, e.Data)
+		return nil
+	case "expired", "closed":
+		return &refusedError{"the stream was " + e.Name}
+	}
+	if !e.HasData {
+		return nil
+	}
+	if err := l.print(e); err != nil {
+		return errDone // nobody reads any more
+	}
+	if l.printed.Add(1) == l.count {
+		return errDone
+	}
+	return nil
+}
+
+func (l *listener) print(e wire.Event) error {
+	if !l.json {
+		_, err := fmt.Fprintf(l.out, "%s\n", e.Data)
+		return err
+	}
+	return json.NewEncoder(l.out).Encode(struct {
+		ID    string `json:"id,omitempty"`
+		Event string `json:"event,omitempty"`
+		Data  string `json:"data"`
+	}{e.ID, e.Name, string(e.Data)})
+}
+
+// showCount keeps a counter on the terminal while the messages go elsewhere.
+func (l *listener) showCount() (stop func()) {
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		for last := uint64(0); ; {
+			select {
+			case <-ticker.C:
+				n := l.printed.Load()
+				fmt.Fprintf(l.err, "\r%d messages, %d/s ", n, n-last)
+				last = n
+			case <-done:
+				fmt.Fprintf(l.err, "\r%d messages    \n", l.printed.Load())
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-stopped }
+}
