@@ -201,13 +201,14 @@ func (b *RedisBroker) Open(hub string) (Broker, error) {
 		epochKey:    base + "epoch",
 		idemKey:     base + "idem:",
 		kickChannel: base + "kick",
-		publishing:  redis.NewUniversalClient(b.options),
 		presence:    newPresence(base),
 		queue:       make(chan *pendingPublish, maxPending),
 	}
-	tailing := *b.options
-	tailing.ReadTimeout += blockTime // a read that blocks is silent that long; longer, and the line is dead
-	l.tailing = redis.NewUniversalClient(&tailing)
 	l.context, l.cancel = context.WithCancel(context.Background())
+	l.severed, l.sever = context.WithCancel(context.Background())
+	publishing, tailing := *b.options, *b.options
+	publishing.Dialer, tailing.Dialer = l.dialer(false), l.dialer(true)
+	tailing.ReadTimeout += blockTime // a read that blocks is silent that long; longer, and the line is dead
+	l.publishing, l.tailing = redis.NewUniversalClient(&publishing), redis.NewUniversalClient(&tailing)
 	return l, nil
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -89,57 +88,6 @@ func entryFields(m *Message) []any {
 		fields = append(fields, "retry", strconv.FormatInt(m.Retry, 10))
 	}
 	return append(fields, "data", m.Data)
-}
-
-// channelMessage is an ephemeral message on the pub/sub channel: form B, and the hub it is for.
-type channelMessage struct {
-	jsonMessage
-	Hub string `json:"hub,omitempty"`
-}
-
-// decodeChannelMessage reads what any program may have sent. Without a hub it is for the default one.
-func decodeChannelMessage(payload string) (m *Message, hub string, err error) {
-	var c channelMessage
-	if err := json.Unmarshal([]byte(payload), &c, json.RejectUnknownMembers(true)); err != nil {
-		return nil, "", explainJSON(err)
-	}
-	d, err := c.draft()
-	if err != nil {
-		return nil, "", err
-	}
-	d.Ephemeral = true
-	if c.Hub == "" {
-		c.Hub = defaultHub
-	}
-	return d.Message, c.Hub, d.Check()
-}
-
-// encodeChannelMessage writes an ephemeral message for the channel.
-func encodeChannelMessage(m *Message, hub string) ([]byte, error) {
-	c := map[string]any{"hub": hub, "data": string(m.Data)}
-	var topics []string
-	for _, to := range m.To {
-		switch to.Kind {
-		case ToTopic:
-			topics = append(topics, to.Name)
-		case ToClient:
-			c["client_id"] = to.Name
-		case ToUser:
-			c["user"] = to.Name
-		case ToBroadcast:
-			c["broadcast"] = true
-		}
-	}
-	if topics != nil {
-		c["topic"] = topics
-	}
-	if m.Event != "" {
-		c["event"] = m.Event
-	}
-	if m.HasRetry {
-		c["retry"] = m.Retry
-	}
-	return json.Marshal(c)
 }
 
 // rangeOf reads entries from the stream, with every field they have.

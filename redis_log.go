@@ -31,20 +31,24 @@ type redisLog struct {
 	presence   *presence
 	replica    *Hub
 	queue      chan *pendingPublish
+	promises   promises
 
-	context context.Context
+	context context.Context // ends with Close
 	cancel  context.CancelFunc
+	severed context.Context // ends when connections must
+	sever   context.CancelFunc
 	wg      sync.WaitGroup
 	reach   // of the tail
 }
 
 const (
-	blockTime  = time.Second // how long a read waits for the next entry
-	tailCount  = 256         // entries of one read
-	loadCount  = 1000        // entries of one read at the start
+	blockTime  = time.Second     // how long a read waits for the next entry
+	closeTime  = time.Second / 2 // how long Redis may take to answer the last publishes
+	tailCount  = 256             // entries of one read
+	loadCount  = 1000            // entries of one read at the start
+	readBytes  = 4 << 20         // of one read, about
 	minBackoff = 50 * time.Millisecond
 	maxBackoff = time.Second
-	closeTime  = time.Second / 2 // how long Redis may take to answer the last publishes
 	trimEvery  = time.Minute
 	clockSlop  = time.Minute // how far Redis's clock and ours may differ
 )
@@ -56,19 +60,18 @@ func (l *redisLog) Start(h *Hub, ready func()) {
 	l.wg.Go(l.publishPending)
 	l.wg.Go(l.listen)
 	l.wg.Go(l.keepPresence)
-	l.wg.Go(l.trimByAge)
+	l.wg.Go(l.keepTrimming)
 }
 
-// Close implements Broker. What is being published is still answered.
+// Close implements Broker. What is being published is still answered. How connections end is no news.
 func (l *redisLog) Close() error {
 	l.cancel()
-	err := l.tailing.Close() // it may be waiting for the next entry
-	hurry := time.AfterFunc(closeTime, func() { _ = l.publishing.Close() })
+	_ = l.tailing.Close() // it may be waiting for the next entry
+	defer time.AfterFunc(closeTime, l.sever).Stop()
 	l.wg.Wait()
-	if hurry.Stop() {
-		err = errors.Join(err, l.publishing.Close())
-	}
-	return err
+	l.sever()
+	_ = l.publishing.Close()
+	return nil
 }
 
 // node returns the server that has the log: of a Cluster the master of its slot, asked for anew
@@ -89,30 +92,47 @@ func refresh(ctx context.Context, client redis.UniversalClient) {
 
 // tail follows the log until the end. Whatever goes wrong, it begins again where it was.
 func (l *redisLog) tail(ready func()) {
-	t := &tail{redisLog: l, at: l.replica.Position()}
-	backoff := minBackoff
+	t := &tail{redisLog: l, at: l.replica.Position(), count: tailCount / 4}
+	var backoff backoff
 	for l.context.Err() == nil {
 		err := t.connect()
 		if err == nil {
 			ready()
+			if !l.Up() {
+				l.presence.doubt()
+			}
 			l.found(l.replica)
-			backoff = minBackoff
 			err = t.follow()
 		}
 		ready()
 		if l.context.Err() != nil {
 			return
 		}
-		if errors.Is(err, errLogChanged) {
-			continue // connect looks into it
+		changed := errors.Is(err, errLogChanged)
+		if t.reads > 0 {
+			backoff.reset()
+			if changed {
+				continue // connect looks into it
+			}
 		}
-		l.lost(l.replica, err)
+		if !changed {
+			l.lost(l.replica, err)
+		}
 		refresh(l.context, l.tailing)
-		select {
-		case <-l.context.Done():
-		case <-time.After(backoff/2 + rand.N(backoff)):
-		}
-		backoff = min(2*backoff, maxBackoff)
+		backoff.wait(l.context)
+	}
+}
+
+// backoff is how long to wait before the next attempt: longer each time, and never as long as others.
+type backoff time.Duration
+
+func (b *backoff) reset() { *b = 0 }
+
+func (b *backoff) wait(ctx context.Context) {
+	*b = min(max(2**b, backoff(minBackoff)), backoff(maxBackoff))
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Duration(*b/2 + rand.N(*b))):
 	}
 }
 
@@ -124,8 +144,17 @@ type tail struct {
 	*redisLog
 	at       ID   // the last entry read, malformed ones included
 	followed bool // at is of a log in this Redis, which this tail has followed
-	// unanchored: there is no entry at the position, which nevertheless is where the log goes on
+	// broken: the log went on past what it had acknowledged here
+	broken bool
+	// unanchored: there is no entry at the position, which nevertheless is where the log goes on.
+	// Then gone is how many entries it had dropped by then.
 	unanchored bool
+	gone       int64
+	// loading: what the log keeps is being read. What stands after seen is new to the clients.
+	loading bool
+	seen    Position
+	reads   int // of the log as it grows, since connect
+	count   int // entries of the next read
 }
 
 // connect makes sure that the log goes on where this tail is. If it does not, the replica is told
@@ -133,6 +162,7 @@ type tail struct {
 func (t *tail) connect() error {
 	ctx, cancel := context.WithTimeout(t.context, 2*time.Duration(t.Timeout))
 	defer cancel()
+	t.reads = 0
 	node, err := t.node(ctx, t.tailing)
 	if err != nil {
 		return fmt.Errorf("finding the log's server: %w", err)
@@ -153,7 +183,7 @@ func (t *tail) connect() error {
 		return nil
 	case found == trimmed:
 		t.replica.Lose(lost, "history_trimmed")
-		t.at.Position, t.unanchored = lost, true
+		t.goOnAfter(lost)
 		return nil
 	}
 	// An older copy of the log, or another one. Whoever finds that out names it anew, and all
@@ -165,25 +195,29 @@ func (t *tail) connect() error {
 	return t.switchTo(node, epoch)
 }
 
+// goOnAfter moves the tail to a position where no entry stands.
+func (t *tail) goOnAfter(p Position) {
+	t.at.Position, t.unanchored, t.broken = p, true, false
+	t.promises.reached(t.at)
+}
+
 // finding is what verify makes of the log.
 type finding uint8
 
 const (
 	whole   finding = iota // it goes on after the tail's position
 	trimmed                // entries after the tail's position are no longer kept
-	foreign                // it does not know the tail's position
+	foreign                // it does not know the tail's position, or lacks what it acknowledged
 )
 
 // verify looks whether the log is still the one that the tail has read, and if it was trimmed past
 // the tail, up to where.
 func (t *tail) verify(ctx context.Context, node redis.Cmdable) (finding, Position, error) {
-	fresh := t.at.Position == Position{}
+	fresh, promised := t.at.Position == Position{}, t.promises.newest(t.at.Epoch)
 	info, err := node.XInfoStream(ctx, t.logKey).Result()
 	switch {
-	case isNoSuchKey(err) && fresh:
-		return whole, Position{}, nil
 	case isNoSuchKey(err):
-		return foreign, Position{}, nil
+		info = &redis.XInfoStream{LastGeneratedID: "0-0"}
 	case err != nil:
 		return 0, Position{}, err
 	}
@@ -196,7 +230,7 @@ func (t *tail) verify(ctx context.Context, node redis.Cmdable) (finding, Positio
 	if err != nil {
 		return 0, Position{}, err
 	}
-	t.unanchored = len(here) == 0
+	t.unanchored, t.gone = len(here) == 0, info.EntriesAdded-info.Length
 	lost := last
 	if info.Length > 0 {
 		first, err := parseEntryID(info.FirstEntry.ID)
@@ -205,10 +239,13 @@ func (t *tail) verify(ctx context.Context, node redis.Cmdable) (finding, Positio
 		}
 		lost = before(first)
 	}
+	neverTrimmed := info.EntriesAdded == info.Length && (info.Length > 0 || last == Position{})
 	switch {
-	case len(here) > 0, last == t.at.Position, fresh && info.EntriesAdded == info.Length:
+	case t.broken, promised.After(last):
+		return foreign, Position{}, nil
+	case len(here) > 0, last == t.at.Position, fresh && neverTrimmed:
 		return whole, Position{}, nil
-	case t.at.Position.After(last), !lost.After(t.at.Position):
+	case t.at.Position.After(last), !lost.After(t.at.Position), !fresh && neverTrimmed:
 		return foreign, Position{}, nil
 	}
 	return trimmed, lost, nil
@@ -218,72 +255,109 @@ func (t *tail) verify(ctx context.Context, node redis.Cmdable) (finding, Positio
 // history; what the replica has not seen of it, if it followed this Redis before, goes to its
 // clients too, once they have been told a gap.
 func (t *tail) switchTo(node redis.Cmdable, epoch string) error {
-	seen, reason := t.at.Position, "log_lost"
-	if !t.followed {
-		seen, reason = Position{math.MaxUint64, math.MaxUint64}, "broker_changed"
+	if !t.loading {
+		t.loading, t.seen = true, t.at.Position
 	}
-	from, lost, err := t.oldest(node)
+	reason := "log_lost"
+	if !t.followed {
+		t.seen, reason = Position{math.MaxUint64, math.MaxUint64}, "broker_changed"
+	}
+	entries, lost, err := t.oldest(node)
 	if err != nil {
 		return fmt.Errorf("looking for the log's beginning: %w", err)
 	}
 	t.replica.Follow(Origin{Epoch: epoch, Sparse: true, Lost: lost})
-	t.at, t.unanchored = ID{epoch, lost}, true
+	t.at.Epoch = epoch
+	t.goOnAfter(lost)
 	announced := false
-	for {
-		ctx, cancel := context.WithTimeout(t.context, 2*time.Duration(t.Timeout))
-		entries, err := rangeOf(ctx, node, t.logKey, from, loadCount)
-		cancel()
-		if err != nil {
+	for len(entries) > 0 {
+		for _, e := range entries {
+			if e.position.After(t.seen) {
+				if !announced {
+					t.replica.Announce(reason)
+					announced = true
+				}
+				t.seen = e.position
+			}
+			t.promises.reached(ID{epoch, e.position})
+			t.take(e, announced)
+		}
+		t.unanchored = false
+		if entries, err = t.loadOn(node); err != nil {
 			t.at.Epoch = "" // so that it begins anew
 			return fmt.Errorf("reading what the log keeps: %w", err)
 		}
-		for _, e := range entries {
-			if !announced && e.position.After(seen) {
-				t.replica.Announce(reason)
-				announced = true
-			}
-			t.take(e, announced)
-		}
-		if len(entries) < loadCount {
-			break
-		}
-		from = "(" + entryID(t.at.Position)
 	}
 	if !announced {
 		t.replica.Announce(reason)
 	}
-	t.followed = true
+	t.followed, t.loading = true, false
 	return nil
 }
 
-// oldest returns from where the log is to be read for history, and the newest position before that.
-func (t *tail) oldest(node redis.Cmdable) (from string, lost Position, err error) {
+// oldest returns the first entries that the log keeps for history, and the newest position before
+// them.
+func (t *tail) oldest(node redis.Cmdable) (entries []entry, lost Position, err error) {
 	ctx, cancel := context.WithTimeout(t.context, 2*time.Duration(t.Timeout))
 	defer cancel()
+	t.gone = 0
 	info, err := node.XInfoStream(ctx, t.logKey).Result()
 	switch {
 	case isNoSuchKey(err):
-		return "-", Position{}, nil
+		return nil, Position{}, nil
 	case err != nil:
-		return "", Position{}, err
+		return nil, Position{}, err
 	}
-	if lost, err = parseEntryID(info.LastGeneratedID); err != nil {
-		return "", Position{}, err
-	}
-	from = "-"
+	t.gone = info.EntriesAdded - info.Length
+	from := "-"
 	if age := t.replica.Limits().History.Age; age > 0 {
 		from = strconv.FormatInt(time.Now().Add(-age-clockSlop).UnixMilli(), 10)
 	}
-	first, err := rangeOf(ctx, node, t.logKey, from, 1)
+	entries, err = rangeOf(ctx, node, t.logKey, from, t.count)
 	switch {
 	case err != nil:
-		return "", Position{}, err
-	case len(first) == 0:
-		return from, lost, nil
-	case info.EntriesAdded == info.Length && info.FirstEntry.ID == entryID(first[0].position):
-		return from, Position{}, nil // nothing was ever trimmed
+		return nil, Position{}, err
+	case len(entries) == 0:
+		lost, err = parseEntryID(info.LastGeneratedID)
+		return nil, lost, err
+	case info.EntriesAdded == info.Length && info.FirstEntry.ID == entryID(entries[0].position):
+		return entries, Position{}, nil // nothing was ever trimmed
 	}
-	return from, before(first[0].position), nil
+	return entries, before(entries[0].position), nil
+}
+
+// loadOn returns the next entries that the log keeps; none at its end. They must begin where the tail
+// is, or the log is being trimmed faster than it is read.
+func (t *tail) loadOn(node redis.Cmdable) ([]entry, error) {
+	ctx, cancel := context.WithTimeout(t.context, 2*time.Duration(t.Timeout))
+	defer cancel()
+	entries, err := rangeOf(ctx, node, t.logKey, entryID(t.at.Position), t.count+1)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(entries) == 0 || entries[0].position != t.at.Position:
+		return nil, errLogChanged
+	}
+	t.adjust(entries, loadCount)
+	return entries[1:], nil
+}
+
+// adjust makes the next read larger or smaller, by what the last one gave: many small entries, or few
+// large ones.
+func (t *tail) adjust(entries []entry, most int) {
+	bytes := 0
+	for _, e := range entries {
+		for _, field := range e.fields {
+			bytes += len(field)
+		}
+	}
+	switch {
+	case bytes > readBytes:
+		t.count = max(1, t.count/2)
+	case len(entries) >= t.count && bytes < readBytes/4:
+		t.count *= 2
+	}
+	t.count = min(t.count, most)
 }
 
 // follow reads the log as it grows. It returns errLogChanged when that may not be the log it was, and
@@ -294,30 +368,58 @@ func (t *tail) follow() error {
 		if err != nil {
 			return fmt.Errorf("finding the log's server: %w", err)
 		}
-		at := entryID(t.at.Position)
-		pipe := node.Pipeline()
-		here := pipe.XRangeN(t.context, t.logKey, at, at, 1)
-		read := pipe.Do(t.context, "XREAD", "COUNT", tailCount, "BLOCK", blockTime.Milliseconds(), "STREAMS", t.logKey, at)
-		read.SetFirstKeyPos(6)
-		epoch := pipe.Get(t.context, t.epochKey)
-		_, _ = pipe.Exec(t.context) // each command has its own error
-		for _, cmd := range []redis.Cmder{here, read, epoch} {
-			if err := cmd.Err(); err != nil && !errors.Is(err, redis.Nil) {
-				return fmt.Errorf("reading the log: %w", err)
-			}
-		}
-		if epoch.Val() != t.at.Epoch || len(here.Val()) == 0 && !t.unanchored {
-			return errLogChanged
-		}
-		entries, err := readEntries(read)
+		entries, err := t.readOn(node)
 		if err != nil {
-			return fmt.Errorf("reading the log: %w", err)
+			return err
 		}
+		t.reads++
 		for _, e := range entries {
+			if !t.promises.reached(ID{t.at.Epoch, e.position}) {
+				t.broken = true
+				return errLogChanged
+			}
 			t.take(e, true)
 			t.unanchored = false
 		}
+		t.adjust(entries, tailCount)
 	}
+}
+
+// readOn returns the next entries; none if none came for a while. Only what is looked at after them
+// tells that nothing between the tail's position and theirs was trimmed meanwhile.
+func (t *tail) readOn(node redis.Cmdable) ([]entry, error) {
+	at := entryID(t.at.Position)
+	pipe := node.Pipeline()
+	read := pipe.Do(t.context, "XREAD", "COUNT", t.count, "BLOCK", blockTime.Milliseconds(), "STREAMS", t.logKey, at)
+	read.SetFirstKeyPos(6)
+	epoch := pipe.Get(t.context, t.epochKey)
+	here := pipe.XRangeN(t.context, t.logKey, at, at, 1)
+	commands := []redis.Cmder{read, epoch, here}
+	var info *redis.XInfoStreamCmd
+	if t.unanchored {
+		info = pipe.XInfoStream(t.context, t.logKey)
+		commands = append(commands, info)
+	}
+	_, _ = pipe.Exec(t.context) // each command has its own error
+	for _, cmd := range commands {
+		if err := cmd.Err(); err != nil && !errors.Is(err, redis.Nil) && !isNoSuchKey(err) {
+			return nil, fmt.Errorf("reading the log: %w", err)
+		}
+	}
+	switch {
+	case epoch.Val() != t.at.Epoch, !t.unanchored && len(here.Val()) == 0:
+		return nil, errLogChanged
+	case t.unanchored && info.Err() == nil:
+		// Redis before 7 does not count; there the first read after an empty log is trusted.
+		if now := info.Val(); now.EntriesAdded > 0 && now.EntriesAdded-now.Length != t.gone {
+			return nil, errLogChanged
+		}
+	}
+	entries, err := readEntries(read)
+	if err != nil {
+		return nil, fmt.Errorf("reading the log: %w", err)
+	}
+	return entries, nil
 }
 
 // take hands one entry to the replica: live, or as history.
@@ -340,56 +442,8 @@ func (l *redisLog) skipMalformed(where string, err error) {
 	l.logger.Warn("skipping a malformed message in redis", zap.String("hub", l.hub), zap.String("at", where), zap.Error(err))
 }
 
-// listen hands over the ephemeral messages on the channel, our own among them. While the line is cut
-// they pass by: nobody was promised to get them later.
-func (l *redisLog) listen() {
-	channel := l.publishing.Subscribe(l.context, l.Channel, l.kickChannel)
-	defer channel.Close()
-	messages := channel.Channel()
-	for {
-		select {
-		case <-l.context.Done():
-			return
-		case received := <-messages:
-			if received.Channel == l.kickChannel {
-				l.replica.Kick(received.Payload)
-				continue
-			}
-			m, hub, err := decodeChannelMessage(received.Payload)
-			switch {
-			case err != nil:
-				l.skipMalformed("channel "+l.Channel, err)
-			case hub == l.hub:
-				l.replica.Wait(l.context, l.replica.Deliver(m))
-			}
-		}
-	}
-}
-
-// Kick implements Kicker.
-func (l *redisLog) Kick(ctx context.Context, clientID string) (elsewhere int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.Timeout))
-	defer cancel()
-	node, err := l.node(ctx, l.publishing)
-	if err != nil {
-		return 0, err
-	}
-	pipe := node.Pipeline()
-	var counts []*redis.StringCmd
-	for _, instance := range l.presence.others() {
-		counts = append(counts, pipe.HGet(ctx, l.presence.key(instance), presenceField(Address{ToClient, clientID})))
-	}
-	told := pipe.Publish(ctx, l.kickChannel, clientID)
-	_, _ = pipe.Exec(ctx) // each command has its own error
-	for _, count := range counts {
-		n, _ := count.Int() // none there
-		elsewhere += n
-	}
-	return elsewhere, told.Err()
-}
-
-// trimByAge removes from the stream what is too old for the hub's history.
-func (l *redisLog) trimByAge() {
+// keepTrimming removes from the stream, now and then, what is too old.
+func (l *redisLog) keepTrimming() {
 	ticker := time.NewTicker(trimEvery)
 	defer ticker.Stop()
 	for {
@@ -398,16 +452,35 @@ func (l *redisLog) trimByAge() {
 			return
 		case <-ticker.C:
 		}
-		age := l.replica.Limits().History.Age
-		node, err := l.node(l.context, l.publishing)
-		if age <= 0 || err != nil {
-			continue
-		}
-		oldest := strconv.FormatInt(time.Now().Add(-age-clockSlop).UnixMilli(), 10)
-		if err := node.XTrimMinIDApprox(l.context, l.logKey, oldest, 0).Err(); err != nil && l.context.Err() == nil {
+		if err := l.trimByAge(); err != nil && l.context.Err() == nil {
 			l.logger.Debug("trimming the log failed", zap.String("hub", l.hub), zap.Error(err))
 		}
 	}
+}
+
+// trimByAge removes from the stream what is too old for the hub's history. The newest entry stays, as
+// the mark by which every tail knows that nothing after it was lost.
+func (l *redisLog) trimByAge() error {
+	age := l.replica.Limits().History.Age
+	if age <= 0 {
+		return nil
+	}
+	node, err := l.node(l.context, l.publishing)
+	if err != nil {
+		return err
+	}
+	newest, err := node.XRevRangeN(l.context, l.logKey, "+", "-", 1).Result()
+	if err != nil || len(newest) == 0 {
+		return err
+	}
+	keep, err := parseEntryID(newest[0].ID)
+	if err != nil {
+		return err
+	}
+	if oldest := (Position{Major: uint64(time.Now().Add(-age - clockSlop).UnixMilli())}); keep.After(oldest) {
+		keep = oldest
+	}
+	return node.XTrimMinIDApprox(l.context, l.logKey, entryID(keep), 0).Err()
 }
 
 // readEpoch returns the log's name, giving it one if it has none.

@@ -3,6 +3,8 @@ package sse
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 const (
 	presenceEvery = 500 * time.Millisecond // how often an instance tells what has changed
 	presenceTTL   = 3 * time.Second        // how long a dead instance's counts live on
+	presenceChunk = 1000                   // words of one command; even
 )
 
 // presence is who listens where, over all instances: each keeps a hash of its addresses with their
@@ -22,6 +25,7 @@ type presence struct {
 	base      string // of the keys
 	instance  string // this one
 	instances string // the set of all
+	doubted   chan struct{}
 
 	mu    sync.Mutex // guards all below
 	names []string   // of the other instances alive
@@ -30,7 +34,18 @@ type presence struct {
 }
 
 func newPresence(base string) *presence {
-	return &presence{base: base + "presence:", instance: NewEpoch(), instances: base + "instances"}
+	return &presence{
+		base: base + "presence:", instance: NewEpoch(), instances: base + "instances",
+		doubted: make(chan struct{}, 1),
+	}
+}
+
+// doubt says that Redis may not have what it was told.
+func (p *presence) doubt() {
+	select {
+	case p.doubted <- struct{}{}:
+	default:
+	}
 }
 
 func (p *presence) key(instance string) string { return p.base + instance }
@@ -66,24 +81,29 @@ const (
 	patternsField = "patterns" // JSON: by pattern, the number of clients
 )
 
-// keepPresence tells the others who listens here, and learns of them, until the end.
+// keepPresence tells the others who listens here, and learns of them, while Redis is in reach.
 func (l *redisLog) keepPresence() {
 	mine := &ownPresence{stale: true}
 	ticker := time.NewTicker(presenceEvery)
 	defer ticker.Stop()
 	for {
+		select {
+		case <-ticker.C:
+		case <-l.presence.doubted:
+			mine.stale = true
+		case <-l.context.Done():
+			l.endPresence()
+			return
+		}
+		if !l.Up() {
+			continue
+		}
 		ctx, cancel := context.WithTimeout(l.context, time.Duration(l.Timeout))
 		err := l.exchangePresence(ctx, mine)
 		cancel()
 		if err != nil {
 			mine.stale = true
 			l.logger.Debug("telling who listens here failed", zap.String("hub", l.hub), zap.Error(err))
-		}
-		select {
-		case <-ticker.C:
-		case <-l.context.Done():
-			l.endPresence()
-			return
 		}
 	}
 }
@@ -103,20 +123,21 @@ func (l *redisLog) exchangePresence(ctx context.Context, mine *ownPresence) erro
 	p := l.presence
 	key := p.key(p.instance)
 	pipe := node.Pipeline()
+	kept := pipe.PExpire(ctx, key, presenceTTL) // first: what was there may be gone
 	mine.tell(ctx, pipe, key, l.replica.Listening(mine.stale))
-	kept := pipe.PExpire(ctx, key, presenceTTL)
+	pipe.PExpire(ctx, key, presenceTTL)
 	pipe.SAdd(ctx, p.instances, p.instance)
 	all := pipe.SMembers(ctx, p.instances)
 	if _, err := pipe.Exec(ctx); err != nil {
 		return err
 	}
-	mine.stale = !kept.Val()
+	mine.stale = !kept.Val() && !mine.stale
 	return p.readOthers(ctx, node, all.Val())
 }
 
 // tell adds to the pipeline what has changed; all there is, if what Redis has is stale.
 func (o *ownPresence) tell(ctx context.Context, pipe redis.Pipeliner, key string, changes map[Address]int) {
-	fields := map[string]any{aliveField: 1}
+	fields := []any{aliveField, 1}
 	var gone []string
 	patternsChanged := o.stale
 	if o.stale {
@@ -132,18 +153,20 @@ func (o *ownPresence) tell(ctx context.Context, pipe redis.Pipeliner, key string
 				delete(o.patterns, a.Name)
 			}
 		case n > 0:
-			fields[presenceField(a)] = n
+			fields = append(fields, presenceField(a), n)
 		default:
 			gone = append(gone, presenceField(a))
 		}
 	}
 	if patternsChanged {
 		encoded, _ := json.Marshal(o.patterns) // a map of numbers always encodes
-		fields[patternsField] = encoded
+		fields = append(fields, patternsField, encoded)
 	}
-	pipe.HSet(ctx, key, fields)
-	if len(gone) > 0 {
-		pipe.HDel(ctx, key, gone...)
+	for some := range slices.Chunk(fields, presenceChunk) {
+		pipe.HSet(ctx, key, some...)
+	}
+	for some := range slices.Chunk(gone, presenceChunk) {
+		pipe.HDel(ctx, key, some...)
 	}
 }
 
@@ -183,9 +206,45 @@ func (p *presence) readOthers(ctx context.Context, node redis.Cmdable, instances
 	return nil
 }
 
+// Connections implements Kicker.
+func (l *redisLog) Connections(ctx context.Context, clientID string, wait bool) (elsewhere int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.Timeout)+2*presenceEvery)
+	defer cancel()
+	elsewhere, err = l.connectionsTold(ctx, clientID)
+	if err != nil || elsewhere > 0 || !wait {
+		return elsewhere, err
+	}
+	select {
+	case <-time.After(2 * presenceEvery): // one to learn of a new instance, one for what it tells
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-l.context.Done():
+		return 0, ErrHubClosed
+	}
+	return l.connectionsTold(ctx, clientID)
+}
+
+func (l *redisLog) connectionsTold(ctx context.Context, clientID string) (elsewhere int, err error) {
+	node, err := l.node(ctx, l.publishing)
+	if err != nil {
+		return 0, err
+	}
+	for _, instance := range l.presence.others() {
+		count, err := node.HGet(ctx, l.presence.key(instance), presenceField(Address{ToClient, clientID})).Int()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return 0, err
+		}
+		elsewhere += count
+	}
+	return elsewhere, nil
+}
+
 // endPresence takes this instance's counts back at once instead of letting them expire.
 func (l *redisLog) endPresence() {
 	l.replica.StopListening()
+	if !l.Up() {
+		return // they expire
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), presenceEvery)
 	defer cancel()
 	node, err := l.node(ctx, l.publishing)

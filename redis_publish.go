@@ -16,11 +16,12 @@ import (
 )
 
 const (
-	maxPending   = 4096 // requests that may wait for the next call
-	maxCallBatch = 512  // messages of one call, about
+	maxPending       = 4096    // batches that may wait for the next call
+	maxCallAddresses = 512     // addresses of one call's messages, about: they are what it costs Redis
+	maxCallBytes     = 1 << 20 // data of one call's messages, about: it has to come through in time
 )
 
-// pendingPublish is one request's batch on its way to Redis.
+// pendingPublish is a batch on its way to Redis, small enough for one call.
 type pendingPublish struct {
 	batch []*Publication
 	// state is decided once: either the batch is sent, or its publisher has stopped waiting.
@@ -36,12 +37,35 @@ const (
 	abandoned
 )
 
+// callLoad is how much of a call messages take up.
+type callLoad struct{ addresses, bytes int }
+
+func (c *callLoad) add(m *Publication) {
+	c.addresses += len(m.To)
+	c.bytes += len(m.Data)
+}
+
+func (c *callLoad) full() bool { return c.addresses >= maxCallAddresses || c.bytes >= maxCallBytes }
+
 // Publish implements Broker. What many requests publish at the same time goes to Redis in one call; a
-// lone one waits for nobody.
-func (l *redisLog) Publish(ctx context.Context, batch []*Publication) (int, error) {
-	if len(batch) == 0 {
-		return 0, nil
+// lone one waits for nobody, and a large one goes in several.
+func (l *redisLog) Publish(ctx context.Context, batch []*Publication) (published int, err error) {
+	for published < len(batch) && err == nil {
+		var call callLoad
+		end := published
+		for end < len(batch) && !call.full() {
+			call.add(batch[end])
+			end++
+		}
+		var n int
+		n, err = l.publishSome(ctx, batch[published:end])
+		published += n
 	}
+	return published, err
+}
+
+// publishSome publishes what fits into one call, or fails in time.
+func (l *redisLog) publishSome(ctx context.Context, batch []*Publication) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.Timeout))
 	defer cancel()
 	p := &pendingPublish{batch: batch, done: make(chan struct{})}
@@ -81,13 +105,15 @@ func (l *redisLog) publishPending() {
 
 // gather takes what else waits by now.
 func (l *redisLog) gather(p *pendingPublish) (requests []*pendingPublish) {
-	messages := 0
+	var call callLoad
 	for {
 		if p.state.CompareAndSwap(waitingToBeSent, sent) {
 			requests = append(requests, p)
-			messages += len(p.batch)
+			for _, m := range p.batch {
+				call.add(m)
+			}
 		}
-		if messages >= maxCallBatch {
+		if call.full() {
 			return requests
 		}
 		select {
@@ -133,7 +159,7 @@ func (l *redisLog) send(requests []*pendingPublish) {
 		return
 	}
 	for _, p := range requests {
-		p.settle(replies[:len(p.batch)])
+		l.settle(p, replies[:len(p.batch)])
 		replies = replies[len(p.batch):]
 	}
 }
@@ -202,7 +228,9 @@ func (l *redisLog) appendMessage(args []any, request int, m *Publication) ([]any
 // for each message its request, whether it goes to the log or the channel, whether it has a key, its
 // fingerprint, its receivers as known already, and, each with their number before them, its addresses
 // and its fields.
-// It returns for each message "<epoch> <entry ID or -> <receivers>", or why it was not published.
+// It returns for each message "<epoch> <entry ID or -> <receivers>", with " again" after it if that is
+// the answer of before, or why it was not published. Nothing may raise an error once something was
+// published: that would be taken for the fate of the whole call.
 var publishScript = redis.NewScript(`
 local epoch = redis.call('GET', KEYS[2])
 if not epoch then
@@ -212,6 +240,7 @@ end
 local instances = tonumber(ARGV[4])
 local key, arg = 2 + instances, 5
 local replies, refused = {}, nil
+local function failed(reply) return type(reply) == 'table' and reply.err end
 while arg <= #ARGV do
 	local request, kind, keyed, fingerprint = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
 	local receivers, addresses = tonumber(ARGV[arg + 4]), tonumber(ARGV[arg + 5])
@@ -222,19 +251,24 @@ while arg <= #ARGV do
 	local kept = false
 	if keyed == '1' then
 		key = key + 1
-		kept = redis.call('GET', KEYS[key])
+		kept = redis.pcall('GET', KEYS[key])
 	end
 	local reply
 	if request == refused then
 		reply = 'skipped'
+	elseif failed(kept) then
+		reply, refused = 'error ' .. kept.err, request
 	elseif kept and string.sub(kept, 1, #fingerprint) == fingerprint then
-		reply = string.sub(kept, #fingerprint + 2)
+		reply = string.sub(kept, #fingerprint + 2) .. ' again'
 	elseif kept then
 		reply, refused = 'conflict', request
 	else
 		for i = 3, 2 + instances do
 			for a = address, address + addresses - 1 do
-				receivers = receivers + tonumber(redis.call('HGET', KEYS[i], ARGV[a]) or 0)
+				local clients = redis.pcall('HGET', KEYS[i], ARGV[a])
+				if clients and not failed(clients) then
+					receivers = receivers + tonumber(clients)
+				end
 			end
 		end
 		local done
@@ -243,12 +277,15 @@ while arg <= #ARGV do
 		else
 			done = redis.pcall('PUBLISH', ARGV[first], ARGV[last])
 		end
-		if type(done) == 'table' and done.err then
+		if failed(done) then
 			reply, refused = 'error ' .. done.err, request
 		else
 			reply = epoch .. ' ' .. (kind == 'log' and done or '-') .. ' ' .. receivers
 			if keyed == '1' then
-				redis.call('SET', KEYS[key], fingerprint .. ' ' .. reply, 'PX', ARGV[2])
+				local stored = redis.pcall('SET', KEYS[key], fingerprint .. ' ' .. reply, 'PX', ARGV[2])
+				if failed(stored) then
+					reply, refused = 'unknown ' .. stored.err, request
+				end
 			end
 		end
 	end
@@ -257,8 +294,8 @@ end
 return replies
 `)
 
-// settle reads the replies to a request's messages.
-func (p *pendingPublish) settle(replies []any) {
+// settle reads the replies to a batch.
+func (l *redisLog) settle(p *pendingPublish, replies []any) {
 	for _, reply := range replies {
 		text, _ := reply.(string)
 		parts := strings.Split(text, " ")
@@ -266,16 +303,22 @@ func (p *pendingPublish) settle(replies []any) {
 		case text == "conflict":
 			p.err = ErrKeyReused
 			return
-		case len(parts) != 3 || parts[0] == "error":
+		case parts[0] == "unknown": // it is in the log, but not its key
+			p.err = fmt.Errorf("%w: redis: %s", ErrUnknownOutcome, strings.TrimPrefix(text, "unknown "))
+			return
+		case parts[0] == "error" || len(parts) < 3:
 			p.err = fmt.Errorf("%w: redis: %s", ErrUnavailable, strings.TrimPrefix(text, "error "))
 			return
 		}
 		var receipt Receipt
 		receipt.Receivers, p.err = strconv.Atoi(parts[2])
 		if parts[1] != "-" && p.err == nil {
-			var position Position
-			position, p.err = parseEntryID(parts[1])
-			receipt.ID = ID{parts[0], position}.String()
+			id := ID{Epoch: parts[0]}
+			id.Position, p.err = parseEntryID(parts[1])
+			receipt.ID = id.String()
+			if len(parts) == 3 && p.err == nil {
+				l.promises.add(id)
+			}
 		}
 		if p.err != nil {
 			return

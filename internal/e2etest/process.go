@@ -63,7 +63,7 @@ func (p *process) await(ready func() error) error {
 		case err == nil:
 			return nil
 		case p.ended():
-			return fmt.Errorf("it ended by itself: %v", p.err) //nolint:errorlint // may be nil
+			return fmt.Errorf("it ended by itself: %v", p.err)
 		case time.Now().After(deadline):
 			return fmt.Errorf("it is not ready after %v: %w", patience, err)
 		}

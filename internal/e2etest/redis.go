@@ -19,6 +19,7 @@ type Redis struct {
 	program string
 	args    []string
 	port    int
+	dir     string
 	logFile string
 	proc    *process
 }
@@ -33,6 +34,7 @@ func RedisServer(t testing.TB, args ...string) *Redis {
 		t:       t,
 		program: Need(t, "redis-server"),
 		port:    FreePort(t),
+		dir:     dir,
 		logFile: filepath.Join(dir, "redis.log"),
 	}
 	r.args = append([]string{
@@ -74,6 +76,9 @@ func (r *Redis) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Ito
 
 // URL returns redis://host:port.
 func (r *Redis) URL() string { return "redis://" + r.Addr() }
+
+// Dir returns the directory of its files, dump.rdb among them.
+func (r *Redis) Dir() string { return r.dir }
 
 // Log returns all that it has logged.
 func (r *Redis) Log() string { return readLog(r.t, r.logFile) }

@@ -15,7 +15,11 @@ import (
 // "" for nil, and the parts of an array one per line. An error answer is an
 // error.
 func (r *Redis) Do(timeout time.Duration, command ...string) (string, error) {
-	conn, err := net.DialTimeout("tcp", r.Addr(), timeout)
+	return do(r.Addr(), timeout, command...)
+}
+
+func do(addr string, timeout time.Duration, command ...string) (string, error) {
+	conn, err := net.DialTimeout("tcp", addr, timeout)
 	if err != nil {
 		return "", err
 	}

@@ -1,0 +1,95 @@
+package sse
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/redis/go-redis/v9"
+)
+
+// go-redis writes to standard error of its own accord. What is wrong comes back as errors too; the
+// rest is for whoever looks for it in Caddy's log.
+func init() { redis.SetLogger(redisLogger{}) }
+
+type redisLogger struct{}
+
+func (redisLogger) Printf(_ context.Context, format string, args ...any) {
+	caddy.Log().Named("sse.redis").Debug(fmt.Sprintf(format, args...))
+}
+
+// dialer returns how to connect to Redis until the log is severed. A patient connection waits for
+// replies as long as something comes.
+func (l *redisLog) dialer(patient bool) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, time.Duration(l.Timeout))
+		defer cancel()
+		defer context.AfterFunc(l.severed, cancel)()
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		c := &line{transport: conn.(transport), patient: patient}
+		c.release = context.AfterFunc(l.severed, func() { _ = c.transport.Close() })
+		if l.options.TLSConfig == nil {
+			return c, nil
+		}
+		secure := tls.Client(c, l.options.TLSConfig)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			_ = c.Close()
+			return nil, fmt.Errorf("shaking hands with %s: %w", address, err)
+		}
+		return secure, nil
+	}
+}
+
+// transport is what TCP and Unix connections are; go-redis looks into it to see whether it was closed.
+type transport interface {
+	net.Conn
+	syscall.Conn
+}
+
+// line is a connection to Redis. The read deadline of a patient one is no moment but a patience: it
+// has passed when the line was silent that long. A large reply on a slow line may take as long as it
+// takes.
+type line struct {
+	transport
+	release  func() bool
+	patient  bool
+	patience atomic.Int64 // time.Duration; 0 is without end
+}
+
+func (c *line) SetReadDeadline(t time.Time) error {
+	patience := int64(0)
+	if !t.IsZero() {
+		patience = max(1, int64(time.Until(t)))
+	}
+	c.patience.Store(patience)
+	return c.transport.SetReadDeadline(t)
+}
+
+func (c *line) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
+
+func (c *line) Read(b []byte) (int, error) {
+	if patience := time.Duration(c.patience.Load()); c.patient && patience > 0 {
+		if err := c.transport.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			return 0, err
+		}
+	}
+	return c.transport.Read(b)
+}
+
+func (c *line) Close() error {
+	c.release()
+	return c.transport.Close()
+}

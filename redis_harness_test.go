@@ -1,0 +1,476 @@
+package sse
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	wire "github.com/caddy-sse/caddy-sse/internal/sse"
+)
+
+// soon is how long these tests wait for what ought to happen at once: long, because they load the
+// machine.
+const soon = 30 * time.Second
+
+// instance is what one Caddy would be: a hub that follows a log in Redis. Several in one process make
+// a cluster.
+type instance struct {
+	*Hub
+	log   *redisLog
+	t     testing.TB
+	name  string // of the hub
+	logs  *observer.ObservedLogs
+	ready chan struct{}
+	// tailAt is where the tail reads, if it is elsewhere than where messages go.
+	tailAt string
+
+	mu      sync.Mutex // guards readers
+	readers []*reader
+	stopped sync.Once
+}
+
+// newBroker returns a broker that is provisioned as Caddy does it.
+func newBroker(t testing.TB, url string, change ...func(*RedisBroker)) *RedisBroker {
+	t.Helper()
+	b := &RedisBroker{URLs: []string{url}}
+	for _, f := range change {
+		f(b)
+	}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	defer cancel()
+	err := b.Provision(ctx)
+	if err == nil {
+		err = b.Validate()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// launch starts an instance without waiting for anything.
+func launch(t testing.TB, b *RedisBroker, change ...func(*instance)) *instance {
+	t.Helper()
+	core, logs := observer.New(zapcore.DebugLevel)
+	b.logger = zap.New(core)
+	i := &instance{Hub: NewHub(plenty), t: t, name: "default", logs: logs, ready: make(chan struct{})}
+	i.BrokerChanged = func(up bool, err error) {
+		if up {
+			b.logger.Info("the broker is in reach")
+		} else {
+			b.logger.Warn("the broker is out of reach", zap.Error(err))
+		}
+	}
+	for _, f := range change {
+		f(i)
+	}
+	t.Cleanup(func() {
+		i.stop()
+		wantSettled(t, i.Hub)
+	})
+	i.open(b)
+	return i
+}
+
+// open makes a log and has the hub follow it.
+func (i *instance) open(b *RedisBroker) {
+	i.t.Helper()
+	broker, err := b.Open(i.name)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	i.log = broker.(*redisLog)
+	if i.tailAt != "" {
+		_ = i.log.tailing.Close()
+		o := *b.options
+		o.Addrs = []string{i.tailAt}
+		o.ReadTimeout += blockTime
+		o.Dialer = i.log.dialer(true)
+		i.log.tailing = redis.NewUniversalClient(&o)
+	}
+	var once sync.Once
+	i.log.Start(i.Hub, func() { once.Do(func() { close(i.ready) }) })
+}
+
+// swap replaces the log by another, as a changed config does.
+func (i *instance) swap(b *RedisBroker) {
+	i.t.Helper()
+	b.logger = i.log.logger
+	if err := i.log.Close(); err != nil {
+		i.t.Error(err)
+	}
+	i.ready = make(chan struct{})
+	i.open(b)
+	i.awaitReady()
+}
+
+// start starts an instance at a URL and waits until it follows the log.
+func start(t testing.TB, url string, change ...func(*RedisBroker)) *instance {
+	t.Helper()
+	i := launch(t, newBroker(t, url, change...))
+	i.awaitReady()
+	i.awaitUp()
+	return i
+}
+
+func (i *instance) awaitReady() {
+	i.t.Helper()
+	select {
+	case <-i.ready:
+	case <-time.After(soon):
+		i.t.Fatal("the log is not ready")
+	}
+}
+
+func (i *instance) awaitUp() {
+	i.t.Helper()
+	await(i.t, "the instance to reach Redis", i.log.Up)
+}
+
+// awaitID returns when the instance has come as far as an ID.
+func (i *instance) awaitID(id string) {
+	i.t.Helper()
+	to, _ := ParseID(id)
+	await(i.t, "the instance to come to "+id, func() bool { return !to.Position.After(i.Position().Position) })
+}
+
+// stop closes the log and ends all clients; the test's end does so too.
+func (i *instance) stop() {
+	i.stopped.Do(func() {
+		if err := i.log.Close(); err != nil {
+			i.t.Errorf("closing the log: %v", err)
+		}
+		i.Close()
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		for _, r := range i.readers {
+			r.leave()
+		}
+	})
+}
+
+// malformed returns how many messages of other programs could not be read.
+func (i *instance) malformed() int64 { return int64(i.stats.droppedMalformed.Load()) }
+
+// present returns how many clients are connected.
+func (i *instance) present() int {
+	i.Hub.mu.Lock()
+	defer i.Hub.mu.Unlock()
+	return i.clients
+}
+
+// warnings returns how often the instance has logged this.
+func (i *instance) warnings(message string) int { return i.logs.FilterMessageSnippet(message).Len() }
+
+// await returns when a condition holds, and fails the test if it does not come to.
+func await(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(soon); !holds(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// newPublication returns a message for the broker.
+func newPublication(text string, to ...Address) *Publication {
+	return &Publication{Message: &Message{To: to, Data: []byte(text)}}
+}
+
+// withKey returns a message with an idempotency key.
+func withKey(key, text string, to ...Address) *Publication {
+	p := newPublication(text, to...)
+	p.Key, p.Fingerprint = key, sha256.Sum256([]byte(text))
+	return p
+}
+
+// publish publishes a message and fails the test if that does not work.
+func (i *instance) publish(text string, to ...Address) Receipt {
+	i.t.Helper()
+	return i.publishAll(newPublication(text, to...))[0]
+}
+
+// publishAll publishes a batch and returns its receipts.
+func (i *instance) publishAll(batch ...*Publication) (receipts []Receipt) {
+	i.t.Helper()
+	n, err := i.log.Publish(i.t.Context(), batch)
+	if err != nil || n != len(batch) {
+		i.t.Fatalf("published %d of %d: %v", n, len(batch), err)
+	}
+	for _, p := range batch {
+		receipts = append(receipts, p.Receipt)
+	}
+	return receipts
+}
+
+// tryPublish publishes one message.
+func (i *instance) tryPublish(p *Publication) (Receipt, error) {
+	_, err := i.log.Publish(i.t.Context(), []*Publication{p})
+	return p.Receipt, err
+}
+
+// reader is a client whose stream is read at once by a goroutine of its own.
+type reader struct {
+	Welcome
+	client *Client
+	hub    *Hub
+	t      testing.TB
+	wake   chan struct{}
+	cut    chan struct{}
+	done   chan struct{}
+
+	mu      sync.Mutex // guards the rest
+	events  []wire.Event
+	changed chan struct{} // closed and made anew when events grow
+}
+
+func (r *reader) Wake()         { r.wake <- struct{}{} }
+func (r *reader) Abort()        { r.leave() }
+func (r *reader) Blocked() bool { return false }
+
+// subscribe enters a client.
+func (i *instance) subscribe(s Subscription) *reader {
+	i.t.Helper()
+	r := &reader{
+		hub: i.Hub, t: i.t,
+		wake: make(chan struct{}, 1), cut: make(chan struct{}, 1), done: make(chan struct{}),
+		changed: make(chan struct{}),
+	}
+	var err error
+	if r.client, r.Welcome, err = i.Join(s, r); err != nil {
+		i.t.Fatal(err)
+	}
+	go r.run()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.readers = append(i.readers, r)
+	return r
+}
+
+func (r *reader) run() {
+	defer close(r.done)
+	for {
+		batch, err := r.client.Take(nil)
+		r.add(batch)
+		if err != nil {
+			_ = r.hub.Leave(r.client, err)
+			return
+		}
+		if len(batch) > 0 {
+			continue
+		}
+		select {
+		case <-r.wake:
+		case <-r.cut:
+			_ = r.hub.Leave(r.client, ErrGone)
+			return
+		}
+	}
+}
+
+func (r *reader) add(batch []*Message) {
+	if len(batch) == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range batch {
+		event, err := wire.NewDecoder(bytes.NewReader(m.frame), 1<<30).Next()
+		if err != nil {
+			r.t.Errorf("the frame %q can't be read: %v", m.frame, err)
+		}
+		if event.HasData {
+			r.events = append(r.events, event)
+		}
+	}
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// leave ends the stream from the client's side and returns the last ID it saw.
+func (r *reader) leave() (lastID string) {
+	select {
+	case r.cut <- struct{}{}:
+	default:
+	}
+	<-r.done
+	return r.lastID()
+}
+
+func (r *reader) lastID() string {
+	id := r.ID
+	for _, e := range r.got() {
+		if e.ID != "" {
+			id = e.ID
+		}
+	}
+	return id
+}
+
+// got returns all events so far.
+func (r *reader) got() []wire.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.events)
+}
+
+// texts tells in short what came: the data of messages, "<event> <data>" of others.
+func (r *reader) texts() (texts []string) {
+	for _, e := range r.got() {
+		text := string(e.Data)
+		if e.Name != "" {
+			text = e.Name + " " + text
+		}
+		texts = append(texts, text)
+	}
+	return texts
+}
+
+// gaps returns how many gaps the client was told.
+func (r *reader) gaps() (n int) {
+	for _, e := range r.got() {
+		if e.Name == "gap" {
+			n++
+		}
+	}
+	return n
+}
+
+// await returns when enough has come.
+func (r *reader) await(what string, enough func([]wire.Event) bool) {
+	r.t.Helper()
+	deadline := time.NewTimer(soon)
+	defer deadline.Stop()
+	for {
+		r.mu.Lock()
+		ok, changed := enough(r.events), r.changed
+		r.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline.C:
+			r.t.Fatalf("waited in vain for %s; what came is %v", what, brief(r.texts()))
+		}
+	}
+}
+
+// awaitText returns when a message with this data, or a gap so written, has come.
+func (r *reader) awaitText(text string) {
+	r.t.Helper()
+	r.await(text, func(events []wire.Event) bool {
+		return slices.ContainsFunc(events, func(e wire.Event) bool {
+			return string(e.Data) == text || e.Name+" "+string(e.Data) == text
+		})
+	})
+}
+
+// want waits for as many events as there are texts, and compares.
+func (r *reader) want(texts ...string) {
+	r.t.Helper()
+	r.await(fmt.Sprint(brief(texts)), func(events []wire.Event) bool { return len(events) >= len(texts) })
+	want(r.t, r.texts(), texts...)
+}
+
+// admin returns a client that plays the operator, or another program.
+func admin(t testing.TB, url string) *redis.Client {
+	t.Helper()
+	o, err := redis.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Protocol = 2
+	client := redis.NewClient(o)
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// do runs a command written as one would type it.
+func do(t testing.TB, client *redis.Client, command string) any {
+	t.Helper()
+	var args []any
+	for word := range strings.FieldsSeq(command) {
+		args = append(args, word)
+	}
+	value, err := client.Do(t.Context(), args...).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		t.Fatalf("%s: %v", command, err)
+	}
+	return value
+}
+
+const defaultLog = "{sse:default}:log" // the stream of the default hub
+
+// everybody is the address of broadcasts.
+var everybody = Address{Kind: ToBroadcast}
+
+// awaitSubscribed returns when so many connections listen on a channel.
+func awaitSubscribed(t testing.TB, client *redis.Client, channel string, n int64) {
+	t.Helper()
+	await(t, "subscribers of "+channel, func() bool {
+		return client.PubSubNumSub(t.Context(), channel).Val()[channel] >= n
+	})
+}
+
+type (
+	wireEvent     = wire.Event
+	caddyDuration = caddy.Duration
+)
+
+// count returns how many of the events have this data.
+func count(events []wire.Event, data string) (n int) {
+	for _, e := range events {
+		if string(e.Data) == data {
+			n++
+		}
+	}
+	return n
+}
+
+// awaitPresence returns when the instances know of each other and have told who listens to them.
+func awaitPresence(instances ...*instance) {
+	for _, i := range instances {
+		i.t.Helper()
+		for _, other := range instances {
+			if i == other {
+				continue
+			}
+			await(i.t, "an instance to be known to another", func() bool {
+				return slices.Contains(i.log.presence.others(), other.log.presence.instance)
+			})
+			key := other.log.presence.key(other.log.presence.instance)
+			await(i.t, "an instance to have told who listens to it", func() bool {
+				n, _ := i.log.publishing.HGet(i.t.Context(), key, presenceField(everybody)).Int()
+				return n == other.present()
+			})
+		}
+	}
+}
+
+// xadd is an XADD of fields that can't be typed.
+func xadd(fields ...string) *redis.XAddArgs {
+	return &redis.XAddArgs{Stream: defaultLog, Values: fields}
+}
+
+func mustParseEntryID(t testing.TB, id string) Position {
+	t.Helper()
+	p, err := parseEntryID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}

@@ -1,0 +1,251 @@
+package sse
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+)
+
+func TestARedisInstanceStartsWhileRedisIsDown(t *testing.T) {
+	for name, hang := range map[string]bool{"refusing": false, "hanging": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := e2etest.RedisServer(t)
+			proxy := e2etest.NewProxy(t, server.Addr())
+			elsewhere := start(t, server.URL())
+			old := elsewhere.publish("old", Topics("a")...)
+			if hang {
+				proxy.Hold()
+			} else {
+				proxy.Cut()
+			}
+			began := time.Now()
+			i := launch(t, newBroker(t, proxy.URL(), withTimeout(time.Second)))
+			i.awaitReady()
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("clients were let in after %v", took)
+			}
+			fresh := i.subscribe(with("a"))
+			back := i.subscribe(with("a").after(old.ID))
+			if fresh.Resume != ResumeNone || back.Resume != ResumeGap {
+				t.Errorf("clients join with %q and %q", fresh.Resume, back.Resume)
+			}
+			began = time.Now()
+			_, err := i.tryPublish(newPublication("refused", Topics("a")...))
+			if took := time.Since(began); !errors.Is(err, ErrUnavailable) && !hang || err == nil || took > 3*time.Second {
+				t.Errorf("publishing ended after %v with %v", took, err)
+			}
+			elsewhere.publish("meanwhile", Topics("a")...)
+			proxy.Heal()
+			began = time.Now()
+			i.awaitUp()
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("the instance found Redis after %v", took)
+			}
+			i.awaitID(elsewhere.Position().String())
+			i.publish("after", Topics("a")...)
+			fresh.want(gap("broker_changed"), "after")
+			back.want(gap("broker_changed"), "after")
+			again := i.subscribe(with("a").after(old.ID))
+			if again.Resume != ResumeComplete {
+				t.Errorf("once Redis is there an old ID is resumed with %q", again.Resume)
+			}
+			again.want("meanwhile", "after")
+		})
+	}
+}
+
+func TestARedisThatIsDownIsNotHammered(t *testing.T) {
+	server := e2etest.RedisServer(t, "--appendonly", "yes")
+	proxy := e2etest.NewProxy(t, server.Addr())
+	i := start(t, proxy.URL())
+	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 1)
+	r := i.subscribe(with("a"))
+	i.publish("before", Topics("a")...)
+	server.Kill() // the proxy takes connections and closes them at once
+	await(t, "the instance to notice", func() bool { return !i.log.Up() })
+	from := proxy.Accepted()
+	await(t, "it to try some times", func() bool { return proxy.Accepted() >= from+12 })
+	began, from := time.Now(), proxy.Accepted()
+	<-time.After(3 * time.Second) // this is the measurement
+	perSecond := float64(proxy.Accepted()-from) / time.Since(began).Seconds()
+	t.Logf("%.1f connections per second", perSecond)
+	if perSecond > 6 {
+		t.Errorf("%.1f connections per second", perSecond)
+	}
+	if n := i.warnings("out of reach"); n != 1 {
+		t.Errorf("that Redis is out of reach was logged %d times", n)
+	}
+	server.Restart()
+	began = time.Now()
+	i.awaitUp()
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("the instance found Redis after %v", took)
+	}
+	i.publish("after", Topics("a")...)
+	r.want("before", "after")
+	if n := i.warnings("is in reach"); n != 1 {
+		t.Errorf("that Redis is in reach was logged %d times", n)
+	}
+	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 1)
+	passing := newPublication("passing", Topics("a")...)
+	passing.Ephemeral = true
+	i.publishAll(passing)
+	r.want("before", "after", "passing")
+}
+
+// A Redis that answers all but one of what the tail asks must not make it run in circles.
+func TestARedisThatForbidsReadingIsNotHammered(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	client := admin(t, server.URL())
+	do(t, client, "ACL SETUSER sse on >secret ~* &* +@all -xread")
+	i := launch(t, newBroker(t, "redis://sse:secret@"+server.Addr()))
+	i.awaitReady()
+	await(t, "the instance to notice", func() bool { return i.logs.FilterMessageSnippet("out of reach").Len() > 0 })
+	do(t, client, "CONFIG RESETSTAT")
+	began := time.Now()
+	<-time.After(3 * time.Second) // this is the measurement
+	if perSecond := float64(callsOf(t, client, "xinfo|stream")) / time.Since(began).Seconds(); perSecond > 5 {
+		t.Errorf("the tail began anew %.1f times per second", perSecond)
+	}
+	do(t, client, "ACL SETUSER sse +xread")
+	r := i.subscribe(with("a"))
+	i.publish("hello", Topics("a")...)
+	r.want("hello")
+}
+
+func TestARedisLineThatFellSilentIsFoundOutAndReplaced(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	proxy := e2etest.NewProxy(t, server.Addr())
+	i := start(t, proxy.URL(), withTimeout(500*time.Millisecond))
+	elsewhere := start(t, server.URL())
+	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 2)
+	r := i.subscribe(with("a"))
+	i.publish("before", Topics("a")...)
+	r.want("before")
+	proxy.Hold()
+	began := time.Now()
+	p := withKey("k", "unknown", Topics("a")...)
+	if _, err := i.tryPublish(p); !errors.Is(err, ErrUnknownOutcome) {
+		t.Errorf("publishing into a silent line gave %v", err)
+	}
+	for k := range 10 {
+		elsewhere.publish(strconv.Itoa(k), Topics("a")...)
+	}
+	await(t, "the silence to be found out", func() bool { return !i.log.Up() })
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the silence was found out after %v", took)
+	}
+	proxy.Heal()
+	i.awaitUp()
+	await(t, "publishing to work", func() bool { _, err := i.tryPublish(p); return err == nil })
+	i.publish("last", Topics("a")...)
+	r.awaitText("last")
+	if n := count(r.got(), "unknown"); n != 1 {
+		t.Errorf("a message of unknown outcome that was retried came %d times", n)
+	}
+	var rest []string
+	for _, text := range r.texts() {
+		if text != "unknown" {
+			rest = append(rest, text)
+		}
+	}
+	want(t, rest, append(append([]string{"before"}, numbers(0, 9)...), "last")...)
+	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 2)
+}
+
+func TestRedisAfarIsSlowerButCarriesAsMuch(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	proxy := e2etest.NewProxy(t, server.Addr())
+	i := start(t, proxy.URL())
+	r := i.subscribe(with("a"))
+	proxy.Slow(50*time.Millisecond, 0)
+	began := time.Now()
+	var publishers sync.WaitGroup
+	const n, each = 64, 10
+	for p := range n {
+		publishers.Go(func() {
+			for k := range each {
+				if _, err := i.tryPublish(newPublication(fmt.Sprint(p, k), Topics("a")...)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	publishers.Wait()
+	r.await("all messages", func(events []wireEvent) bool { return len(events) == n*each })
+	// Each message is two trips away; publishers share them. One after the other they would take 64 s.
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("%d messages of %d publishers took %v", n*each, n, took)
+	}
+	if r.gaps() > 0 {
+		t.Error("a gap was told")
+	}
+}
+
+// Each of these messages takes longer on the line than the timeout allows a silence.
+func TestLargeMessagesComeOverASlowRedisLine(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	proxy := e2etest.NewProxy(t, server.Addr())
+	elsewhere := start(t, server.URL())
+	slow := launch(t, newBroker(t, server.URL(), withTimeout(200*time.Millisecond)), func(i *instance) { i.tailAt = proxy.Addr() })
+	slow.awaitUp()
+	r := slow.subscribe(with("a"))
+	proxy.Slow(5*time.Millisecond, 400_000)
+	texts := make([]string, 5)
+	for k := range texts {
+		texts[k] = strings.Repeat(strconv.Itoa(k), 400_000)
+		elsewhere.publish(texts[k], Topics("a")...)
+	}
+	r.await("all messages", func(events []wireEvent) bool { return len(events) >= len(texts) })
+	for k, e := range r.got() {
+		if string(e.Data) != texts[k] {
+			t.Errorf("event %d is %q with %d bytes", k, e.Name, len(e.Data))
+		}
+	}
+	if n := slow.warnings("out of reach"); n != 0 {
+		t.Errorf("the slow line counted as dead %d times", n)
+	}
+}
+
+func TestARedisThatHangsHoldsNoExitUp(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	var instances []*instance
+	for range 4 {
+		instances = append(instances, start(t, server.URL(), withTimeout(20*time.Second)))
+	}
+	server.Freeze()
+	defer server.Thaw()
+	errs := make(chan error, len(instances))
+	for n, i := range instances {
+		go func() {
+			_, err := i.tryPublish(newPublication("x", Topics("a")...))
+			errs <- err
+		}()
+		if n%2 == 0 { // while presence is on its way too, or not
+			await(t, "the message to be under way", func() bool { return len(i.log.queue) == 0 })
+		}
+	}
+	var closing sync.WaitGroup
+	for _, i := range instances {
+		closing.Go(func() {
+			began := time.Now()
+			i.stop()
+			if took := time.Since(began); took > 2*time.Second {
+				t.Errorf("closing took %v", took)
+			}
+		})
+	}
+	closing.Wait()
+	for range instances {
+		if err := <-errs; !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUnknownOutcome) {
+			t.Errorf("a message under way was answered %v", err)
+		}
+	}
+}

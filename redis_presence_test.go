@@ -1,0 +1,199 @@
+package sse
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+)
+
+func TestRedisReceiversAreCountedOverAllInstances(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	a, b, c := start(t, server.URL()), start(t, server.URL()), start(t, server.URL())
+	awaitPresence(a, b, c)
+	person := func(clientID, user string, topics ...string) Subscription {
+		s := with(topics...)
+		s.ClientID, s.User = clientID, user
+		return s
+	}
+	a.subscribe(person("tab", "alice", "news"))
+	b.subscribe(person("tab", "alice", "news", "room/1"))
+	b.subscribe(person("x", "bob", "room/*"))
+	b.subscribe(person("y", "", "room/*", "**"))
+	c.subscribe(person("z", "bob", "room/1/**", "a/b"))
+	for _, i := range []*instance{a, b, c} { // until all have heard of all
+		awaitReceivers(t, i, 5, everybody)
+		awaitReceivers(t, i, 4, Topics("room/1")...)
+		awaitReceivers(t, i, 2, Topics("room/1/x")...)
+	}
+	for _, test := range []struct {
+		to   []Address
+		want int
+	}{
+		{Topics("news"), 3}, // a's, b's and **
+		{Topics("room/1"), 4},
+		{Topics("room/2"), 3},
+		{Topics("room/1/x"), 2}, // ** and room/1/**
+		{Topics("a/b"), 2},
+		{Topics("nobody"), 1}, // **
+		{Topics("news", "a/b"), 5},
+		{[]Address{{ToClient, "tab"}}, 2},
+		{[]Address{{ToClient, "z"}}, 1},
+		{[]Address{{ToClient, "nobody"}}, 0},
+		{[]Address{{ToUser, "alice"}}, 2},
+		{[]Address{{ToUser, "bob"}}, 2},
+		{[]Address{{ToUser, "carol"}}, 0},
+		{[]Address{everybody}, 5},
+	} {
+		for n, i := range []*instance{a, b, c} {
+			if got := i.publish("x", test.to...).Receivers; got != test.want {
+				t.Errorf("to %v instance %d counts %d receivers; want %d", test.to, n, got, test.want)
+			}
+		}
+	}
+}
+
+// awaitReceivers returns when an instance counts so many receivers at an address, and how long that
+// took.
+func awaitReceivers(t testing.TB, i *instance, n int, to ...Address) time.Duration {
+	t.Helper()
+	began := time.Now()
+	await(t, fmt.Sprintf("%d receivers of %v", n, to), func() bool {
+		p := newPublication("who is there?", to...)
+		p.Ephemeral = true
+		return i.publishAll(p)[0].Receivers == n
+	})
+	return time.Since(began)
+}
+
+func TestRedisReceiversAreAtMostASecondOld(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	a, b := start(t, server.URL()), start(t, server.URL())
+	awaitPresence(a, b)
+	const most = 1200 * time.Millisecond // with what the machine and the looking take
+	exact, pattern := Topics("news")[0], Topics("room/1")[0]
+	for range 3 {
+		r := b.subscribe(with("news", "room/*"))
+		if took := awaitReceivers(t, a, 1, exact); took > most {
+			t.Errorf("a new client was counted after %v", took)
+		}
+		if took := awaitReceivers(t, a, 1, pattern); took > most {
+			t.Errorf("a new pattern was counted after %v", took)
+		}
+		r.leave()
+		if took := awaitReceivers(t, a, 0, exact); took > most {
+			t.Errorf("a client that left was counted for %v", took)
+		}
+		if took := awaitReceivers(t, a, 0, pattern); took > most {
+			t.Errorf("a pattern that is left was counted for %v", took)
+		}
+	}
+}
+
+func TestRedisCountsOfADeadInstanceVanish(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	proxy := e2etest.NewProxy(t, server.Addr())
+	a, dying, closing := start(t, server.URL()), start(t, proxy.URL()), start(t, server.URL())
+	for _, i := range []*instance{a, dying, closing} {
+		i.subscribe(with("news", "room/*"))
+	}
+	awaitReceivers(t, a, 3, Topics("news")...)
+	awaitReceivers(t, a, 3, Topics("room/1")...)
+	closing.stop()
+	if took := awaitReceivers(t, a, 2, Topics("news")...); took > 200*time.Millisecond {
+		t.Errorf("the counts of an instance that was closed lived on for %v", took)
+	}
+	proxy.Cut()
+	if took := awaitReceivers(t, a, 1, Topics("news")...); took > presenceTTL+time.Second {
+		t.Errorf("the counts of an instance that died lived on for %v", took)
+	}
+	awaitReceivers(t, a, 1, Topics("room/1")...)
+	await(t, "the dead to be forgotten", func() bool {
+		return len(do(t, admin(t, server.URL()), "SMEMBERS {sse:default}:instances").([]any)) == 1
+	})
+	proxy.Heal()
+	awaitReceivers(t, a, 2, Topics("news")...)
+	awaitReceivers(t, a, 2, Topics("room/1")...)
+}
+
+func TestRedisCountsComeBackWhateverHappensToThem(t *testing.T) {
+	server := e2etest.RedisServer(t, "--appendonly", "yes", "--appendfsync", "always")
+	client := admin(t, server.URL())
+	a, b := start(t, server.URL()), start(t, server.URL())
+	b.subscribe(with("news", "room/*"))
+	b.subscribe(with("news"))
+	for _, what := range []string{"", "FLUSHALL", "DEL {sse:default}:presence:" + b.log.presence.instance, "DEL {sse:default}:instances", "restart"} {
+		switch what {
+		case "":
+		case "restart":
+			server.Kill()
+			await(t, "the instances to notice", func() bool { return !a.log.Up() && !b.log.Up() })
+			server.Restart()
+			a.awaitUp()
+			b.awaitUp()
+		default:
+			do(t, client, what)
+		}
+		await(t, "publishing to work", func() bool { _, err := a.tryPublish(newPublication("x", Topics("x")...)); return err == nil })
+		if took := awaitReceivers(t, a, 2, Topics("news")...); took > 3*time.Second {
+			t.Errorf("after %q the counts came back after %v", what, took)
+		}
+		awaitReceivers(t, a, 1, Topics("room/1")...)
+	}
+}
+
+func TestRedisReceiversCostAPublishNoRoundTrip(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	proxy := e2etest.NewProxy(t, server.Addr())
+	a, b := start(t, proxy.URL()), start(t, server.URL())
+	b.subscribe(with("news"))
+	awaitPresence(a, b)
+	a.publish("the script is there", Topics("news")...)
+	const latency = 100 * time.Millisecond
+	proxy.Slow(latency, 0)
+	began := time.Now()
+	if got := a.publish("x", Topics("news")...).Receivers; got != 1 {
+		t.Errorf("%d receivers; want 1", got)
+	}
+	if took := time.Since(began); took > 4*latency {
+		t.Errorf("publishing took %v, which is more than one round trip of %v", took, 2*latency)
+	}
+}
+
+func TestRedisPresenceTellsOnlyWhatChanged(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	client := admin(t, server.URL())
+	a := start(t, server.URL())
+	const clients = 5000
+	for range clients {
+		a.subscribe(with("news"))
+	}
+	key := a.log.presence.key(a.log.presence.instance)
+	await(t, "all clients to be told", func() bool { return client.HLen(t.Context(), key).Val() > clients })
+	from := callsOf(t, client, "hset")
+	awaitRounds(t, a, 4)
+	if calls := callsOf(t, client, "hset") - from; calls > 6 {
+		t.Errorf("with nothing changed presence was told %d times in four rounds", calls)
+	}
+	first := a.subscribe(with("news"))
+	awaitReceivers(t, a, clients+1, Topics("news")...)
+	await(t, "a new client to be told", func() bool { return client.HGet(t.Context(), key, "t:news").Val() == fmt.Sprint(clients+1) })
+	first.leave()
+	await(t, "a client to be forgotten", func() bool { return !client.HExists(t.Context(), key, "c:"+first.client.ClientID).Val() })
+}
+
+// awaitRounds returns after so many renewals of an instance's presence.
+func awaitRounds(t testing.TB, i *instance, n int) {
+	t.Helper()
+	client, key := i.log.publishing, i.log.presence.key(i.log.presence.instance)
+	for range n {
+		last := client.PTTL(t.Context(), key).Val()
+		await(t, "presence to be renewed", func() bool {
+			now := client.PTTL(t.Context(), key).Val()
+			renewed := now > last
+			last = now
+			return renewed
+		})
+	}
+}

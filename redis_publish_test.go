@@ -1,0 +1,291 @@
+package sse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+)
+
+func TestRedisPublishesAKeyOnceWhicheverInstanceIsAsked(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	instances := []*instance{start(t, server.URL()), start(t, server.URL())}
+	readers := []*reader{instances[0].subscribe(with("a")), instances[1].subscribe(with("a"))}
+	awaitPresence(instances...)
+	const keys, tries = 20, 8
+	receipts := make([][tries]Receipt, keys)
+	var publishers sync.WaitGroup
+	for try := range tries {
+		publishers.Go(func() {
+			for key := range keys {
+				var err error
+				receipts[key][try], err = instances[try%2].tryPublish(withKey(strconv.Itoa(key), "text "+strconv.Itoa(key), Topics("a")...))
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	publishers.Wait()
+	for key, same := range receipts {
+		for _, r := range same {
+			if r != same[0] || r.Receivers != 2 || r.ID == "" {
+				t.Errorf("key %d was answered %v and %v", key, same[0], r)
+			}
+		}
+	}
+	instances[0].publish("last", Topics("a")...)
+	for _, r := range readers {
+		r.awaitText("last")
+		if got := r.texts(); len(got) != keys+1 {
+			t.Errorf("%d keys published %d messages: %v", keys, len(got)-1, brief(got))
+		}
+	}
+}
+
+func TestRedisKeepsTheAnswersOfEphemeralMessagesToo(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	i := start(t, server.URL())
+	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 1)
+	r := i.subscribe(with("a"))
+	for range 3 {
+		p := withKey("k", "passing", Topics("a")...)
+		p.Ephemeral = true
+		if got := i.publishAll(p)[0]; got != (Receipt{"", 1}) {
+			t.Errorf("the answer was %v", got)
+		}
+	}
+	i.publish("last", Topics("a")...)
+	last := newPublication("last", Topics("a")...)
+	last.Ephemeral = true
+	i.publishAll(last)
+	r.await("both last ones", func(events []wireEvent) bool { return count(events, "last") == 2 })
+	if n := count(r.got(), "passing"); n != 1 {
+		t.Errorf("the key published %d ephemeral messages", n)
+	}
+}
+
+func TestRedisRefusesAKeyThatWasUsedForAnotherMessage(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	a, b := start(t, server.URL()), start(t, server.URL())
+	r := a.subscribe(with("a"))
+	first := a.publishAll(withKey("k", "first", Topics("a")...))[0]
+	batch := []*Publication{
+		newPublication("before", Topics("a")...),
+		withKey("k", "another", Topics("a")...),
+		newPublication("after", Topics("a")...),
+		withKey("free", "after too", Topics("a")...),
+	}
+	n, err := b.log.Publish(t.Context(), batch)
+	if n != 1 || !errors.Is(err, ErrKeyReused) {
+		t.Errorf("published %d, error %v; want 1 and ErrKeyReused", n, err)
+	}
+	if batch[0].Receipt.ID == "" || batch[2].Receipt.ID != "" {
+		t.Errorf("the receipts are %v and %v", batch[0].Receipt, batch[2].Receipt)
+	}
+	// The key of what was not published is free, and the first answer still stands.
+	b.publishAll(withKey("free", "last", Topics("a")...))
+	if again := b.publishAll(withKey("k", "first", Topics("a")...))[0]; again.ID != first.ID {
+		t.Errorf("the key was answered %v and then %v", first, again)
+	}
+	r.want("first", "before", "last")
+}
+
+func TestRedisForgetsKeysInTime(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	i := start(t, server.URL())
+	i.publishAll(withKey("k", "first", Topics("a")...))
+	left := admin(t, server.URL()).PTTL(t.Context(), "{sse:default}:idem:k").Val()
+	if left > idempotencyPeriod || left < idempotencyPeriod-time.Minute {
+		t.Errorf("the key is kept for %v; want %v", left, idempotencyPeriod)
+	}
+}
+
+func TestRedisCarriesManyPublishersInFewCalls(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	i := start(t, server.URL())
+	client := admin(t, server.URL())
+	i.publish("loads the script", Topics("b")...)
+	r := i.subscribe(with("a"))
+	do(t, client, "CONFIG RESETSTAT")
+	const publishers, each = 64, 50
+	var running sync.WaitGroup
+	for n := range publishers {
+		running.Go(func() {
+			for k := range each {
+				if _, err := i.tryPublish(newPublication(fmt.Sprintf("%d/%d", n, k), Topics("a")...)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	running.Wait()
+	calls := callsOf(t, client, "evalsha") + callsOf(t, client, "eval")
+	t.Logf("%d calls for %d messages", calls, publishers*each)
+	if calls > publishers*each/8 {
+		t.Errorf("%d messages of %d publishers took %d calls", publishers*each, publishers, calls)
+	}
+	r.await("all messages", func(events []wireEvent) bool { return len(events) == publishers*each })
+	next := make(map[string]int)
+	for _, text := range r.texts() {
+		publisher, k, _ := strings.Cut(text, "/")
+		if got, _ := strconv.Atoi(k); got != next[publisher] {
+			t.Errorf("publisher %s: message %d came where %d was due", publisher, got, next[publisher])
+		}
+		next[publisher]++
+	}
+}
+
+// callsOf returns how often Redis has carried out a command, scripts' own calls included.
+func callsOf(t testing.TB, client *redis.Client, command string) (calls int) {
+	t.Helper()
+	stats := client.Info(t.Context(), "commandstats").Val()
+	if _, rest, found := strings.Cut(stats, "cmdstat_"+command+":calls="); found {
+		text, _, _ := strings.Cut(rest, ",")
+		calls, _ = strconv.Atoi(text)
+	}
+	return calls
+}
+
+func TestRedisTakesABatchOfAnySize(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	i := start(t, server.URL())
+	const n = 20_000 // in one call five times as many would be more arguments than Redis before 7 takes
+	batch := make([]*Publication, n)
+	for k := range batch {
+		batch[k] = newPublication(strconv.Itoa(k), Topics("a")...)
+	}
+	do(t, admin(t, server.URL()), "CONFIG RESETSTAT")
+	i.publishAll(batch...)
+	if got := admin(t, server.URL()).XLen(t.Context(), defaultLog).Val(); got != n {
+		t.Errorf("the log has %d messages; want %d", got, n)
+	}
+	if calls := callsOf(t, admin(t, server.URL()), "evalsha"); calls < n/maxCallAddresses {
+		t.Errorf("%d messages went in %d calls", n, calls)
+	}
+	for k := 1; k < n; k++ {
+		before, _ := ParseID(batch[k-1].Receipt.ID)
+		after, _ := ParseID(batch[k].Receipt.ID)
+		if !after.Position.After(before.Position) {
+			t.Fatalf("message %d got %v after %v", k, after, before)
+		}
+	}
+}
+
+func TestRedisDoesNotHoldItselfUpForOneCall(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	i := start(t, server.URL())
+	do(t, admin(t, server.URL()), "CONFIG RESETSTAT")
+	large := strings.Repeat("x", 1<<20)
+	var running sync.WaitGroup
+	for range 32 {
+		running.Go(func() {
+			if _, err := i.tryPublish(newPublication(large, Topics("a")...)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	running.Wait()
+	if calls := callsOf(t, admin(t, server.URL()), "evalsha"); calls < 8 {
+		t.Errorf("32 MiB went in %d calls; a slow link would time out with all of them", calls)
+	}
+}
+
+func TestRedisOneBadKeyHarmsNoOtherMessage(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	a, b := start(t, server.URL()), start(t, server.URL())
+	client := admin(t, server.URL())
+	do(t, client, "RPUSH {sse:default}:idem:bad x")
+	r := a.subscribe(with("a"))
+	b.subscribe(with("a"))
+	awaitPresence(a, b)
+	n, err := a.log.Publish(t.Context(), []*Publication{
+		newPublication("1", Topics("a")...), withKey("bad", "2", Topics("a")...), newPublication("3", Topics("a")...),
+	})
+	if n != 1 || !errors.Is(err, ErrUnavailable) {
+		t.Errorf("published %d, error %v; want 1, ErrUnavailable", n, err)
+	}
+	// What others know of presence may be spoilt; messages don't depend on it.
+	do(t, client, "DEL {sse:default}:presence:"+b.log.presence.instance)
+	do(t, client, "SET {sse:default}:presence:"+b.log.presence.instance+" spoilt")
+	a.publish("4", Topics("a")...)
+	r.want("1", "4")
+	await(t, "presence to mend", func() bool { return a.publish("more", Topics("a")...).Receivers == 2 })
+}
+
+func TestRedisPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	i := start(t, server.URL(), withTimeout(300*time.Millisecond))
+	r := i.subscribe(with("a"))
+	i.publish("before", Topics("a")...)
+	server.Freeze()
+	const publishers = 16
+	errs := make([]error, publishers)
+	var running sync.WaitGroup
+	for n := range publishers {
+		running.Go(func() {
+			began := time.Now()
+			_, errs[n] = i.tryPublish(withKey(strconv.Itoa(n), "message "+strconv.Itoa(n), Topics("a")...))
+			if took := time.Since(began); took > 3*time.Second {
+				t.Errorf("publishing took %v", took)
+			}
+			if !errors.Is(errs[n], ErrUnavailable) && !errors.Is(errs[n], ErrUnknownOutcome) {
+				t.Errorf("publishing to a Redis that hangs gave %v", errs[n])
+			}
+		})
+	}
+	running.Wait()
+	server.Thaw()
+	for n, err := range errs {
+		if errors.Is(err, ErrUnavailable) {
+			continue // it was not published, and must not be
+		}
+		await(t, "Redis to take messages again", func() bool {
+			_, err := i.tryPublish(withKey(strconv.Itoa(n), "message "+strconv.Itoa(n), Topics("a")...))
+			return err == nil
+		})
+	}
+	await(t, "Redis to take the last message", func() bool {
+		_, err := i.tryPublish(withKey("last", "last", Topics("a")...))
+		return err == nil
+	})
+	r.awaitText("last")
+	for n, err := range errs {
+		want := 1
+		if errors.Is(err, ErrUnavailable) {
+			want = 0
+		}
+		if got := count(r.got(), "message "+strconv.Itoa(n)); got != want {
+			t.Errorf("message %d, first answered %v, came %d times", n, err, got)
+		}
+	}
+	if r.gaps() > 0 {
+		t.Error("the client was told a gap")
+	}
+}
+
+func TestRedisPublishEndsWithItsRequest(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	i := start(t, server.URL(), withTimeout(20*time.Second))
+	server.Freeze()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	_, err := i.log.Publish(ctx, []*Publication{newPublication("x", Topics("a")...)})
+	if err == nil || time.Since(began) > 10*time.Second {
+		t.Errorf("publishing ended after %v with %v", time.Since(began), err)
+	}
+	server.Thaw()
+}
+
+func withTimeout(d time.Duration) func(*RedisBroker) {
+	return func(b *RedisBroker) { b.Timeout = caddyDuration(d) }
+}

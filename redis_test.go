@@ -1,0 +1,158 @@
+package sse
+
+import (
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+)
+
+func TestRedisInstancesAreOneHub(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	a, b := start(t, server.URL()), start(t, server.URL())
+	onA, onB := a.subscribe(with("news")), b.subscribe(with("news"))
+	fromA := a.publish("from a", Topics("news")...)
+	fromB := b.publish("from b", Topics("news")...)
+	for _, r := range []*reader{onA, onB} {
+		r.want("from a", "from b")
+		if events := r.got(); events[0].ID != fromA.ID || events[1].ID != fromB.ID {
+			t.Errorf("the messages came with the IDs %s and %s; published were %s and %s",
+				events[0].ID, events[1].ID, fromA.ID, fromB.ID)
+		}
+	}
+}
+
+func TestRedisGivesEveryInstanceTheSameOrder(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	var instances []*instance
+	var readers []*reader
+	for range 3 {
+		i := start(t, server.URL())
+		instances = append(instances, i)
+		readers = append(readers, i.subscribe(with("a", "b")))
+	}
+	const each = 100
+	var publishers sync.WaitGroup
+	for n, i := range instances {
+		for p := range 4 {
+			publishers.Go(func() {
+				for k := range each {
+					_, err := i.tryPublish(newPublication(fmt.Sprint(n, p, k), Topics([]string{"a", "b"}[k%2])...))
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	publishers.Wait()
+	last := instances[0].publish("last", Topics("a")...)
+	var first []string
+	for n, r := range readers {
+		r.awaitText("last")
+		got := r.texts()
+		if first == nil {
+			first = got
+		}
+		if len(got) != 3*4*each+1 {
+			t.Errorf("instance %d gave %d messages; want %d", n, len(got), 3*4*each+1)
+		}
+		want(t, got, first...)
+		if id := r.lastID(); id != last.ID {
+			t.Errorf("instance %d ends with ID %s; want %s", n, id, last.ID)
+		}
+	}
+}
+
+func TestRedisResumesExactlyOnAnotherInstance(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	a, b := start(t, server.URL()), start(t, server.URL())
+	there, last := b.subscribe(with("a")), ""
+	fresh := a.subscribe(with("a")).leave() // has not had a message yet
+	r := a.subscribe(with("a"))
+	for i := range 10 {
+		a.publish(strconv.Itoa(i), Topics("a")...)
+		a.publish("not for me", Topics("b")...)
+		if i == 4 {
+			r.awaitText("4")
+			last = r.leave()
+		}
+	}
+	there.awaitText("9")
+	for _, test := range []struct {
+		from string
+		want []string
+	}{{last, numbers(5, 9)}, {fresh, numbers(0, 9)}} {
+		back := b.subscribe(with("a").after(test.from))
+		if back.Resume != ResumeComplete {
+			t.Errorf("after %s another instance resumes with %q", test.from, back.Resume)
+		}
+		back.want(test.want...)
+	}
+}
+
+func TestRedisInstanceStartsWithWhatTheLogKeeps(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	a := start(t, server.URL())
+	var ids []string
+	for i := range 2500 { // several reads
+		ids = append(ids, a.publish(strconv.Itoa(i), Topics("a")...).ID)
+	}
+	a.stop()
+	b := start(t, server.URL())
+	for _, from := range []int{0, 1000, 2499} {
+		r := b.subscribe(with("a").after(ids[from]))
+		if r.Resume != ResumeComplete {
+			t.Errorf("after message %d a new instance resumes with %q", from, r.Resume)
+		}
+		r.want(numbers(from+1, 2499)...)
+	}
+	if r := b.subscribe(with("a")); r.Resume != ResumeNone || r.ID != ids[2499] {
+		t.Errorf("a new client begins with %q at %s; want %s", r.Resume, r.ID, ids[2499])
+	}
+}
+
+func TestRedisKeepsOneLogPerHubAndPrefix(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	name := func(hub string) func(*instance) { return func(i *instance) { i.name = hub } }
+	prefix := func(p string) func(*RedisBroker) { return func(b *RedisBroker) { b.Prefix = p } }
+	all := map[string]*instance{
+		"default":  launch(t, newBroker(t, server.URL())),
+		"chat":     launch(t, newBroker(t, server.URL()), name("chat")),
+		"other":    launch(t, newBroker(t, server.URL(), prefix("other"))),
+		"sse:chat": launch(t, newBroker(t, server.URL(), prefix("sse:chat")), name("x")),
+	}
+	readers := make(map[string]*reader)
+	for name, i := range all {
+		i.awaitReady()
+		readers[name] = i.subscribe(with("a", "**"))
+	}
+	for channel, n := range map[string]int64{"sse:messages": 2, "other:messages": 1, "sse:chat:messages": 1} {
+		awaitSubscribed(t, admin(t, server.URL()), channel, n)
+	}
+	for name, i := range all {
+		if got := i.publish("kept on "+name, Topics("a")...).Receivers; got != 2 { // by topic and pattern
+			t.Errorf("hub %s counts %d receivers; want 2", name, got)
+		}
+		ephemeral := newPublication("passing on "+name, everybody)
+		ephemeral.Ephemeral = true
+		if got := i.publishAll(ephemeral)[0].Receivers; got != 1 {
+			t.Errorf("hub %s counts %d receivers of an ephemeral message; want 1", name, got)
+		}
+	}
+	for name, i := range all {
+		i.publish("last", Topics("a")...)
+		readers[name].awaitText("last")
+		readers[name].awaitText("passing on " + name)
+		if got := readers[name].texts(); len(got) != 3 {
+			t.Errorf("hub %s gave its client %v", name, got)
+		}
+	}
+	for _, key := range do(t, admin(t, server.URL()), "KEYS *").([]any) {
+		if k := key.(string); k[0] != '{' {
+			t.Errorf("a key without a hash tag: %s", k)
+		}
+	}
+}

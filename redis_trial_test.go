@@ -1,0 +1,185 @@
+package sse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	wire "github.com/caddy-sse/caddy-sse/internal/sse"
+)
+
+// trial is instances under load while something goes wrong. Its ledger knows what was acknowledged.
+type trial struct {
+	t         *testing.T
+	ledger    *e2etest.Ledger
+	instances []*instance
+	clients   []*trialClient
+	cancel    context.CancelFunc
+	running   sync.WaitGroup
+	answered  []*progress // by instance
+}
+
+// trialClient is a client that stays where it is.
+type trialClient struct {
+	*reader
+	name   string
+	topics []string
+}
+
+// progress counts what one instance has published.
+type progress struct {
+	mu sync.Mutex
+	n  int
+}
+
+func (p *progress) add() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.n++
+}
+
+func (p *progress) get() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.n
+}
+
+// outcomeOf tells what a publisher learns from an error.
+func outcomeOf(t testing.TB, err error) e2etest.Outcome {
+	switch {
+	case err == nil:
+		return e2etest.OutcomePublished
+	case errors.Is(err, ErrUnknownOutcome):
+		return e2etest.OutcomeUnknown
+	case errors.Is(err, ErrUnavailable):
+		return e2etest.OutcomeRefused
+	}
+	t.Errorf("publishing gave %v", err)
+	return e2etest.OutcomeRefused
+}
+
+// newTrial connects clients to the instances and begins to publish on each.
+func newTrial(t *testing.T, instances ...*instance) *trial {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	x := &trial{t: t, ledger: e2etest.NewLedger(), instances: instances, cancel: cancel}
+	t.Cleanup(func() {
+		cancel()
+		x.running.Wait()
+	})
+	for n, i := range instances {
+		for _, topics := range [][]string{{"a"}, {"a", "b"}} {
+			x.clients = append(x.clients, &trialClient{i.subscribe(with(topics...)), fmt.Sprintf("%v on instance %d", topics, n), topics})
+		}
+	}
+	for n, i := range instances {
+		count := new(progress)
+		x.answered = append(x.answered, count)
+		for p, topic := range []string{"a", "b", "a"} {
+			name := fmt.Sprintf("%d.%d", n, p)
+			x.running.Go(func() {
+				x.ledger.Drive(ctx, name, topic, time.Millisecond, func(text string) (string, e2etest.Outcome) {
+					m := withKey(text, text, Topics(topic)...)
+					_, err := i.log.Publish(context.Background(), []*Publication{m})
+					if err == nil {
+						count.add()
+					}
+					return m.Receipt.ID, outcomeOf(t, err)
+				})
+			})
+		}
+	}
+	x.awaitProgress(200)
+	return x
+}
+
+// awaitProgress returns when every instance has published so many more messages.
+func (x *trial) awaitProgress(n int) {
+	x.t.Helper()
+	for k, count := range x.answered {
+		from := count.get()
+		await(x.t, fmt.Sprintf("%d messages by instance %d", n, k), func() bool { return count.get() >= from+n })
+	}
+}
+
+// conclude stops publishing, waits until all has arrived and judges what every client got. It returns
+// how many gaps each was told.
+func (x *trial) conclude() (gaps map[string]int) {
+	x.t.Helper()
+	x.awaitProgress(100)
+	x.cancel()
+	x.running.Wait()
+	for _, topic := range []string{"a", "b"} {
+		end := withKey("end of "+topic, "end of "+topic, Topics(topic)...)
+		await(x.t, "the last message to be published", func() bool {
+			_, err := x.instances[0].tryPublish(end)
+			return err == nil
+		})
+		x.ledger.Note("end of "+topic, topic, end.Receipt.ID, e2etest.OutcomePublished)
+	}
+	gaps = make(map[string]int)
+	for _, c := range x.clients {
+		for _, topic := range c.topics {
+			c.awaitText("end of " + topic)
+		}
+		gaps[c.name] = c.gaps()
+		for _, fault := range x.ledger.Judge(c.ID, c.topics, c.got()) {
+			x.t.Errorf("client %s: %s", c.name, fault)
+		}
+	}
+	published, refused, again := x.ledger.Counts()
+	x.t.Logf("%d published, %d refused, %d sent again; gaps: %v", published, refused, again, gaps)
+	return gaps
+}
+
+// wantNoGaps fails the test if a client was told a gap.
+func (x *trial) wantNoGaps(gaps map[string]int) {
+	x.t.Helper()
+	for name, n := range gaps {
+		if n > 0 {
+			x.t.Errorf("client %s was told %d gaps", name, n)
+		}
+	}
+}
+
+// wander has a client go from instance to instance, resuming where it was, until the end. What it gets
+// is judged with the rest.
+func (x *trial) wander() {
+	i := x.instances[0]
+	topics := []string{"a", "b"}
+	r := i.subscribe(with(topics...))
+	w := &reader{Welcome: r.Welcome, t: x.t, changed: make(chan struct{})}
+	x.clients = append(x.clients, &trialClient{w, "wanderer", topics})
+	x.running.Go(func() {
+		ends := 0
+		for ends < len(topics) {
+			time.Sleep(time.Duration(5+rand.IntN(50)) * time.Millisecond)
+			last := r.leave()
+			w.mu.Lock()
+			if r.Resume == ResumeGap {
+				w.events = append(w.events, wire.Event{Name: "gap", ID: r.ID, Data: []byte("{}"), HasData: true})
+			}
+			w.events = append(w.events, r.got()...)
+			close(w.changed)
+			w.changed = make(chan struct{})
+			w.mu.Unlock()
+			for _, topic := range topics {
+				ends += count(r.got(), "end of "+topic)
+			}
+			i = x.instances[rand.IntN(len(x.instances))]
+			id, _ := ParseID(last)
+			for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+				if at := i.Position(); at.Epoch != id.Epoch || !id.Position.After(at.Position) {
+					break
+				}
+			}
+			r = i.subscribe(with(topics...).after(last))
+		}
+		r.leave()
+	})
+}
