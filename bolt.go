@@ -1,8 +1,8 @@
 package sse
 
 import (
+	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -12,7 +12,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-json-experiment/json"
 	"go.etcd.io/bbolt"
-	"go.uber.org/zap"
 )
 
 func init() { caddy.RegisterModule(BoltBroker{}) }
@@ -25,8 +24,6 @@ type BoltBroker struct {
 	// Whether each publish is on disk before it is answered. Without, a crash of the machine, but not
 	// of the process, may lose the last messages, and clients are told a gap. Default: true.
 	Sync *bool `json:"sync,omitempty"`
-
-	logger *zap.Logger
 }
 
 // CaddyModule returns the Caddy module information.
@@ -35,8 +32,7 @@ func (BoltBroker) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision fills in the defaults.
-func (b *BoltBroker) Provision(ctx caddy.Context) error {
-	b.logger = ctx.Logger()
+func (b *BoltBroker) Provision(caddy.Context) error {
 	if b.Sync == nil {
 		on := true
 		b.Sync = &on
@@ -59,7 +55,7 @@ func (b *BoltBroker) Open(hub string) (Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &boltLog{BoltBroker: b, boltFile: file, queue: make(chan *boltRequest, maxPending)}
+	l := &boltLog{BoltBroker: b, boltFile: file, queue: make(chan *boltRequest)}
 	l.context, l.cancel = context.WithCancel(context.Background())
 	return l, nil
 }
@@ -70,10 +66,12 @@ type boltLog struct {
 	*BoltBroker
 	*boltFile
 	replica *Hub
-	epoch   string
-	queue   chan *boltRequest
-	// undropped are messages that could not be removed yet; the committing goroutine's.
-	undropped []*Message
+	queue   chan *boltRequest // without a buffer: what nobody takes is not under way
+
+	// What follows is the committing goroutine's.
+	loaded    bool // the replica has what the file keeps
+	epoch     string
+	undropped []*Message // could not be removed yet
 
 	context context.Context
 	cancel  context.CancelFunc
@@ -90,18 +88,20 @@ type boltRequest struct {
 }
 
 const (
-	maxCommitBatch = 1024 // messages of one commit, about
-	trimFileEvery  = 2 * time.Second
-	cleanFileEvery = 5 * time.Minute
-	maxTrimBatch   = 10_000 // messages removed in one commit
-	maxMarks       = 1 << 16
+	maxCommitBatch  = 1024 // messages of one commit, about
+	tendFileEvery   = 2 * time.Second
+	cleanFileEvery  = 5 * time.Minute
+	maxTrimBatch    = 10_000   // messages removed in one commit
+	maxRestoreBytes = 16 << 20 // of messages that are restored before those over the limits are removed
+	maxMarks        = 1 << 16
+	probeSize       = 1 << 20
 )
 
 // Start implements Broker.
 func (l *boltLog) Start(h *Hub, ready func()) {
 	l.replica = h
 	if err := l.load(); err != nil {
-		l.lost(h, fmt.Errorf("reading the log file %s: %w", l.path, err))
+		l.fail(err)
 	} else {
 		l.found(h)
 	}
@@ -113,43 +113,89 @@ func (l *boltLog) Start(h *Hub, ready func()) {
 func (l *boltLog) Close() error {
 	l.cancel()
 	l.wg.Wait()
-	if l.replica == nil {
-		return l.release() // it never began
+	if !l.loaded {
+		return l.release() // it never began, or what it began is in doubt
 	}
 	return errors.Join(l.end(), l.release())
 }
 
-// load hands the replica what the file keeps.
+// load hands the replica what the file keeps, if it has not been done.
 func (l *boltLog) load() error {
+	if l.loaded {
+		return nil
+	}
 	if err := l.begin(*l.Sync); err != nil {
 		return err
 	}
-	return l.db.View(func(tx *bbolt.Tx) error {
-		l.epoch = string(tx.Bucket(metaBucket).Get(epochKey))
-		floor := positionOf(tx.Bucket(metaBucket).Get(floorKey))
-		l.replica.Follow(Origin{Epoch: l.epoch, Lost: floor, Trims: true})
-		err := tx.Bucket(marksBucket).ForEach(func(address, mark []byte) error {
-			l.replica.Forget(addressOf(address), positionOf(mark))
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		log := tx.Bucket(logBucket)
-		cursor := log.Cursor()
-		for key, value := cursor.First(); key != nil; key, value = cursor.Next() {
-			m, err := decodeStored(key, value)
-			if err != nil {
-				return fmt.Errorf("message %d: %w", binary.BigEndian.Uint64(key), err)
+	var end Position
+	var followed bool
+	err := l.db.View(func(tx *bbolt.Tx) (err error) {
+		end, followed, err = l.follow(tx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if !followed {
+		for next := positionKey(Position{}); next != nil; l.trim() { // so that no more is in memory than is kept
+			if next, err = l.restore(next); err != nil {
+				return err
 			}
-			l.replica.Restore(m)
 		}
-		// The newest messages may have been trimmed.
-		l.replica.Advance(Position{Major: log.Sequence()})
+		l.replica.Advance(end) // the newest messages may have been removed
 		l.replica.Announce("broker_changed")
+	}
+	l.loaded = true
+	return nil
+}
+
+// follow lets the replica begin with the file's log, and returns where that ends; or tells that the
+// replica has followed it to there already, under other options.
+func (l *boltLog) follow(tx *bbolt.Tx) (end Position, already bool, err error) {
+	meta := tx.Bucket(metaBucket)
+	epoch, err := get(meta, epochKey)
+	if err != nil {
+		return end, false, err
+	}
+	floor, err := get(meta, floorKey)
+	if err != nil {
+		return end, false, err
+	}
+	l.epoch, end = string(epoch), Position{Major: tx.Bucket(logBucket).Sequence()}
+	if l.replica.Position() == (ID{l.epoch, end}) {
+		return end, true, nil
+	}
+	l.replica.Follow(Origin{Epoch: l.epoch, Trims: true})
+	l.replica.ForgetAll(positionOf(floor))
+	return end, false, each(tx.Bucket(marksBucket), func(address, mark []byte) error {
+		l.replica.Forget(addressOf(address), positionOf(mark))
 		return nil
 	})
 }
+
+// restore hands the replica some of the messages from a key on. It returns the key of the next ones.
+func (l *boltLog) restore(from []byte) (next []byte, err error) {
+	err = l.db.View(func(tx *bbolt.Tx) error {
+		cursor, size := tx.Bucket(logBucket).Cursor(), 0
+		for key, sealed := cursor.Seek(from); key != nil; key, sealed = cursor.Next() {
+			if size > maxRestoreBytes {
+				next = bytes.Clone(key)
+				return nil
+			}
+			m, err := decodeStored(key, sealed)
+			if err != nil {
+				return fmt.Errorf("message %x: %w", key, err)
+			}
+			l.replica.Restore(m)
+			size += len(sealed)
+		}
+		return nil
+	})
+	return next, err
+}
+
+// fail notes that the file can't be read or written.
+func (l *boltLog) fail(err error) { l.lost(l.replica, fmt.Errorf("the log file %s: %w", l.path, err)) }
 
 // Publish implements Broker.
 func (l *boltLog) Publish(ctx context.Context, batch []*Publication) (int, error) {
@@ -173,15 +219,15 @@ func (l *boltLog) Publish(ctx context.Context, batch []*Publication) (int, error
 
 // commitPending commits what waits, one commit at a time: while one is under way, the next gathers.
 func (l *boltLog) commitPending() {
-	trimming, cleaning := time.NewTicker(trimFileEvery), time.NewTicker(cleanFileEvery)
-	defer trimming.Stop()
+	tending, cleaning := time.NewTicker(tendFileEvery), time.NewTicker(cleanFileEvery)
+	defer tending.Stop()
 	defer cleaning.Stop()
 	for {
 		select {
 		case first := <-l.queue:
 			l.commit(l.gather(first))
-		case <-trimming.C:
-			l.trim()
+		case <-tending.C:
+			l.tend()
 		case <-cleaning.C:
 			l.clean()
 		case <-l.context.Done():
@@ -219,22 +265,15 @@ func (l *boltLog) commit(requests []*boltRequest) {
 			close(r.done)
 		}
 	}()
-	var fresh []*Publication
-	err := l.db.Update(func(tx *bbolt.Tx) error {
-		fresh = fresh[:0]
-		for _, r := range requests {
-			stored, err := l.store(tx, r)
-			if err != nil {
-				return err
-			}
-			fresh = append(fresh, stored...)
-		}
-		return nil
-	})
+	fresh, err := l.write(requests)
 	if err != nil {
-		l.lost(l.replica, fmt.Errorf("writing the log file %s: %w", l.path, err))
+		l.fail(err)
+		outcome := ErrUnavailable
+		if l.landed() {
+			outcome = ErrUnknownOutcome
+		}
 		for _, r := range requests {
-			r.published, r.err = 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+			r.published, r.err = 0, fmt.Errorf("%w: %w", outcome, err)
 		}
 		return
 	}
@@ -242,6 +281,42 @@ func (l *boltLog) commit(requests []*boltRequest) {
 	for _, p := range fresh {
 		l.replica.Deliver(p.Message)
 	}
+}
+
+// write makes one commit of all the requests. It returns what is to be delivered.
+func (l *boltLog) write(requests []*boltRequest) (fresh []*Publication, err error) {
+	if err := l.load(); err != nil {
+		return nil, err
+	}
+	err = l.update(func(tx *bbolt.Tx) error {
+		for _, r := range requests {
+			stored, err := l.store(tx, r)
+			if err != nil {
+				return err
+			}
+			fresh = append(fresh, stored...)
+		}
+		return put(tx.Bucket(metaBucket), lastKey, positionKey(Position{Major: tx.Bucket(logBucket).Sequence()}))
+	})
+	return fresh, err
+}
+
+// landed reports whether a commit that failed stands in the file all the same: then it failed at the
+// very end, and nobody knows whether it lasts. The log begins anew, under another name.
+func (l *boltLog) landed() bool {
+	if !l.loaded {
+		return false
+	}
+	var end Position
+	_ = l.db.View(func(tx *bbolt.Tx) error {
+		end.Major = tx.Bucket(logBucket).Sequence()
+		return nil
+	})
+	if !end.After(l.replica.Position().Position) {
+		return false
+	}
+	l.doubtful, l.loaded = true, false
+	return true
 }
 
 // store puts one request's messages into a transaction. It returns those that are to be delivered:
@@ -283,15 +358,45 @@ func (l *boltLog) store(tx *bbolt.Tx, r *boltRequest) (fresh []*Publication, err
 	return fresh, nil
 }
 
+// tend does what is to be done now and then: it tries a file again that could not be written, and
+// removes what is no longer kept.
+func (l *boltLog) tend() {
+	if !l.Up() {
+		if err := l.tryAgain(); err != nil {
+			l.fail(err)
+			return
+		}
+		l.found(l.replica)
+	}
+	l.trim()
+}
+
+// tryAgain tries a commit larger than most: a small one could find room within a file on a full disk.
+func (l *boltLog) tryAgain() error {
+	if err := l.load(); err != nil {
+		return err
+	}
+	err := l.update(func(tx *bbolt.Tx) error {
+		return put(tx.Bucket(metaBucket), probeKey, make([]byte, probeSize))
+	})
+	if err != nil {
+		return err
+	}
+	return l.update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Delete(probeKey) })
+}
+
 // trim removes from the file what the replica no longer keeps.
 func (l *boltLog) trim() {
+	if l.epoch == "" || l.replica.Position().Epoch != l.epoch {
+		return // what the replica has is not of this file
+	}
 	dropped := append(l.undropped, l.replica.Dropped()...)
 	l.undropped = nil
 	for len(dropped) > 0 {
 		n := min(len(dropped), maxTrimBatch)
-		if err := l.db.Update(func(tx *bbolt.Tx) error { return removeMessages(tx, dropped[:n]) }); err != nil {
-			l.logger.Warn("trimming the log failed", zap.String("file", l.path), zap.Error(err))
+		if err := l.update(func(tx *bbolt.Tx) error { return removeMessages(tx, dropped[:n]) }); err != nil {
 			l.undropped = dropped
+			l.fail(err)
 			return
 		}
 		dropped = dropped[n:]
@@ -300,11 +405,14 @@ func (l *boltLog) trim() {
 
 // clean keeps bounded what the file knows beside its messages.
 func (l *boltLog) clean() {
+	if !l.loaded {
+		return
+	}
 	now := time.Now()
 	keep := max(time.Hour, 2*l.replica.Limits().History.Age)
 	for _, update := range []func(*bbolt.Tx) error{forgetAnswers(now), foldMarks(keep, maxMarks, now)} {
-		if err := l.db.Update(update); err != nil {
-			l.logger.Warn("cleaning the log failed", zap.String("file", l.path), zap.Error(err))
+		if err := l.update(update); err != nil {
+			l.fail(err)
 			return
 		}
 	}
@@ -333,10 +441,14 @@ func storeMessage(log *bbolt.Bucket, m *Message) error {
 	if err != nil {
 		return err
 	}
-	return log.Put(binary.BigEndian.AppendUint64(nil, position), value)
+	return put(log, positionKey(m.Position), value)
 }
 
-func decodeStored(key, value []byte) (*Message, error) {
+func decodeStored(key, sealed []byte) (*Message, error) {
+	value, err := unseal(key, sealed)
+	if err != nil {
+		return nil, err
+	}
 	var s storedMessage
 	if err := json.Unmarshal(value, &s); err != nil {
 		return nil, err

@@ -6,14 +6,17 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
-	"runtime/debug"
+	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-json-experiment/json"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // boltFiles are the files that are open, by path: the old and the new config of a reload share one,
@@ -22,23 +25,33 @@ var boltFiles = caddy.NewUsagePool()
 
 // boltFile is an open file.
 type boltFile struct {
-	path string
+	path string // without symbolic links: a file has one
 	hub  string
 	db   *bbolt.DB
+	// doubtful: the newest commit may be lost, or may not last.
+	doubtful bool
+	// update is db.Update. Tests let it fail.
+	update func(func(*bbolt.Tx) error) error
 }
 
-// What a file holds.
+// What a file holds. Every value is sealed.
 var (
-	metaBucket    = []byte("meta")    // epoch, floor, and how the file was left
+	metaBucket    = []byte("meta")    // what is said of the whole, below
 	logBucket     = []byte("log")     // messages by position
 	marksBucket   = []byte("marks")   // by address, the newest message that was removed, and when
 	answersBucket = []byte("answers") // by idempotency key, what was answered, and when
 
-	epochKey = []byte("epoch")
-	floorKey = []byte("floor") // up to where marks may have been removed
+	formatKey = []byte("format") // of all this
+	epochKey  = []byte("epoch")
+	lastKey   = []byte("last")  // the newest position given out
+	floorKey  = []byte("floor") // up to where marks may have been removed
 	// unsyncedKey is there from the start to the clean end of a run that does not sync: it names the
 	// boot of the machine, since what a process wrote survives its own death but not the machine's.
 	unsyncedKey = []byte("unsynced")
+	// probeKey is written while the log is out of reach, to see whether there is room again.
+	probeKey = []byte("probe")
+
+	boltFormat = []byte("caddy-sse 1")
 )
 
 // lockTimeout is how long another process may take to let go of a file.
@@ -46,15 +59,19 @@ const lockTimeout = time.Second
 
 // openBoltFile opens a file for a hub, or takes a share in it if it is open already.
 func openBoltFile(path, hub string) (*boltFile, error) {
+	path, err := makeBoltFile(path)
+	if err != nil {
+		return nil, err
+	}
 	value, _, err := boltFiles.LoadOrNew(path, func() (caddy.Destructor, error) {
-		db, err := openChecked(path)
+		db, doubtful, err := openChecked(path)
 		if err != nil {
 			return nil, err
 		}
-		return &boltFile{path, hub, db}, nil
+		return &boltFile{path: path, hub: hub, db: db, doubtful: doubtful, update: db.Update}, nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("the log file %s: %w", path, explainOpen(err))
+		return nil, explainOpen(path, err)
 	}
 	file := value.(*boltFile)
 	if file.hub != hub {
@@ -62,6 +79,16 @@ func openBoltFile(path, hub string) (*boltFile, error) {
 		return nil, fmt.Errorf("the log file %s is that of hub %q; give each hub a file of its own", path, file.hub)
 	}
 	return file, nil
+}
+
+// makeBoltFile makes sure that there is a file, if an empty one, and returns its one path.
+func makeBoltFile(path string) (string, error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return "", explainOpen(path, err)
+	}
+	_ = file.Close()
+	return filepath.EvalSymlinks(path)
 }
 
 // release gives a share back; the last one closes the file.
@@ -82,72 +109,176 @@ func (f *boltFile) size() int64 {
 	return info.Size()
 }
 
-var errCorrupt = errors.New("it is damaged")
+var (
+	errDamaged = errors.New("it is damaged")
+	errForeign = errors.New("it is not a log")
+)
 
-// openChecked opens a file and makes sure that it can be read, so that damage is an error now and not
-// a panic later.
-func openChecked(path string) (db *bbolt.DB, err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", errCorrupt, p)
+// openChecked opens a file and makes sure that all of it can be read, so that damage is an error now
+// and not a crash later.
+func openChecked(path string) (db *bbolt.DB, doubtful bool, err error) {
+	if info, err := os.Stat(path); err != nil {
+		return nil, false, err
+	} else if info.Size() > 0 {
+		if doubtful, err = checkBoltFile(path); err != nil {
+			return nil, false, err
 		}
-		if err != nil && db != nil {
-			_ = db.Close()
-		}
-	}()
-	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
-	if err != nil {
-		return nil, err
 	}
-	return db, db.View(func(tx *bbolt.Tx) error {
-		if info, err := os.Stat(path); err != nil || info.Size() < tx.Size() {
-			return fmt.Errorf("%w: it ends too early", errCorrupt)
-		}
-		for problem := range tx.Check() {
-			return fmt.Errorf("%w: %w", errCorrupt, problem)
-		}
-		return nil
+	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
+	return db, doubtful, err
+}
+
+// checkBoltFile opens a file only to look at it, while nobody else can write it.
+func checkBoltFile(path string) (doubtful bool, err error) {
+	var file *os.File
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout: lockTimeout, ReadOnly: true,
+		OpenFile: func(name string, flag int, mode fs.FileMode) (*os.File, error) {
+			file, err = os.OpenFile(name, flag, mode)
+			return file, err
+		},
 	})
+	var system syscall.Errno
+	switch {
+	case errors.As(err, &system), errors.Is(err, bolterrors.ErrTimeout):
+		return false, err
+	case err != nil:
+		return false, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	defer db.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return false, err
+	}
+	if doubtful, err = checkPages(file, info.Size(), db.Info().PageSize); err != nil {
+		return false, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	return doubtful, db.View(checkValues)
+}
+
+// checkValues says what is wrong with what stands in sound pages.
+func checkValues(tx *bbolt.Tx) error {
+	if key, _ := tx.Cursor().First(); key == nil {
+		return nil // it is new
+	}
+	meta := tx.Bucket(metaBucket)
+	if meta == nil {
+		return errForeign
+	}
+	if format, err := get(meta, formatKey); err != nil || !bytes.Equal(format, boltFormat) {
+		return errForeign
+	}
+	for _, name := range [][]byte{metaBucket, logBucket, marksBucket, answersBucket} {
+		bucket := tx.Bucket(name)
+		if bucket == nil {
+			return fmt.Errorf("%w: %s is missing", errDamaged, name)
+		}
+		if err := each(bucket, func(_, _ []byte) error { return nil }); err != nil {
+			return err
+		}
+	}
+	last, err := get(meta, lastKey)
+	if err == nil && positionOf(last).Major != tx.Bucket(logBucket).Sequence() {
+		err = fmt.Errorf("%w: the last position is not the last", errDamaged)
+	}
+	return err
 }
 
 // explainOpen says what to do about a file that can't be opened.
-func explainOpen(err error) error {
+func explainOpen(path string, err error) error {
+	advice := "it can't be opened; see to that, or name another file"
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("its directory does not exist; make it, writable for Caddy: %w", err)
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, bbolt.ErrDatabaseReadOnly):
-		return fmt.Errorf("Caddy may not write it; change its owner or mode: %w", err)
-	case errors.Is(err, bbolt.ErrTimeout):
-		return fmt.Errorf("another process has it open; stop that one, or use another file: %w", err)
-	case errors.Is(err, errCorrupt), errors.Is(err, bbolt.ErrInvalid), errors.Is(err, bbolt.ErrChecksum), errors.Is(err, bbolt.ErrVersionMismatch):
-		return fmt.Errorf("it can't be read; restore it from a copy, or move it away to begin anew, which clients are told as a gap: %w", err)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		advice = "its directory does not exist; make it, writable for Caddy"
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS), errors.Is(err, bolterrors.ErrDatabaseReadOnly):
+		advice = "Caddy may not write it; change its owner or mode, and those of its directory"
+	case errors.Is(err, syscall.EISDIR):
+		advice = "it is a directory; name a file"
+	case errors.Is(err, syscall.ENOSPC):
+		advice = "the disk is full; make room"
+	case errors.Is(err, bolterrors.ErrTimeout):
+		advice = "another process has it open; stop that one, or name another file"
+	case errors.Is(err, errForeign):
+		advice = "it belongs to another program, or to another version of this one; name another file"
+	case errors.Is(err, errDamaged):
+		advice = "it can't be read; restore it from a copy, or move it away to begin anew, which clients are told as a gap"
 	}
-	return err
+	return fmt.Errorf("the log file %s: %s: %w", path, advice, err)
+}
+
+// seal appends to a value a sum of it and its key, so that damage shows.
+func seal(key, value []byte) []byte {
+	return binary.BigEndian.AppendUint32(value, sumOf(key, value))
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func sumOf(key, value []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
+}
+
+func unseal(key, sealed []byte) ([]byte, error) {
+	n := len(sealed) - 4
+	if n < 0 || binary.BigEndian.Uint32(sealed[n:]) != sumOf(key, sealed[:n]) {
+		return nil, fmt.Errorf("%w: the value of %q is not what was written", errDamaged, key)
+	}
+	return sealed[:n:n], nil
+}
+
+func put(bucket *bbolt.Bucket, key, value []byte) error { return bucket.Put(key, seal(key, value)) }
+
+// get returns a key's value, nil if there is none. It is good for as long as the transaction.
+func get(bucket *bbolt.Bucket, key []byte) ([]byte, error) {
+	sealed := bucket.Get(key)
+	if sealed == nil {
+		return nil, nil
+	}
+	return unseal(key, sealed)
+}
+
+// each visits all keys of a bucket in order.
+func each(bucket *bbolt.Bucket, visit func(key, value []byte) error) error {
+	return bucket.ForEach(func(key, sealed []byte) error {
+		value, err := unseal(key, sealed)
+		if err != nil {
+			return err
+		}
+		return visit(key, value)
+	})
 }
 
 // begin readies the file for a run. If what it holds may not be all that was acknowledged, the log gets
 // another name.
 func (f *boltFile) begin(sync bool) error {
 	f.db.NoSync = false
-	err := f.db.Update(func(tx *bbolt.Tx) error {
+	err := f.update(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{metaBucket, logBucket, marksBucket, answersBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
 		}
 		meta := tx.Bucket(metaBucket)
-		unsynced := meta.Get(unsyncedKey)
-		if meta.Get(epochKey) == nil || unsynced != nil && !bytes.Equal(unsynced, bootID()) {
-			if err := meta.Put(epochKey, []byte(NewEpoch())); err != nil {
-				return err
-			}
+		epoch, err := get(meta, epochKey)
+		if err != nil {
+			return err
 		}
+		unsynced, err := get(meta, unsyncedKey)
+		if err != nil {
+			return err
+		}
+		if epoch == nil || f.doubtful || unsynced != nil && !bytes.Equal(unsynced, bootID()) {
+			epoch = []byte(NewEpoch())
+		}
+		err = errors.Join(put(meta, formatKey, bytes.Clone(boltFormat)), put(meta, epochKey, bytes.Clone(epoch)),
+			put(meta, lastKey, positionKey(Position{Major: tx.Bucket(logBucket).Sequence()})))
 		if sync {
-			return meta.Delete(unsyncedKey)
+			return errors.Join(err, meta.Delete(unsyncedKey))
 		}
-		return meta.Put(unsyncedKey, bootID())
+		return errors.Join(err, put(meta, unsyncedKey, bootID()))
 	})
+	if err == nil {
+		f.doubtful = false
+	}
 	f.db.NoSync = !sync
 	return err
 }
@@ -161,7 +292,7 @@ func (f *boltFile) end() error {
 		return err
 	}
 	f.db.NoSync = false
-	return f.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Delete(unsyncedKey) })
+	return f.update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Delete(unsyncedKey) })
 }
 
 // bootID names this boot of the machine. Where it has no name, no boot is like another.
@@ -178,16 +309,19 @@ func removeMessages(tx *bbolt.Tx, messages []*Message) error {
 	log, marks := tx.Bucket(logBucket), tx.Bucket(marksBucket)
 	now := uint64(time.Now().UnixMilli())
 	for _, m := range messages {
-		key := positionKey(m.Position)
-		if err := log.Delete(key); err != nil {
+		if err := log.Delete(positionKey(m.Position)); err != nil {
 			return err
 		}
 		for _, to := range m.To {
 			address := append([]byte{byte(to.Kind)}, to.Name...)
-			if positionOf(marks.Get(address)).After(m.Position) {
+			mark, err := get(marks, address)
+			if err != nil {
+				return err
+			}
+			if positionOf(mark).After(m.Position) {
 				continue
 			}
-			if err := marks.Put(address, binary.BigEndian.AppendUint64(key, now)); err != nil {
+			if err := put(marks, address, binary.BigEndian.AppendUint64(positionKey(m.Position), now)); err != nil {
 				return err
 			}
 		}
@@ -201,9 +335,13 @@ func foldMarks(keep time.Duration, most int, now time.Time) func(*bbolt.Tx) erro
 	return func(tx *bbolt.Tx) error {
 		meta, marks := tx.Bucket(metaBucket), tx.Bucket(marksBucket)
 		over := marks.Stats().KeyN > most
-		floor := positionOf(meta.Get(floorKey))
+		folded, err := get(meta, floorKey)
+		if err != nil {
+			return err
+		}
+		floor := positionOf(folded)
 		var old [][]byte
-		err := marks.ForEach(func(address, mark []byte) error {
+		err = each(marks, func(address, mark []byte) error {
 			made := time.UnixMilli(int64(binary.BigEndian.Uint64(mark[8:])))
 			if !over && now.Sub(made) < keep {
 				return nil
@@ -220,7 +358,7 @@ func foldMarks(keep time.Duration, most int, now time.Time) func(*bbolt.Tx) erro
 		if err != nil || len(old) == 0 {
 			return err
 		}
-		return meta.Put(floorKey, positionKey(floor))
+		return put(meta, floorKey, positionKey(floor))
 	}
 }
 
@@ -244,19 +382,23 @@ type storedAnswer struct {
 	At          int64 // Unix milliseconds
 }
 
+func (a storedAnswer) over(now time.Time) bool {
+	return now.Sub(time.UnixMilli(a.At)) >= idempotencyPeriod
+}
+
 // findAnswer gives p the answer that its key got before. It returns ErrKeyReused if that was for
 // another message.
 func findAnswer(answers *bbolt.Bucket, p *Publication, now time.Time) (found bool, err error) {
-	value := answers.Get([]byte(p.Key))
-	if value == nil {
-		return false, nil
+	value, err := get(answers, []byte(p.Key))
+	if value == nil || err != nil {
+		return false, err
 	}
 	var a storedAnswer
 	if err := json.Unmarshal(value, &a); err != nil {
 		return false, err
 	}
 	switch {
-	case now.Sub(time.UnixMilli(a.At)) >= idempotencyPeriod:
+	case a.over(now):
 		return false, nil
 	case a.Fingerprint != p.Fingerprint:
 		return false, ErrKeyReused
@@ -270,7 +412,7 @@ func keepAnswer(answers *bbolt.Bucket, p *Publication) error {
 	if err != nil {
 		return err
 	}
-	return answers.Put([]byte(p.Key), value)
+	return put(answers, []byte(p.Key), value)
 }
 
 // forgetAnswers removes the answers whose time is over.
@@ -278,9 +420,9 @@ func forgetAnswers(now time.Time) func(*bbolt.Tx) error {
 	return func(tx *bbolt.Tx) error {
 		answers := tx.Bucket(answersBucket)
 		var old [][]byte
-		err := answers.ForEach(func(key, value []byte) error {
+		err := each(answers, func(key, value []byte) error {
 			var a storedAnswer
-			if json.Unmarshal(value, &a) != nil || now.Sub(time.UnixMilli(a.At)) >= idempotencyPeriod {
+			if json.Unmarshal(value, &a) != nil || a.over(now) {
 				old = append(old, bytes.Clone(key))
 			}
 			return nil

@@ -1,0 +1,219 @@
+package sse
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// The promise of exact resume, held against a log in a file that is trimmed, restarted, killed and
+// cleaned at random, by somebody who knows all that was ever published. It runs in a bubble, so that
+// hours cost nothing.
+
+func TestResumeIsExactOrAGapWhateverHappensToTheProcess(t *testing.T) {
+	complete, gaps, restarts := 0, 0, 0
+	for _, limits := range []HistoryLimits{
+		{Count: 3}, {Count: 10, Age: 10 * time.Minute}, {Count: 100, Bytes: 2000}, {Count: 1000}, {},
+	} {
+		t.Run(fmt.Sprint(limits), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRecords(t, limits)
+				for range 600 {
+					r.step()
+				}
+				t.Logf("%d messages, %d restarts, %d times complete, %d gaps", len(r.book)-1, r.restarts, r.complete, r.gaps)
+				complete, gaps, restarts = complete+r.complete, gaps+r.gaps, restarts+r.restarts
+			})
+		})
+	}
+	if complete < 50 || gaps < 50 || restarts < 50 {
+		t.Error("this shows nothing")
+	}
+}
+
+// records are a hub on a file, its regulars, and the book of all that was published.
+type records struct {
+	*diskHub
+	random   *rand.Rand
+	book     [][]Address // by position: those go on when the log is renamed
+	regulars []*regular
+
+	restarts, complete, gaps int
+}
+
+// regular is a client that comes and goes, with any of the IDs it was ever told.
+type regular struct {
+	Subscription
+	told []string
+	here *testClient // nil while it is away
+}
+
+func newRecords(t testing.TB, limits HistoryLimits) *records {
+	r := &records{
+		diskHub: newDiskHub(t, Limits{History: limits}),
+		random:  rand.New(rand.NewPCG(rand.Uint64(), 0)),
+		book:    make([][]Address, 1),
+	}
+	for i := range visitors {
+		s := with([][]string{{"a/1"}, {"a/1", "b/2"}, {"a/*"}, {"**"}, {}, {"b/0", "b/1", "b/2", "b/3"}}[i%6]...)
+		s.ClientID = fmt.Sprint("c", i)
+		if i%2 == 0 {
+			s.User = fmt.Sprint("u", i%4)
+		}
+		r.regulars = append(r.regulars, &regular{Subscription: s})
+	}
+	return r
+}
+
+// step is one thing that happens.
+func (r *records) step() {
+	switch p := r.random.IntN(100); {
+	case p < 45:
+		r.post()
+	case p < 80:
+		v := r.regulars[r.random.IntN(len(r.regulars))]
+		if v.here == nil {
+			r.arrive(v)
+		} else {
+			r.depart(v)
+		}
+	case p < 90:
+		time.Sleep(time.Duration(r.random.IntN(300)) * time.Second)
+	case p < 94:
+		r.again(r.restart)
+	case p < 97:
+		r.again(r.crash)
+	case p < 98:
+		r.again(func() {
+			r.update(func(tx *bbolt.Tx) error { return put(tx.Bucket(metaBucket), unsyncedKey, []byte("another boot")) })
+			r.crash()
+		})
+	default:
+		ahead := time.Duration(r.random.IntN(120)) * time.Minute
+		r.update(foldMarks(time.Hour, 3+r.random.IntN(20), time.Now().Add(ahead)))
+		r.again(r.restart)
+	}
+}
+
+// again ends the run, and with it all connections, and begins another.
+func (r *records) again(begin func()) {
+	for _, v := range r.regulars {
+		r.depart(v)
+	}
+	r.restarts++
+	begin()
+}
+
+func (r *records) depart(v *regular) {
+	if v.here != nil {
+		v.here.leave()
+		v.here = nil
+	}
+}
+
+// post publishes a few messages at once; whoever is here gets them.
+func (r *records) post() {
+	batch := make([]*Publication, 1+r.random.IntN(4))
+	var targets [][]Address
+	for i := range batch {
+		to := (&world{}).randomTarget(r.random)
+		targets = append(targets, to)
+		batch[i] = &Publication{Message: &Message{To: to, Data: []byte(strconv.Itoa(len(r.book) + i))}}
+	}
+	if n, err := r.log.Publish(r.t.Context(), batch); n != len(batch) || err != nil {
+		r.t.Fatalf("published %d of %d: %v", n, len(batch), err)
+	}
+	var ids []ID
+	for i, p := range batch {
+		id, _ := ParseID(p.Receipt.ID)
+		if id != (ID{r.hub.Position().Epoch, Position{Major: uint64(len(r.book))}}) {
+			r.t.Fatalf("the message after position %d got the ID %s", len(r.book)-1, id)
+		}
+		r.book = append(r.book, targets[i])
+		ids = append(ids, id)
+	}
+	for _, v := range r.regulars {
+		if v.here == nil {
+			continue
+		}
+		r.check(v, "while it was here", r.read(v), slices.DeleteFunc(slices.Clone(ids), func(id ID) bool { return !v.wants(r.book[id.Position.Major]) }))
+	}
+}
+
+func (v *regular) wants(to []Address) bool {
+	return slices.ContainsFunc(to, func(a Address) bool {
+		switch a.Kind {
+		case ToTopic:
+			return covered(v.Topics, a.Name) || covered(v.Patterns, a.Name)
+		case ToClient:
+			return a.Name == v.ClientID
+		case ToUser:
+			return a.Name == v.User
+		case ToBroadcast:
+		}
+		return true
+	})
+}
+
+// read returns the IDs of what a regular gets now.
+func (r *records) read(v *regular) (ids []ID) {
+	for _, m := range v.here.takeAll() {
+		e := decode(r.t, m)
+		id, ok := ParseID(e.ID)
+		if !ok || e.Name != "" {
+			r.t.Fatalf("a client got %q", m.frame)
+		}
+		v.told = append(v.told, e.ID)
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// arrive brings a regular back, and checks what it is told against the book.
+func (r *records) arrive(v *regular) {
+	s := v.Subscription
+	if n := len(v.told); n > 0 {
+		s.LastEventID = v.told[max(0, n-1-r.random.IntN(1+r.random.IntN(n)))]
+	}
+	v.here = r.hub.enter(s)
+	v.told = append(v.told, v.here.Welcome.ID)
+	got := r.read(v)
+	from, _ := ParseID(s.LastEventID)
+	now := r.hub.Position()
+	var missed []ID
+	for p := from.Position.Major + 1; p <= now.Position.Major; p++ {
+		if v.wants(r.book[p]) {
+			missed = append(missed, ID{now.Epoch, Position{Major: p}})
+		}
+	}
+	switch v.here.Resume {
+	case ResumeNone:
+		r.check(v, "when it was new", got, nil)
+	case ResumeComplete:
+		r.complete++
+		if from.Epoch != now.Epoch {
+			r.t.Errorf("%s is of another log, and the client is told %q", s.LastEventID, v.here.Resume)
+		}
+		r.check(v, "when it came back", got, missed)
+	case ResumeGap:
+		r.gaps++
+		if from.Epoch != now.Epoch {
+			return
+		}
+		// What is left of it, in order and each once.
+		r.check(v, "after a gap", got, slices.DeleteFunc(missed, func(id ID) bool { return !slices.Contains(got, id) }))
+	}
+}
+
+func (r *records) check(v *regular, when string, got, wanted []ID) {
+	r.t.Helper()
+	if !slices.Equal(got, wanted) {
+		r.t.Fatalf("%v, told %q at %s, got %s\n%v\nwant\n%v", v.Subscription, v.here.Resume, v.here.Welcome.ID, when, brief(got), brief(wanted))
+	}
+}

@@ -1,0 +1,366 @@
+package sse
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
+	d := newDiskHub(t, plenty)
+	begin := d.hub.Position().String()
+	s := with("a", "x/*")
+	s.ClientID, s.User = "c", "u"
+	live := d.hub.enter(s)
+	for _, m := range []*Message{
+		{To: Topics("a"), Data: []byte("plain")},
+		{To: Topics("a", "x/1"), Data: []byte("two topics"), Event: "named"},
+		{To: Topics("a", "a"), Data: []byte("one topic twice")},
+		{To: []Address{{ToClient, "c"}}, Data: []byte("a client"), Retry: 1234, HasRetry: true},
+		{To: []Address{{ToUser, "u"}}, Data: []byte("a user"), HasRetry: true},
+		{To: []Address{{Kind: ToBroadcast}}, Data: []byte("one\ntwo\r\nthree\rfour\n\nsix\n")},
+		{To: Topics("x/☃ \u2028 " + strings.Repeat("l", 200)), Data: []byte("snow \u2028 ☃ \U0001f511 \x00 \" \\ <&>")},
+		{To: Topics("a"), Event: "empty"},
+	} {
+		if _, err := d.log.Publish(t.Context(), []*Publication{{Message: m}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := framesOf(live.takeAll())
+	d.restart()
+	again := d.hub.enter(s.after(begin))
+	if again.Resume != ResumeComplete {
+		t.Errorf("the client is told %q", again.Resume)
+	}
+	want(t, framesOf(again.takeAll()), first...)
+}
+
+func framesOf(messages []*Message) (frames []string) {
+	for _, m := range messages {
+		frames = append(frames, string(m.frame))
+	}
+	return frames
+}
+
+func TestHistoryAgesOverARestart(t *testing.T) {
+	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 100, Age: time.Minute}})
+	published := d.publishAll("a", 1, 3)
+	d.publishAll("b", 1, 1)
+	d.update(func(tx *bbolt.Tx) error { // two of them were published long ago
+		log := tx.Bucket(logBucket)
+		for position, age := range map[uint64]time.Duration{1: 2 * time.Minute, 2: 61 * time.Second, 3: 58 * time.Second} {
+			key := positionKey(Position{Major: position})
+			m, err := decodeStored(key, log.Get(key))
+			if err != nil {
+				return err
+			}
+			m.Time = m.Time.Add(-age)
+			if err := log.SetSequence(position - 1); err != nil {
+				return err
+			}
+			if err := storeMessage(log, m); err != nil {
+				return err
+			}
+		}
+		return log.SetSequence(4)
+	})
+	d.restart()
+	id, _ := ParseID(published)
+	id.Position.Major = 0
+	d.hub.enter(with("a").after(id.String())).wantResume(ResumeGap, id.String(), "3")
+	d.hub.enter(with("b").after(id.String())).wantResume(ResumeComplete, id.String(), "1")
+	id.Position.Major = 2
+	d.hub.enter(with("a").after(id.String())).wantResume(ResumeComplete, id.String(), "3")
+	if n := d.kept(); n > 2 {
+		t.Errorf("%d messages are in the file", n)
+	}
+}
+
+func TestWhatWasRemovedFromTheFileIsAGapOnlyToThoseItWasFor(t *testing.T) {
+	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 2}})
+	begin := d.hub.Position().String()
+	d.publish(Topics("quiet"), "q")
+	d.publish([]Address{{ToUser, "u"}}, "u1")
+	d.publishAll("busy", 1, 9)
+	d.publish([]Address{{ToUser, "u"}}, "u2")
+	d.publish([]Address{{ToUser, "u"}}, "u3")
+	for range 3 {
+		d.restart()
+		if n := d.kept(); n != 5 {
+			t.Fatalf("%d messages are in the file, want 5", n)
+		}
+		d.hub.enter(with("busy").after(begin)).wantResume(ResumeGap, begin, "8", "9")
+		d.hub.enter(with("quiet").after(begin)).wantResume(ResumeComplete, begin, "q")
+		d.hub.enter(with("silent").after(begin)).wantResume(ResumeComplete, begin)
+		d.hub.enter(with("*").after(begin)).wantResume(ResumeGap, begin, "q", "8", "9")
+		user := with("quiet")
+		user.User = "u"
+		d.hub.enter(user.after(begin)).wantResume(ResumeGap, begin, "q", "u2", "u3")
+		// The seventh message on busy stood at 9.
+		id, _ := ParseID(begin)
+		id.Position.Major = 9
+		d.hub.enter(with("busy").after(id.String())).wantResume(ResumeComplete, id.String(), "8", "9")
+		id.Position.Major = 8
+		d.hub.enter(with("busy").after(id.String())).wantResume(ResumeGap, id.String(), "8", "9")
+	}
+}
+
+func TestTheFileForgetsAnAddressThatHasNothingLeftButNotThatItHad(t *testing.T) {
+	d := newDiskHub(t, Limits{})
+	begin := d.publish(Topics("a"), "lost")
+	d.publish(Topics("b"), "lost too")
+	for range 2 {
+		d.restart()
+		if n := d.kept(); n != 0 {
+			t.Errorf("%d messages are in the file", n)
+		}
+		d.hub.enter(with("a").after(begin)).wantResume(ResumeComplete, begin)
+		d.hub.enter(with("b").after(begin)).wantResume(ResumeGap, begin)
+	}
+}
+
+func TestFoldedMarksAreAGapInDoubt(t *testing.T) {
+	for name, c := range map[string]struct {
+		keep time.Duration
+		most int
+	}{"old": {time.Hour, 100}, "too many": {3 * time.Hour, 1}} {
+		t.Run(name, func(t *testing.T) {
+			d := newDiskHub(t, Limits{History: HistoryLimits{Count: 1}})
+			begin := d.publish(Topics("kept"), "k")
+			d.publishAll("a", 1, 3)
+			last := d.publishAll("b", 1, 3)
+			d.restart()
+			two := time.Now().Add(2 * time.Hour)
+			d.update(foldMarks(3*time.Hour, 100, two)) // neither old nor too many
+			d.restart()
+			d.hub.enter(with("kept").after(begin)).wantResume(ResumeComplete, begin)
+
+			d.update(foldMarks(c.keep, c.most, two))
+			for range 2 {
+				d.restart()
+				d.hub.enter(with("silent").after(begin)).wantResume(ResumeGap, begin)
+				d.hub.enter(with("kept").after(begin)).wantResume(ResumeGap, begin)
+				d.hub.enter(with("b").after(last)).wantResume(ResumeComplete, last)
+				// Whoever brings an unknown ID gets what is kept, also from before the fold.
+				d.hub.enter(with("kept").after("nobody's-1")).wantResume(ResumeGap, d.beginning(), "k")
+			}
+			d.update(func(tx *bbolt.Tx) error {
+				if n := tx.Bucket(marksBucket).Stats().KeyN; n != 0 {
+					t.Errorf("%d marks are left", n)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// beginning is the ID before the log's first message.
+func (d *diskHub) beginning() string { return ID{d.hub.Position().Epoch, Position{}}.String() }
+
+func TestTheFileStaysBoundedUnderLongPublishing(t *testing.T) {
+	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 20}})
+	text := strings.Repeat("x", 1000)
+	publish := func(messages int) {
+		batch := make([]*Publication, 100)
+		for range messages / len(batch) {
+			for i := range batch {
+				batch[i] = &Publication{Message: &Message{To: Topics(fmt.Sprint(i % 5)), Data: []byte(text)}}
+			}
+			if _, err := d.log.Publish(t.Context(), batch); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for range 2 {
+		publish(2000)
+		waitUntil(t, "the file keeps no more than the hub", func() bool { return d.kept() == 100 })
+	}
+	size := d.log.size()
+	for range 5 {
+		publish(2000)
+		d.restart()
+	}
+	t.Logf("the file has %d bytes after 4,000 messages, %d after 14,000", size, d.log.size())
+	if d.log.size() > 2*size {
+		t.Error("the file has grown")
+	}
+}
+
+// waitUntil waits for what takes a moment.
+func waitUntil(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never happened: %s", what)
+		}
+	}
+}
+
+func TestLowerLimitsAreAppliedToTheFileInBoundedMemory(t *testing.T) {
+	const messages, size = 3000, 20_000
+	d := newDiskHub(t, plenty)
+	batch := make([]*Publication, 500)
+	for range messages / len(batch) {
+		for i := range batch {
+			batch[i] = &Publication{Message: &Message{To: Topics("a"), Data: bytes.Repeat([]byte("x"), size)}}
+		}
+		if _, err := d.log.Publish(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.stop()
+	d.hub = nil
+	d.limits = Limits{History: HistoryLimits{Count: 10}}
+
+	runtime.GC()
+	before, most := heapBytes(), uint64(0)
+	d.log = openTestLog(t, d.module)
+	d.log.update = func(change func(*bbolt.Tx) error) error {
+		runtime.GC() // it is when something is removed that there is most of it
+		most = max(most, heapBytes())
+		return d.log.db.Update(change)
+	}
+	d.hub = newTestHub(t, d.limits)
+	d.log.Start(d.hub.Hub, func() {})
+	if grown := int64(most) - int64(before); grown > maxRestoreBytes*3/2 {
+		t.Errorf("loading %d MB took %d MB of memory", messages*size>>20, grown>>20)
+	}
+	if n := d.kept(); n != 10 {
+		t.Errorf("%d messages are in the file", n)
+	}
+}
+
+// heapBytes returns how many bytes live on the heap.
+func heapBytes() uint64 {
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.HeapAlloc
+}
+
+func TestAHundredThousandMessagesAreLoadedAndResumed(t *testing.T) {
+	const messages = 100_000
+	d := newDiskHub(t, plenty)
+	begin := d.hub.Position().String()
+	batch := make([]*Publication, 1000)
+	for i := range messages {
+		batch[i%len(batch)] = &Publication{Message: &Message{To: Topics(fmt.Sprint(i % 100)), Data: fmt.Appendf(nil, "%d %0100d", i, 0)}}
+		if i%len(batch) == len(batch)-1 {
+			if _, err := d.log.Publish(t.Context(), batch); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	d.stop()
+	runtime.GC()
+	before, started := heapBytes(), time.Now()
+	d.start()
+	took := time.Since(started)
+	runtime.GC()
+	t.Logf("loaded in %v, %d bytes of memory a message, %d of the file", took, (heapBytes()-before)/messages, d.log.size()/messages)
+	if took > 20*time.Second {
+		t.Errorf("loading took %v", took)
+	}
+
+	started = time.Now()
+	l := d.hub.enter(with("*").after(begin))
+	if l.Resume != ResumeComplete {
+		t.Errorf("the client is told %q", l.Resume)
+	}
+	n := 0
+	for batch := l.take(); len(batch) > 0; batch = l.take() {
+		if len(batch) > l.Queue {
+			t.Fatalf("one turn takes %d messages", len(batch))
+		}
+		for _, m := range batch {
+			_, data, _ := bytes.Cut(m.frame, []byte("data: "))
+			if !bytes.HasPrefix(data, fmt.Appendf(nil, "%d ", n)) {
+				t.Fatalf("message %d reads %q", n, m.frame)
+			}
+			n++
+		}
+	}
+	t.Logf("resumed in %v", time.Since(started))
+	if n != messages {
+		t.Errorf("%d messages came", n)
+	}
+}
+
+func TestOtherOptionsOnTheSameFileGoUnnoticed(t *testing.T) {
+	d := newDiskHub(t, plenty)
+	live := d.hub.join(with("a"))
+	first := d.publish(Topics("a"), "1")
+	s := with("a").after(d.beginning())
+	s.Queue = 1
+	d.publish(Topics("a"), "2")
+	catchingUp := d.hub.enter(s)
+	want(t, textsOf(t, catchingUp.take()), "1")
+	for _, sync := range []bool{false, true} {
+		// As the pool does it: the new one opens while the old one runs.
+		next := openTestLog(t, &BoltBroker{File: d.module.File, Sync: &sync})
+		if err := d.log.Close(); err != nil {
+			t.Error(err)
+		}
+		next.Start(d.hub.Hub, func() {})
+		d.log = next
+		if d.log.db.NoSync == sync {
+			t.Errorf("sync is not %t", sync)
+		}
+		d.publish(Topics("a"), "x")
+	}
+	want(t, live.texts(), "1", "2", "x", "x")
+	want(t, catchingUp.texts(), "2", "x", "x")
+	d.restart()
+	d.hub.enter(with("a").after(first)).wantResume(ResumeComplete, first, "2", "x", "x")
+}
+
+func TestAnotherFileIsAGapWithoutADisconnect(t *testing.T) {
+	for name, keep := range map[string]bool{"an empty one": false, "one with a log": true} {
+		t.Run(name, func(t *testing.T) {
+			other := newDiskHub(t, plenty)
+			texts := []string(nil)
+			if keep {
+				other.publish(Topics("a"), "of old")
+				texts = append(texts, "of old")
+			}
+			end := other.hub.Position().String()
+			other.stop()
+
+			d := newDiskHub(t, Limits{History: HistoryLimits{Count: 1}})
+			live := d.hub.join(with("a"))
+			old := d.publishAll("a", 1, 2)
+			next := openTestLog(t, other.module)
+			if err := d.log.Close(); err != nil {
+				t.Error(err)
+			}
+			next.Start(d.hub.Hub, func() {})
+			before := d.module
+			d.log, d.module = next, other.module
+			batch := live.takeAll()
+			want(t, textsOf(t, batch), "1", "2", gap("broker_changed"))
+			if id := decode(t, batch[2]).ID; id != end {
+				t.Errorf("the gap ends at %s, want %s", id, end)
+			}
+			d.hub.enter(with("a").after(old)).wantResume(ResumeGap, d.beginning(), texts...)
+			d.publish(Topics("a"), "new")
+			want(t, live.texts(), "new")
+
+			// The first file was left as it is.
+			if _, err := os.Stat(before.File); err != nil {
+				t.Error(err)
+			}
+			d.stop()
+			d.module = before
+			d.start()
+			d.hub.enter(with("a").after(old)).wantResume(ResumeComplete, old)
+			if n := d.kept(); n != 1 {
+				t.Errorf("%d messages are left in the first file", n)
+			}
+		})
+	}
+}
