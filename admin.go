@@ -1,16 +1,18 @@
 package sse
 
 import (
+	"bytes"
 	"context"
 	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -20,12 +22,15 @@ func init() { caddy.RegisterModule(Admin{}) }
 
 // Admin serves, on Caddy's admin endpoint, what an operator wants to see of the hubs and do to them,
 // and a dashboard that shows it. Nothing streams here: Caddy waits for the endpoint at every reload.
+//
+// Caddy lets a browser open a page of its admin endpoint only if the endpoint's origins have an empty
+// one among them; see examples/dashboard.
 type Admin struct {
 	mux *http.ServeMux
 	log *zap.Logger
 }
 
-//go:embed dashboard
+//go:embed dashboard/index.html dashboard/assets
 var dashboardFiles embed.FS
 
 // CaddyModule returns the Caddy module information.
@@ -36,48 +41,76 @@ func (Admin) CaddyModule() caddy.ModuleInfo {
 // Provision sets the routes up.
 func (a *Admin) Provision(ctx caddy.Context) error {
 	a.log = ctx.Logger()
-	dashboard, err := fs.Sub(dashboardFiles, "dashboard")
-	if err != nil {
-		return err
-	}
-	files := http.StripPrefix("/sse/", http.FileServerFS(dashboard))
 	a.mux = http.NewServeMux()
-	a.mux.Handle("GET /sse/{$}", files)
-	a.mux.Handle("GET /sse/assets/", files)
-	a.mux.Handle("GET /sse/hubs", adminFunc(a.hubs))
-	a.mux.Handle("GET /sse/health", adminFunc(a.health))
-	a.mux.Handle("GET /sse/hubs/{hub}/clients", adminFunc(a.clients))
-	a.mux.Handle("GET /sse/hubs/{hub}/topics", adminFunc(a.topics))
-	a.mux.Handle("GET /sse/hubs/{hub}/messages", adminFunc(a.messages))
-	a.mux.Handle("DELETE /sse/hubs/{hub}/clients/{client_id}", adminFunc(a.kick))
-	a.mux.Handle("POST /sse/hubs/{hub}/publish", adminFunc(a.publish))
-	return nil
-}
-
-// Routes implements caddy.AdminRouter.
-func (a *Admin) Routes() []caddy.AdminRoute {
-	return []caddy.AdminRoute{{Pattern: "/sse/", Handler: caddy.AdminHandlerFunc(a.serve)}}
-}
-
-func (a *Admin) serve(w http.ResponseWriter, r *http.Request) error {
-	if _, pattern := a.mux.Handler(r); pattern == "" {
-		return notServed(a.mux, r)
+	for pattern, handler := range map[string]adminFunc{
+		"GET /sse/{$}":                               a.page,
+		"GET /sse/assets/{file}":                     a.asset,
+		"GET /sse/hubs":                              a.hubs,
+		"GET /sse/health":                            a.health,
+		"GET /sse/hubs/{hub}/clients":                a.clients,
+		"GET /sse/hubs/{hub}/topics":                 a.topics,
+		"GET /sse/hubs/{hub}/messages":               a.messages,
+		"DELETE /sse/hubs/{hub}/clients/{client_id}": a.kick,
+		"DELETE /sse/hubs/{hub}/clients":             a.kick, // ?client_id=, which may be "." or ".."
+		"POST /sse/hubs/{hub}/publish":               a.publish,
+		anyPath:                                      a.notServed,
+	} {
+		a.mux.Handle(pattern, handler)
 	}
-	// Errors are answered as Caddy's admin endpoint words them, but are nothing it need log.
-	a.mux.ServeHTTP(w, r)
 	return nil
+}
+
+// anyPath is the pattern of what no other serves.
+const anyPath = "/sse/"
+
+// Routes implements caddy.AdminRouter. Errors are answered as Caddy's admin endpoint words them, but
+// are nothing it need log.
+func (a *Admin) Routes() []caddy.AdminRoute {
+	return []caddy.AdminRoute{{Pattern: anyPath, Handler: caddy.AdminHandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		a.mux.ServeHTTP(w, r)
+		return nil
+	})}}
 }
 
 // notServed says whether it is the path or the method that is not served.
-func notServed(mux *http.ServeMux, r *http.Request) error {
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+func (a *Admin) notServed(w http.ResponseWriter, r *http.Request) error {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
 		other := r.Clone(r.Context())
 		other.Method = method
-		if _, pattern := mux.Handler(other); pattern != "" {
-			return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("method not allowed; use %s", method)}
+		if _, pattern := a.mux.Handler(other); pattern != anyPath {
+			allowed = append(allowed, method)
 		}
 	}
-	return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("there is nothing at this path")}
+	if allowed == nil {
+		return notFound("there is nothing at this path")
+	}
+	methods := strings.Join(allowed, ", ")
+	w.Header().Set("Allow", methods)
+	return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("method not allowed; use %s", methods)}
+}
+
+// page serves the dashboard, which nothing but itself may frame.
+func (a *Admin) page(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Content-Security-Policy", "frame-ancestors 'none'")
+	return serveDashboard(w, r, "dashboard/index.html")
+}
+
+func (a *Admin) asset(w http.ResponseWriter, r *http.Request) error {
+	return serveDashboard(w, r, "dashboard/assets/"+r.PathValue("file"))
+}
+
+// serveDashboard serves a file of the dashboard. It is small, and another version may serve the next
+// request: a browser asks again each time.
+func serveDashboard(w http.ResponseWriter, r *http.Request, name string) error {
+	content, err := dashboardFiles.ReadFile(name)
+	if err != nil {
+		return notFound("there is nothing at this path")
+	}
+	w.Header().Set("Cache-Control", "no-cache")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
+	return nil
 }
 
 // adminFunc is a handler whose error becomes the answer.
@@ -130,12 +163,21 @@ func hubOf(r *http.Request) (*sharedHub, error) {
 	return nil, notFound("no route uses a hub %q", name)
 }
 
-// parameters reads the query, in which only the named parameters may stand.
+// parameters reads the query, in which only the named parameters may stand, each once.
 func parameters(r *http.Request, names ...string) (map[string]string, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, badRequest("the query can't be read: %v", err)
+	}
 	values := make(map[string]string)
-	for name, all := range r.URL.Query() {
-		if !slices.Contains(names, name) {
+	for name, all := range query {
+		switch {
+		case len(names) == 0:
+			return nil, badRequest("unknown parameter %q; there are none here", name)
+		case !slices.Contains(names, name):
 			return nil, badRequest("unknown parameter %q; the parameters here are %s", name, strings.Join(names, ", "))
+		case len(all) > 1:
+			return nil, badRequest("the parameter %q stands there %d times", name, len(all))
 		}
 		values[name] = all[0]
 	}
@@ -158,42 +200,6 @@ func limitOf(text string) (int, error) {
 	return limit, nil
 }
 
-// hubInfo is a hub at a glance: its numbers are those of the metrics.
-type hubInfo struct {
-	Name         string `json:"name"`
-	Broker       string `json:"broker"`
-	Up           bool   `json:"up"`
-	Clients      int    `json:"clients"`
-	Connections  uint64 `json:"connections"`
-	Limited      uint64 `json:"limited"`
-	Refused      uint64 `json:"refused"`
-	Reconnects   uint64 `json:"reconnects"`
-	Gaps         uint64 `json:"gaps"`
-	Published    uint64 `json:"messages_published"`
-	Sent         uint64 `json:"messages_sent"`
-	Dropped      uint64 `json:"messages_dropped"`
-	HistoryBytes int64  `json:"history_bytes"`
-}
-
-func (s *sharedHub) info() hubInfo {
-	clients, historyBytes := s.Size()
-	return hubInfo{
-		Name:         s.name,
-		Broker:       s.brokerKind(),
-		Up:           s.up(),
-		Clients:      clients,
-		Connections:  s.stats.accepted.Load(),
-		Limited:      s.stats.limited.Load(),
-		Refused:      s.stats.refused.Load(),
-		Reconnects:   s.stats.resumedComplete.Load() + s.stats.resumedGap.Load(),
-		Gaps:         s.stats.resumedGap.Load(),
-		Published:    s.stats.published.Load(),
-		Sent:         s.stats.sent.Load(),
-		Dropped:      s.stats.droppedSlow.Load() + s.stats.droppedMalformed.Load(),
-		HistoryBytes: historyBytes,
-	}
-}
-
 func (a *Admin) hubs(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parameters(r); err != nil {
 		return err
@@ -207,6 +213,9 @@ func (a *Admin) hubs(w http.ResponseWriter, r *http.Request) error {
 
 // health answers 503 while a broker is down.
 func (a *Admin) health(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parameters(r); err != nil {
+		return err
+	}
 	status, down := http.StatusOK, []string{}
 	for _, hub := range runningHubs() {
 		if !hub.up() {
@@ -256,10 +265,10 @@ func (a *Admin) topics(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page, more := hub.ListTopics(q["after"], limit)
+	page, next := hub.ListTopics(q["after"], limit)
 	answer := map[string]any{"topics": page}
-	if more {
-		answer["next"] = page[len(page)-1].Topic
+	if next != "" {
+		answer["next"] = next
 	}
 	return answerJSON(w, http.StatusOK, answer)
 }
@@ -291,6 +300,15 @@ func (a *Admin) kick(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id := r.PathValue("client_id")
+	if id == "" {
+		q, err := parameters(r, "client_id")
+		if err != nil {
+			return err
+		}
+		id = q["client_id"]
+	} else if _, err := parameters(r); err != nil {
+		return err
+	}
 	if err := CheckClientID(id); err != nil {
 		return badRequest("%v", err)
 	}
@@ -310,6 +328,9 @@ func (a *Admin) publish(w http.ResponseWriter, r *http.Request) error {
 	hub, err := hubOf(r)
 	if err != nil {
 		return err
+	}
+	if _, err := parameters(r); err != nil {
+		return err // a target in the URL would make the body the data
 	}
 	operator := &Handler{
 		Hub:     hub.name,

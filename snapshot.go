@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	wire "github.com/caddy-sse/caddy-sse/internal/sse"
 )
@@ -18,8 +19,6 @@ type ClientInfo struct {
 	Topics   []string  `json:"topics"` // patterns included
 	Since    time.Time `json:"since"`
 	Queued   int       `json:"queued"` // messages that wait
-
-	serial uint64
 }
 
 // ClientQuery chooses clients. Empty fields choose all.
@@ -86,25 +85,36 @@ type TopicInfo struct {
 }
 
 // ListTopics returns a page of the topics and patterns that have clients or kept messages, by name,
-// and whether there are more after its last.
-func (h *Hub) ListTopics(after string, limit int) (page []TopicInfo, more bool) {
+// and the name that the next page goes on after; empty if this is the last.
+func (h *Hub) ListTopics(after string, limit int) (page []TopicInfo, next string) {
 	names := h.topicsAfter(after)
 	slices.Sort(names)
 	names = slices.Compact(names)
 	if len(names) > limit {
-		names, more = names[:limit], true
+		names = names[:limit]
+		next = names[limit-1]
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	page = make([]TopicInfo, len(names))
-	for i, name := range names {
+	page = make([]TopicInfo, 0, len(names))
+	for _, name := range names {
 		a := Address{ToTopic, name}
-		page[i] = TopicInfo{Topic: name, Clients: h.index.count(a)}
-		if l := h.history.logs[a]; l != nil {
-			page[i].Kept = len(l.messages)
+		info := TopicInfo{Topic: name, Clients: h.index.count(a), Kept: len(h.keptLocked(a))}
+		if info.Clients > 0 || info.Kept > 0 { // it is not gone by now
+			page = append(page, info)
 		}
 	}
-	return page, more
+	return page, next
+}
+
+// keptLocked returns the messages that are kept for an address and not too old by now.
+func (h *Hub) keptLocked(a Address) []*Message {
+	l := h.history.logs[a]
+	if l == nil {
+		return nil
+	}
+	h.history.trim(l, time.Now())
+	return l.messages
 }
 
 func (h *Hub) topicsAfter(after string) (names []string) {
@@ -133,9 +143,13 @@ func (h *Hub) topicsAfter(after string) (names []string) {
 type MessageInfo struct {
 	ID    string    `json:"id"`
 	Event string    `json:"event,omitempty"`
-	Data  string    `json:"data"`
+	Data  string    `json:"data"`  // no more than its beginning
+	Bytes int       `json:"bytes"` // of all its data
 	Time  time.Time `json:"time"`
 }
+
+// maxShown is how many bytes of a message's data a list shows.
+const maxShown = 4 << 10
 
 // ListMessages returns the newest messages that are kept for a topic, the oldest first.
 func (h *Hub) ListMessages(topic string, limit int) []MessageInfo {
@@ -143,23 +157,39 @@ func (h *Hub) ListMessages(topic string, limit int) []MessageInfo {
 	page := make([]MessageInfo, len(messages))
 	for i, m := range messages {
 		e := wire.Parse(m.frame)
-		page[i] = MessageInfo{e.ID, e.Name, string(e.Data), m.Time}
+		page[i] = MessageInfo{e.ID, e.Name, beginning(e.Data), len(e.Data), m.Time}
 	}
 	return page
+}
+
+// beginning returns what of data a list shows, which ends with a whole character.
+func beginning(data []byte) string {
+	if len(data) <= maxShown {
+		return string(data)
+	}
+	end := maxShown
+	for !utf8.RuneStart(data[end]) {
+		end--
+	}
+	return string(data[:end])
 }
 
 func (h *Hub) newestMessages(a Address, limit int) []*Message {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	l := h.history.logs[a]
-	if l == nil {
-		return nil
-	}
-	return slices.Clone(l.messages[max(0, len(l.messages)-limit):])
+	kept := h.keptLocked(a)
+	return slices.Clone(kept[max(0, len(kept)-limit):])
 }
 
 // barTime is how long a client_id that an operator closed may not come back.
 const barTime = time.Minute
+
+// Connections returns how many connections a client_id has here.
+func (h *Hub) Connections(clientID string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.index.count(Address{ToClient, clientID})
+}
 
 // Kick ends all connections of a client_id here, tells them so, and refuses the ID for barTime. It
 // returns how many connections there were.

@@ -1,0 +1,112 @@
+// The overview: a card for each hub, with its numbers and how fast they grow.
+
+import { $, Chart, element, formats, show } from "./parts.js";
+
+const keepSamples = 60;
+const rates = { messages_published: "Messages published", messages_sent: "Messages sent", connections: "Connections" };
+const before = new WeakMap(); // card -> { hub, at, charts }
+
+export function showHubs(hubs, at) {
+  $("no-hubs").hidden = hubs.length > 0;
+  show(
+    $("hubs"),
+    hubs,
+    (hub) => hub.name,
+    makeCard,
+    (card, hub) => updateCard(card, hub, at),
+  );
+}
+
+function makeCard(hub) {
+  const card = $("hub-card").content.firstElementChild.cloneNode(true);
+  card.dataset.hub = hub.name;
+  const link = card.querySelector(".open");
+  link.textContent = hub.name;
+  link.href = `#hub=${encodeURIComponent(hub.name)}`;
+  const charts = {};
+  for (const figure of card.querySelectorAll("[data-rate]")) {
+    charts[figure.dataset.rate] = new Chart(figure, rates[figure.dataset.rate]);
+  }
+  before.set(card, { charts });
+  return card;
+}
+
+function updateCard(card, hub, at) {
+  const broker = card.querySelector(".broker");
+  broker.dataset.up = hub.up;
+  broker.querySelector(".broker-text").textContent = `${hub.broker || "broker"} ${hub.up ? "up" : "down"}`;
+  card.dataset.up = hub.up;
+
+  const values = { ...hub, p99: quantile(hub.delivery, 0.99) };
+  for (const shown of card.querySelectorAll("[data-metric]")) {
+    const value = values[shown.dataset.metric];
+    const text = formats[shown.dataset.unit ?? "count"](value);
+    if (shown.textContent !== text) shown.textContent = text;
+    shown.dataset.value = value ?? "";
+    if ("bad" in shown.dataset) shown.dataset.bad = value > 0;
+  }
+
+  const last = before.get(card);
+  const seconds = (at - last.at) / 1000;
+  for (const [name, chart] of Object.entries(last.charts)) {
+    const grown = last.hub && hub[name] - last.hub[name];
+    // Less than before: Caddy has started anew. The next sample will tell.
+    if (grown >= 0 && seconds > 0) chart.add(grown / seconds, keepSamples);
+  }
+  last.hub = hub;
+  last.at = at;
+}
+
+// quantile returns the bound that a part of all deliveries stayed below.
+function quantile(delivery, part) {
+  if (!delivery?.count) return undefined;
+  return delivery.buckets.find((bucket) => bucket.count >= part * delivery.count)?.le ?? Infinity;
+}
+
+/* Every number, named as in a scrape */
+
+export function showSeries(hub) {
+  const rows = [...series(hub)].map(([name, value]) => ({ name, value }));
+  show(
+    $("series").querySelector("tbody"),
+    rows,
+    (row) => row.name,
+    (row) => {
+      const made = document.createElement("tr");
+      made.dataset.series = row.name;
+      const head = element("th", "");
+      head.scope = "row";
+      head.append(element("code", "", row.name));
+      made.append(head, element("td", "number"));
+      return made;
+    },
+    (made, row) => {
+      made.lastElementChild.textContent = row.value;
+    },
+  );
+}
+
+function* series(hub) {
+  const name = JSON.stringify(hub.name);
+  const one = (metric, value, label, of) => [
+    `caddy_sse_${metric}{hub=${name}${label ? `,${label}=${JSON.stringify(String(of))}` : ""}}`,
+    value,
+  ];
+  yield one("clients", hub.clients);
+  yield one("connections_total", hub.connections, "result", "accepted");
+  yield one("connections_total", hub.limited, "result", "limited");
+  yield one("connections_total", hub.refused, "result", "refused");
+  yield one("resumes_total", hub.reconnects - hub.gaps, "result", "complete");
+  yield one("resumes_total", hub.gaps, "result", "gap");
+  yield one("messages_published_total", hub.messages_published);
+  yield one("messages_sent_total", hub.messages_sent);
+  for (const [reason, n] of Object.entries(hub.dropped_by_reason)) yield one("messages_dropped_total", n, "reason", reason);
+  for (const [reason, n] of Object.entries(hub.disconnects)) yield one("disconnects_total", n, "reason", reason);
+  yield one("broker_up", hub.up ? 1 : 0);
+  yield one("history_bytes", hub.history_bytes);
+  if (hub.broker_file_bytes !== undefined) yield one("broker_file_bytes", hub.broker_file_bytes);
+  yield one("delivery_seconds_count", hub.delivery.count);
+  yield one("delivery_seconds_sum", hub.delivery.sum_seconds);
+  for (const bucket of hub.delivery.buckets) yield one("delivery_seconds_bucket", bucket.count, "le", bucket.le);
+  yield one("delivery_seconds_bucket", hub.delivery.count, "le", "+Inf");
+}

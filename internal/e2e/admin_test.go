@@ -1,0 +1,529 @@
+package e2e
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+)
+
+// adminClient and the others are what the admin endpoint tells.
+type (
+	adminClient struct {
+		ClientID string    `json:"client_id"`
+		User     string    `json:"user"`
+		Topics   []string  `json:"topics"`
+		Since    time.Time `json:"since"`
+		Queued   int       `json:"queued"`
+	}
+	adminTopic struct {
+		Topic   string `json:"topic"`
+		Clients int    `json:"clients"`
+		Kept    int    `json:"kept"`
+	}
+	adminMessage struct {
+		ID    string    `json:"id"`
+		Event string    `json:"event"`
+		Data  string    `json:"data"`
+		Bytes int       `json:"bytes"`
+		Time  time.Time `json:"time"`
+	}
+	adminPage struct {
+		Clients []adminClient `json:"clients"`
+		Topics  []adminTopic  `json:"topics"`
+		Next    string        `json:"next"`
+	}
+	adminHub struct {
+		Name        string `json:"name"`
+		Broker      string `json:"broker"`
+		Up          bool   `json:"up"`
+		Clients     int    `json:"clients"`
+		Connections int    `json:"connections"`
+		Published   int    `json:"messages_published"`
+		Sent        int    `json:"messages_sent"`
+		Reconnects  int    `json:"reconnects"`
+		Gaps        int    `json:"gaps"`
+	}
+)
+
+// askAdmin gets a path of the admin endpoint, which must answer 200 with JSON.
+func askAdmin(t testing.TB, server *e2etest.Server, path string, into any) {
+	t.Helper()
+	answer := e2etest.Send(t, http.MethodGet, server.AdminURL(path), "")
+	if answer.Status != http.StatusOK || answer.Header.Get("Content-Type") != "application/json" {
+		t.Fatalf("GET %s: %d, %q: %s", path, answer.Status, answer.Header.Get("Content-Type"), answer.Body)
+	}
+	decodeLoosely(t, answer, into)
+}
+
+// wantAdminError checks that an answer is an error as Caddy's admin API words them.
+func wantAdminError(t testing.TB, what string, answer e2etest.Answer, status int, words ...string) {
+	t.Helper()
+	var body struct {
+		Error string `json:"error"`
+	}
+	decodeLoosely(t, answer, &body)
+	if answer.Status != status || answer.Header.Get("Content-Type") != "application/json" || body.Error == "" {
+		t.Errorf("%s: answered %d as %q: %s; want %d", what, answer.Status, answer.Header.Get("Content-Type"), answer.Body, status)
+	}
+	for _, word := range words {
+		if !strings.Contains(body.Error, word) {
+			t.Errorf("%s: the error %q does not speak of %q", what, body.Error, word)
+		}
+	}
+}
+
+// hubs returns what GET /sse/hubs says, by name.
+func hubs(t testing.TB, server *e2etest.Server) map[string]adminHub {
+	t.Helper()
+	var answer struct {
+		Hubs []adminHub `json:"hubs"`
+	}
+	askAdmin(t, server, "/sse/hubs", &answer)
+	byName := map[string]adminHub{}
+	for _, hub := range answer.Hubs {
+		byName[hub.Name] = hub
+	}
+	if !slices.IsSortedFunc(answer.Hubs, func(a, b adminHub) int { return cmp.Compare(a.Name, b.Name) }) {
+		t.Errorf("the hubs are not in order: %+v", answer.Hubs)
+	}
+	return byName
+}
+
+func TestAdminRefusesWhatItDoesNotKnow(t *testing.T) {
+	server := e2etest.Start(t, openSite)
+	const hub = "/sse/hubs/default"
+	for _, c := range []struct {
+		method, path string
+		status       int
+		words        []string
+	}{
+		{"GET", "/sse/nothing", 404, nil},
+		{"GET", "/sse/hubs/default", 404, nil},
+		{"GET", "/sse/hubs/", 404, nil},
+		{"GET", "/sse/assets/", 404, nil},
+		{"GET", "/sse/assets/nothing.js", 404, nil},
+		{"GET", "/sse/assets/..%2findex.html", 404, nil},
+		{"PUT", "/sse/hubs", 405, []string{"GET"}},
+		{"POST", "/sse/", 405, []string{"GET"}},
+		{"POST", "/sse/health", 405, []string{"GET"}},
+		{"DELETE", hub + "/topics", 405, []string{"GET"}},
+		{"GET", hub + "/publish", 405, []string{"POST"}},
+		{"GET", hub + "/clients/ann", 405, []string{"DELETE"}},
+		{"POST", hub + "/clients", 405, []string{"GET", "DELETE"}},
+
+		{"GET", "/sse/hubs/nobody/clients", 404, []string{"nobody"}},
+		{"GET", "/sse/hubs/nobody/topics", 404, []string{"nobody"}},
+		{"GET", "/sse/hubs/nobody/messages?topic=a", 404, []string{"nobody"}},
+		{"DELETE", "/sse/hubs/nobody/clients/ann", 404, []string{"nobody"}},
+		{"POST", "/sse/hubs/nobody/publish", 404, []string{"nobody"}},
+
+		{"GET", "/sse/hubs?limit=1", 400, []string{"limit"}},
+		{"GET", "/sse/health?x", 400, []string{"x"}},
+		{"GET", hub + "/clients?client_id=ann", 400, []string{"client_id", "topic, user, limit, after"}},
+		{"GET", hub + "/clients?Topic=a", 400, []string{"Topic"}},
+		{"GET", hub + "/clients?topic=a&topic=b", 400, []string{"topic"}},
+		{"GET", hub + "/clients?topic=%zz", 400, nil},
+		{"GET", hub + "/topics?topic=a", 400, []string{"topic"}},
+		{"GET", hub + "/messages?topic=a&after=1", 400, []string{"after"}},
+		{"DELETE", hub + "/clients/ann?force=1", 400, []string{"force"}},
+		{"POST", hub + "/publish?topic=a", 400, []string{"topic"}},
+
+		{"GET", hub + "/clients?limit=0", 400, []string{"limit", "1000"}},
+		{"GET", hub + "/clients?limit=-1", 400, nil},
+		{"GET", hub + "/clients?limit=1001", 400, nil},
+		{"GET", hub + "/clients?limit=99999999999999999999", 400, nil},
+		{"GET", hub + "/clients?limit=ten", 400, nil},
+		{"GET", hub + "/topics?limit=1001", 400, nil},
+		{"GET", hub + "/messages?topic=a&limit=1001", 400, nil},
+		{"GET", hub + "/clients?after=x", 400, []string{"after"}},
+		{"GET", hub + "/clients?after=-1", 400, []string{"after"}},
+		{"GET", hub + "/messages", 400, []string{"topic"}},
+		{"GET", hub + "/messages?topic=a/*", 400, []string{"topic"}},
+		{"GET", hub + "/messages?topic=a%00b", 400, []string{"topic"}},
+
+		{"DELETE", hub + "/clients/nobody", 404, []string{"nobody"}},
+		{"DELETE", hub + "/clients?client_id=nobody", 404, []string{"nobody"}},
+		{"DELETE", hub + "/clients", 400, []string{"client_id"}},
+		{"DELETE", hub + "/clients/a%2fb", 400, []string{"client_id"}},
+		{"DELETE", hub + "/clients/" + strings.Repeat("a", 129), 400, []string{"client_id"}},
+	} {
+		answer := e2etest.Send(t, c.method, server.AdminURL(c.path), "{}")
+		wantAdminError(t, c.method+" "+c.path, answer, c.status, c.words...)
+		if c.status == http.StatusMethodNotAllowed && answer.Header.Get("Allow") == "" {
+			t.Errorf("%s %s: no Allow", c.method, c.path)
+		}
+	}
+	if log := server.Log(); strings.Contains(log, `"level":"error"`) {
+		t.Error("somebody's mistake was logged as an error of the server's")
+	}
+}
+
+func TestAdminServesTheDashboard(t *testing.T) {
+	server := e2etest.Start(t, openSite)
+	for path, media := range map[string]string{
+		"/sse/":                 "text/html; charset=utf-8",
+		"/sse/assets/app.js":    "text/javascript; charset=utf-8",
+		"/sse/assets/style.css": "text/css; charset=utf-8",
+	} {
+		answer := e2etest.Send(t, http.MethodGet, server.AdminURL(path), "")
+		if answer.Status != http.StatusOK || answer.Header.Get("Content-Type") != media {
+			t.Errorf("GET %s: %d, %q", path, answer.Status, answer.Header.Get("Content-Type"))
+		}
+		for _, elsewhere := range []string{`src="http`, `href="http`, "url(http", `from "http`, "@import"} {
+			if strings.Contains(answer.Body, elsewhere) {
+				t.Errorf("%s needs something from elsewhere: %s", path, elsewhere)
+			}
+		}
+		if head := e2etest.Send(t, http.MethodHead, server.AdminURL(path), ""); head.Status != http.StatusOK || head.Body != "" {
+			t.Errorf("HEAD %s: %d %q", path, head.Status, head.Body)
+		}
+	}
+}
+
+func TestAdminShowsClientsTopicsAndMessages(t *testing.T) {
+	server := e2etest.Start(t, strings.Replace(openSite, "sse /events {", "sse /events {\n\t\tuser {query.user}", 1))
+	for _, query := range []string{"client_id=ann&user=alice&topic=news&topic=room/*", "client_id=bob&topic=news", "client_id=cy&user=alice&topic=other"} {
+		e2etest.Subscribe(t, server.URL("/events?"+query)).Connected(t)
+	}
+	for _, data := range []string{"one", "two\nlines", strings.Repeat("☃", 5000)} {
+		e2etest.Publish(t, server.URL("/events?topic=news&event=update"), data)
+	}
+	e2etest.Publish(t, server.URL("/events?topic=kept"), "nobody listens")
+	e2etest.Publish(t, server.URL("/events?user=alice"), "this is no topic")
+
+	ids := func(query string) string {
+		var page adminPage
+		askAdmin(t, server, "/sse/hubs/default/clients"+query, &page)
+		var ids []string
+		for _, c := range page.Clients {
+			ids = append(ids, c.ClientID)
+		}
+		return strings.Join(ids, " ")
+	}
+	for query, want := range map[string]string{
+		"": "ann bob cy", "?topic=news": "ann bob", "?topic=" + url.QueryEscape("room/*"): "ann", "?topic=room/1": "", "?user=alice": "ann cy",
+		"?user=alice&topic=news": "ann", "?user=nobody": "", "?topic=news&limit=1": "ann", "?after=18446744073709551615": "",
+	} {
+		if got := ids(query); got != want {
+			t.Errorf("clients%s are %q, want %q", query, got, want)
+		}
+	}
+	var page adminPage
+	askAdmin(t, server, "/sse/hubs/default/clients", &page)
+	ann := page.Clients[0]
+	if ann.User != "alice" || !slices.Equal(ann.Topics, []string{"news", "room/*"}) || time.Since(ann.Since).Abs() > patience {
+		t.Errorf("the client is shown as %+v", ann)
+	}
+
+	askAdmin(t, server, "/sse/hubs/default/topics", &page)
+	want := []adminTopic{{"kept", 0, 1}, {"news", 2, 3}, {"other", 1, 0}, {"room/*", 1, 0}}
+	if !slices.Equal(page.Topics, want) || page.Next != "" {
+		t.Errorf("the topics are %+v and %q, want %+v", page.Topics, page.Next, want)
+	}
+	page = adminPage{}
+	askAdmin(t, server, "/sse/hubs/default/topics?limit=2&after=kept", &page)
+	if !slices.Equal(page.Topics, want[1:3]) || page.Next != "other" {
+		t.Errorf("a page of topics is %+v and %q", page.Topics, page.Next)
+	}
+
+	var answer struct {
+		Messages []adminMessage `json:"messages"`
+	}
+	askAdmin(t, server, "/sse/hubs/default/messages?topic=news&limit=2", &answer)
+	if len(answer.Messages) != 2 {
+		t.Fatalf("got %d messages", len(answer.Messages))
+	}
+	two, big := answer.Messages[0], answer.Messages[1]
+	if two.Data != "two\nlines" || two.Event != "update" || two.ID == "" || two.Bytes != 9 {
+		t.Errorf("the message is shown as %+v", two)
+	}
+	if big.Bytes != 15_000 || big.Data != strings.Repeat("☃", 4096/3) {
+		t.Errorf("of a large message with %d bytes %d are shown", big.Bytes, len(big.Data))
+	}
+	askAdmin(t, server, "/sse/hubs/default/messages?topic=unheard", &answer)
+	if answer.Messages == nil || len(answer.Messages) != 0 {
+		t.Errorf("a topic without messages has %v", answer.Messages)
+	}
+}
+
+func TestAdminPagesAreCompleteWhileClientsComeAndGo(t *testing.T) {
+	server := e2etest.Start(t, openSite)
+	var staying []string
+	subscribe := func(id string) *e2etest.Stream {
+		stream := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id="+id))
+		stream.Connected(t)
+		return stream
+	}
+	var leaving []*e2etest.Stream
+	for i := range 30 {
+		staying = append(staying, fmt.Sprintf("stays-%d", i))
+		subscribe(staying[i])
+		leaving = append(leaving, subscribe(fmt.Sprintf("leaves-%d", i)))
+	}
+
+	var got []string
+	seen := map[string]bool{}
+	after := ""
+	for n := range 100 {
+		var page adminPage
+		askAdmin(t, server, "/sse/hubs/default/clients?topic=news&limit=7"+after, &page)
+		for _, c := range page.Clients {
+			if seen[c.ClientID] {
+				t.Errorf("%s came twice", c.ClientID)
+			}
+			seen[c.ClientID] = true
+			if strings.HasPrefix(c.ClientID, "stays") {
+				got = append(got, c.ClientID)
+			}
+		}
+		if page.Next == "" {
+			break
+		}
+		after = "&after=" + page.Next
+		if n < len(leaving) { // some of pages gone by, some of pages to come
+			leaving[n].Close()
+			leaving[len(leaving)-1-n].Close()
+			subscribe(fmt.Sprintf("comes-%d", n))
+		}
+	}
+	if !slices.Equal(got, staying) {
+		t.Errorf("the pages showed %v, want %v", got, staying)
+	}
+}
+
+func TestDeletedClientIsToldEndedAndRefusedForAMinute(t *testing.T) {
+	server := e2etest.Start(t, openSite)
+	events := server.URL("/events?topic=news&client_id=ann")
+	streams := []*e2etest.Stream{e2etest.Subscribe(t, events), e2etest.Subscribe(t, events)}
+	other := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=bob"))
+	for _, s := range append(streams, other) {
+		s.Connected(t)
+	}
+	e2etest.Publish(t, server.URL("/events?topic=news"), "before")
+
+	answer := e2etest.Send(t, http.MethodDelete, server.AdminURL("/sse/hubs/default/clients/ann"), "")
+	if answer.Status != http.StatusOK || strings.TrimSpace(answer.Body) != `{"closed":2}` {
+		t.Errorf("DELETE: %d: %s", answer.Status, answer.Body)
+	}
+	for _, s := range streams {
+		s.Expect(t, "before")
+		wantClosed(t, s)
+	}
+	for range 2 {
+		var refused *e2etest.Refused
+		if _, err := e2etest.Open(t.Context(), events); !errors.As(err, &refused) || refused.Status != http.StatusForbidden {
+			t.Errorf("coming back: %v", err)
+		}
+	}
+	waitFor(t, "the connections are gone", func() bool { return hubs(t, server)["default"].Clients == 1 })
+	wantAdminError(t, "again", e2etest.Send(t, http.MethodDelete, server.AdminURL("/sse/hubs/default/clients/ann"), ""), 404, "ann")
+	e2etest.Publish(t, server.URL("/events?topic=news"), "after")
+	other.Expect(t, "before")
+	other.Expect(t, "after")
+
+	// Who was not there may come.
+	wantAdminError(t, "nobody", e2etest.Send(t, http.MethodDelete, server.AdminURL("/sse/hubs/default/clients/cy"), ""), 404)
+	e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=cy")).Connected(t)
+
+	// In a path this ID would be the folder above.
+	dots := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=.."))
+	dots.Connected(t)
+	answer = e2etest.Send(t, http.MethodDelete, server.AdminURL("/sse/hubs/default/clients?client_id=.."), "")
+	if answer.Status != http.StatusOK {
+		t.Errorf("DELETE: %d: %s", answer.Status, answer.Body)
+	}
+	wantClosed(t, dots)
+	if want := `caddy_sse_disconnects_total{hub="default",reason="closed"}`; scrapeWithMetrics(t, server)[want] != "3" {
+		t.Errorf("the scrape says %s for %s", scrapeWithMetrics(t, server)[want], want)
+	}
+}
+
+// scrapeWithMetrics is scrape once all streams that end have ended.
+func scrapeWithMetrics(t testing.TB, server *e2etest.Server) map[string]string {
+	t.Helper()
+	waitFor(t, "the last connection is gone", func() bool { return hubs(t, server)["default"].Clients == 2 })
+	return scrape(t, server)
+}
+
+// wantClosed checks that a stream says `closed` and ends in good order.
+func wantClosed(t testing.TB, s *e2etest.Stream) {
+	t.Helper()
+	event, err := s.Next(patience)
+	if err != nil || event.Name != "closed" || string(event.Data) != `{"status":"closed"}` {
+		t.Errorf("got the event %q %s, %v; want closed", event.Name, event.Data, err)
+	}
+	if err := s.Ended(patience); !errors.Is(err, io.EOF) {
+		t.Errorf("the stream ended with %v", err)
+	}
+}
+
+func TestDeleteReachesTheOtherInstances(t *testing.T) {
+	redis := e2etest.RedisServer(t)
+	site := "{\n\tsse {\n\t\tbroker redis " + redis.URL() + "\n\t}\n}\n" + openSite
+	one, two := e2etest.Start(t, site), e2etest.Start(t, site)
+	here := e2etest.Subscribe(t, one.URL("/events?topic=news&client_id=ann"))
+	there := e2etest.Subscribe(t, two.URL("/events?topic=news&client_id=ann"))
+	far := e2etest.Subscribe(t, two.URL("/events?topic=news&client_id=far"))
+	for _, s := range []*e2etest.Stream{here, there, far} {
+		s.Connected(t)
+	}
+
+	// At once: the first instance need not have heard of it yet.
+	answer := e2etest.Send(t, http.MethodDelete, one.AdminURL("/sse/hubs/default/clients/far"), "")
+	if answer.Status != http.StatusOK || strings.TrimSpace(answer.Body) != `{"closed":1}` {
+		t.Errorf("DELETE: %d: %s", answer.Status, answer.Body)
+	}
+	wantClosed(t, far)
+	answer = e2etest.Send(t, http.MethodDelete, one.AdminURL("/sse/hubs/default/clients/ann"), "")
+	if answer.Status != http.StatusOK || strings.TrimSpace(answer.Body) != `{"closed":2}` {
+		t.Errorf("DELETE: %d: %s", answer.Status, answer.Body)
+	}
+	wantClosed(t, here)
+	wantClosed(t, there)
+	for _, server := range []*e2etest.Server{one, two} {
+		for _, id := range []string{"ann", "far"} {
+			var refused *e2etest.Refused
+			_, err := e2etest.Open(t.Context(), server.URL("/events?topic=news&client_id="+id))
+			if !errors.As(err, &refused) || refused.Status != http.StatusForbidden {
+				t.Errorf("%s coming back: %v", id, err)
+			}
+		}
+	}
+	wantAdminError(t, "nobody", e2etest.Send(t, http.MethodDelete, one.AdminURL("/sse/hubs/default/clients/cy"), ""), 404, "cy")
+	e2etest.Subscribe(t, two.URL("/events?topic=news&client_id=cy")).Connected(t)
+}
+
+func TestDeleteWithoutTheBrokerSaysThatOthersWereNotReached(t *testing.T) {
+	redis := e2etest.RedisServer(t)
+	server := e2etest.Start(t, "{\n\tsse {\n\t\tbroker redis "+redis.URL()+"\n\t}\n}\n"+openSite)
+	stream := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=ann"))
+	stream.Connected(t)
+	redis.Stop()
+	wantAdminError(t, "DELETE", e2etest.Send(t, http.MethodDelete, server.AdminURL("/sse/hubs/default/clients/ann"), ""), 503, "other instances")
+	wantClosed(t, stream)
+}
+
+func TestOperatorMayPublishAnything(t *testing.T) {
+	server := e2etest.Start(t, "http://127.0.0.1:{{port}} {\n\tsse /events {\n\t\tuser {query.user}\n\t}\n}")
+	stream := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=ann&user=alice"))
+	stream.Connected(t)
+	publish := func(body string, options ...e2etest.Option) e2etest.Answer {
+		return e2etest.Send(t, http.MethodPost, server.AdminURL("/sse/hubs/default/publish"), body, append([]e2etest.Option{e2etest.Header("Content-Type", "application/json")}, options...)...)
+	}
+	for i, target := range []string{`"topic":"news"`, `"topic":["news","other"]`, `"client_id":"ann"`, `"user":"alice"`, `"broadcast":true`} {
+		answer := publish(fmt.Sprintf(`{%s,"event":"test","data":"%d"}`, target, i))
+		var receipt struct {
+			ID        string `json:"id"`
+			Receivers int    `json:"receivers"`
+		}
+		decodeLoosely(t, answer, &receipt)
+		event := stream.Expect(t, fmt.Sprint(i))
+		if answer.Status != http.StatusOK || receipt.ID != event.ID || receipt.Receivers != 1 {
+			t.Errorf("publishing to %s: %d: %s", target, answer.Status, answer.Body)
+		}
+	}
+	answer := publish(`[{"topic":"news","data":"a"},{"topic":"news","data":{"b":1}}]`)
+	stream.Expect(t, "a")
+	stream.Expect(t, `{"b":1}`)
+	if answer.Status != http.StatusOK {
+		t.Errorf("an array: %d: %s", answer.Status, answer.Body)
+	}
+	for body, status := range map[string]int{
+		`{"data":"to nobody"}`:                                         400,
+		`{"topic":"room/*","data":""}`:                                 400,
+		`{"topic":"news","data":"","event":"connected"}`:               400,
+		`{"topics":"news","data":""}`:                                  400,
+		`{"topic":"news","data":"` + strings.Repeat("x", 2<<20) + `"}`: 413,
+	} {
+		if answer := publish(body); answer.Status != status || answer.Header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("publishing %.40s: %d: %s", body, answer.Status, answer.Body)
+		}
+	}
+	if got := hubs(t, server)["default"]; got.Published != 7 {
+		t.Errorf("%d messages are counted as published", got.Published)
+	}
+}
+
+func TestHealthFailsWhileABrokerIsDown(t *testing.T) {
+	redis := e2etest.RedisServer(t)
+	server := e2etest.Start(t, `
+{
+	sse {
+		hub chat {
+			broker redis `+redis.URL()+`
+		}
+	}
+}
+`+openSite+`
+http://127.0.0.1:{{chat}} {
+	sse /events {
+		hub chat
+	}
+}
+`)
+	health := func() string {
+		answer := e2etest.Send(t, http.MethodGet, server.AdminURL("/sse/health"), "")
+		return fmt.Sprint(answer.Status, " ", strings.TrimSpace(answer.Body))
+	}
+	const well, ill = `200 {"down":[],"healthy":true}`, `503 {"down":["chat"],"healthy":false}`
+	waitFor(t, well, func() bool { return health() == well })
+	redis.Stop()
+	waitFor(t, ill, func() bool { return health() == ill })
+	got := hubs(t, server)
+	if got["chat"].Up || got["chat"].Broker != "redis" || !got["default"].Up || got["default"].Broker != "memory" {
+		t.Errorf("the hubs are %+v", got)
+	}
+	if value := scrape(t, server)[`caddy_sse_broker_up{hub="chat"}`]; value != "0" {
+		t.Errorf("caddy_sse_broker_up is %q", value)
+	}
+	redis.Restart()
+	waitFor(t, well, func() bool { return health() == well })
+}
+
+func TestCountersAreExactAcrossReloads(t *testing.T) {
+	server := e2etest.Start(t, openSite)
+	stream := e2etest.Subscribe(t, server.URL("/events?topic=news"))
+	stream.Connected(t)
+	for i := range 4 {
+		data := fmt.Sprint(i)
+		e2etest.Publish(t, server.URL("/events?topic=news"), data)
+		id := stream.Expect(t, data).ID
+		back := e2etest.Subscribe(t, server.URL("/events?topic=news"), e2etest.LastEventID(id))
+		back.Connected(t)
+		back.Close()
+		if err := server.Reload(strings.Replace(openSite, "sse /events {", fmt.Sprintf("sse /events {\n\t\theartbeat %ds", 20+i), 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := adminHub{Name: "default", Broker: "memory", Up: true, Clients: 1, Connections: 5, Published: 4, Sent: 4, Reconnects: 4}
+	var got adminHub
+	waitFor(t, "the last client has left", func() bool { got = hubs(t, server)["default"]; return got.Clients == 1 })
+	if got != want {
+		t.Errorf("the hub is %+v\nwant %+v", got, want)
+	}
+	scraped := scrape(t, server)
+	for series, value := range map[string]string{
+		`caddy_sse_clients{hub="default"}`:                                     "1",
+		`caddy_sse_connections_total{hub="default",result="accepted"}`:         "5",
+		`caddy_sse_resumes_total{hub="default",result="complete"}`:             "4",
+		`caddy_sse_resumes_total{hub="default",result="gap"}`:                  "0",
+		`caddy_sse_messages_published_total{hub="default"}`:                    "4",
+		`caddy_sse_messages_sent_total{hub="default"}`:                         "4",
+		`caddy_sse_messages_dropped_total{hub="default",reason="slow_client"}`: "0",
+		`caddy_sse_delivery_seconds_count{hub="default"}`:                      "4",
+		`caddy_sse_broker_up{hub="default"}`:                                   "1",
+	} {
+		if scraped[series] != value {
+			t.Errorf("%s is %q, want %q", series, scraped[series], value)
+		}
+	}
+}

@@ -1,0 +1,375 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+)
+
+// dashboardSite is openSite whose admin endpoint a browser may open; Caddy lets nobody type its
+// address otherwise.
+const dashboardSite = `
+{
+	admin {$CADDY_ADMIN} {
+		origins {$CADDY_ADMIN} ""
+	}
+}
+` + openSite
+
+func TestDashboardCountsClientsAsTheyComeAndGo(t *testing.T) {
+	server := e2etest.Start(t, dashboardSite)
+	page := openDashboard(t, server)
+	page.await(`metric("clients") === "0"`)
+
+	first := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=ann"))
+	second := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=bob"))
+	first.Connected(t)
+	second.Connected(t)
+	page.await(`metric("clients") === "2" && metric("connections") === "2"`)
+	page.await(`$("#clients [data-client=ann]") && $("#clients [data-client=bob]")`)
+
+	e2etest.Publish(t, server.URL("/events?topic=news"), "hello")
+	first.Expect(t, "hello")
+	second.Expect(t, "hello")
+	page.await(`metric("messages_published") === "1" && metric("messages_sent") === "2"`)
+	page.await(`$("#topics [data-topic=news]").cells[1].textContent === "2"`)
+	page.await(`$("[data-rate=messages_sent] path.line").getAttribute("d").length > 0`)
+
+	first.Close()
+	page.await(`metric("clients") === "1" && !$("#clients [data-client=ann]")`)
+	e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=ann"), e2etest.LastEventID("of-another-log")).Connected(t)
+	page.await(`metric("reconnects") === "1" && metric("gaps") === "1" && metric("connections") === "3"`)
+}
+
+func TestDashboardClosesAClientOnceTheOperatorHasConfirmed(t *testing.T) {
+	server := e2etest.Start(t, dashboardSite)
+	stream := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=ann"))
+	stream.Connected(t)
+	page := openDashboard(t, server)
+	page.await(`$("#clients [data-client=ann]")`)
+
+	// With the keyboard alone; the way out comes first.
+	page.script(`document.querySelector("[data-client=ann] [data-kick]").focus()`)
+	page.run(chromedp.KeyEvent(kb.Enter))
+	page.await(`$("#kick").open && document.activeElement.id === "kick-cancel"`)
+	page.run(chromedp.KeyEvent(kb.Escape))
+	page.await(`!$("#kick").open && document.activeElement.dataset.kick === ""`)
+	page.run(chromedp.KeyEvent(kb.Enter))
+	page.await(`$("#kick").open && $("#kick-id").textContent === "ann"`)
+	page.run(chromedp.KeyEvent(kb.Tab, chromedp.KeyModifiers(chromedp.ModifierShift)))
+	page.await(`document.activeElement.id === "kick-confirm"`)
+	e2etest.Screenshot(page.ctx, t, "dashboard-kick")
+	page.run(chromedp.KeyEvent(kb.Enter))
+
+	if event, err := stream.Next(patience); err != nil || event.Name != "closed" {
+		t.Fatalf("the client got the event %q, %v", event.Name, err)
+	}
+	page.await(`$("#kick-answer").textContent === "Closed ann: 1 connection" && $("#kick-answer").dataset.ok === "true"`)
+	page.await(`metric("clients") === "0" && !$("#clients [data-client]")`)
+}
+
+func TestDashboardPublishesAndShowsTheAnswer(t *testing.T) {
+	server := e2etest.Start(t, dashboardSite)
+	stream := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=ann"))
+	stream.Connected(t)
+	page := openDashboard(t, server)
+
+	page.fill("name", "news")
+	page.fill("event", "test")
+	page.fill("data", "two\nlines")
+	page.run(chromedp.Click("#send"))
+	if event := stream.Expect(t, "two\nlines"); event.Name != "test" {
+		t.Errorf("the event is %q", event.Name)
+	}
+	page.await(`$("#answer").textContent === "Published to 1 client, id ` + stream.LastID() + `"`)
+
+	page.choose("target", "client_id")
+	page.fill("name", "ann")
+	page.fill("data", "just you")
+	page.run(chromedp.Click("#send"))
+	stream.Expect(t, "just you")
+
+	page.choose("target", "broadcast")
+	page.fill("data", "all of you")
+	page.run(chromedp.Click("#send"))
+	stream.Expect(t, "all of you")
+
+	page.choose("target", "topic")
+	page.fill("name", "room/*")
+	page.run(chromedp.Click("#send"))
+	page.await(`$("#answer").dataset.ok === "false" && /^400: .+/.test($("#answer").textContent)`)
+}
+
+func TestDashboardShowsWhatATopicKeepsAsItArrives(t *testing.T) {
+	server := e2etest.Start(t, dashboardSite)
+	e2etest.Publish(t, server.URL("/events?topic=news"), "before")
+	page := openDashboard(t, server)
+	page.await(`$("[data-topic=news]")`)
+	page.run(chromedp.Click(`[data-topic=news] [aria-label="Watch news"]`))
+	page.await(`$("#watch-state").textContent === "Watching news" && $("#messages .data")?.textContent === "before"`)
+
+	const markup = `<img src="x" onerror="alert(1)">`
+	e2etest.Publish(t, server.URL("/events?topic=news&event=alert"), markup)
+	page.await(`$("#messages .data")?.textContent === ` + strconv.Quote(markup) + ` && $("#messages .name").textContent === "alert"`)
+	if page.is(`$("#messages .data *")`) {
+		t.Error("data became HTML")
+	}
+	e2etest.Publish(t, server.URL("/events?topic=news"), strings.Repeat("☃", 10_000))
+	page.await(`$("#messages .small")?.textContent === "The beginning of 29.3 KiB."`)
+
+	page.run(chromedp.Click("#watch-stop"))
+	page.await(`$("#messages").childElementCount === 0 && $("#watch-state").textContent === "Not watching"`)
+	page.fill("watch-topic", "room/*")
+	page.run(chromedp.KeyEvent(kb.Enter))
+	page.await(`/^400: /.test($("#watch-trouble").textContent)`)
+}
+
+func TestDashboardShowsTheNumbersOfAScrape(t *testing.T) {
+	server := e2etest.Start(t, `
+{
+	admin {$CADDY_ADMIN} {
+		origins {$CADDY_ADMIN} ""
+	}
+	metrics
+	sse {
+		hub chat {
+			max_clients 1
+		}
+	}
+}
+`+openSite+`
+http://127.0.0.1:{{chat}} {
+	sse /events {
+		hub chat
+		publish {
+			open
+		}
+	}
+}
+`)
+	chat := server.Expand("http://127.0.0.1:{{chat}}/events?topic=a")
+	stream := e2etest.Subscribe(t, chat)
+	id := stream.Connected(t).ID
+	if answer := e2etest.Send(t, http.MethodGet, chat, ""); answer.Status != http.StatusServiceUnavailable {
+		t.Fatalf("the second client of a hub for one is answered %d", answer.Status)
+	}
+	for i := range 3 {
+		e2etest.Publish(t, chat, strconv.Itoa(i))
+		stream.Expect(t, strconv.Itoa(i))
+	}
+	stream.Close()
+	waitFor(t, "the client is seen to have left", func() bool { return scrape(t, server)[`caddy_sse_clients{hub="chat"}`] == "0" })
+	again := e2etest.Subscribe(t, chat, e2etest.LastEventID(id))
+	for i := range 3 {
+		again.Expect(t, strconv.Itoa(i))
+	}
+	waitFor(t, "all that was sent is counted", func() bool { return scrape(t, server)[`caddy_sse_messages_sent_total{hub="chat"}`] == "6" })
+
+	page := openDashboard(t, server)
+	page.run(chromedp.Click(`[data-hub=chat] a.open`))
+	page.await(`$("#detail-name").textContent === "chat" && $("#series tbody").childElementCount > 0`)
+	shown := get[map[string]string](page, `Object.fromEntries([...$("#series tbody").rows].map((r) => [r.dataset.series, r.cells[1].textContent]))`)
+	scraped := map[string]string{}
+	for series, value := range scrape(t, server) {
+		if strings.HasPrefix(series, "caddy_sse_") && strings.Contains(series, `hub="chat"`) {
+			scraped[series] = value
+		}
+	}
+	if !maps.Equal(shown, scraped) {
+		for _, series := range slices.Sorted(maps.Keys(scraped)) {
+			t.Logf("scrape %s %s, dashboard %s", series, scraped[series], shown[series])
+		}
+		t.Errorf("the dashboard shows %d series %v", len(shown), shown)
+	}
+	for name, want := range map[string]string{
+		"clients": "1", "connections": "2", "limited": "1", "messages_published": "3", "messages_sent": "6",
+		"messages_dropped": "0", "reconnects": "1", "gaps": "0",
+	} {
+		if got := page.text(`[data-hub=chat] [data-metric=` + name + `]`); got != want {
+			t.Errorf("the card says %s for %s, want %s", got, name, want)
+		}
+	}
+}
+
+// scrape returns all that Prometheus would read, by series.
+func scrape(t testing.TB, server *e2etest.Server) map[string]string {
+	t.Helper()
+	answer := e2etest.Send(t, http.MethodGet, server.AdminURL("/metrics"), "")
+	series := map[string]string{}
+	for line := range strings.Lines(answer.Body) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "} "); ok && !strings.HasPrefix(line, "#") {
+			series[name+"}"] = value
+		}
+	}
+	return series
+}
+
+func TestDashboardTellsWhenTheBrokerIsDown(t *testing.T) {
+	redis := e2etest.RedisServer(t)
+	server := e2etest.Start(t, strings.Replace(dashboardSite, "\tadmin", "\tsse {\n\t\tbroker redis "+redis.URL()+"\n\t}\n\tadmin", 1))
+	page := openDashboard(t, server)
+	page.await(`$(".broker").textContent === "redis up" && $(".broker").dataset.up === "true"`)
+	redis.Stop()
+	page.await(`$(".broker").textContent === "redis down" && $(".broker").dataset.up === "false"`)
+	e2etest.Screenshot(page.ctx, t, "dashboard-broker-down")
+	redis.Restart()
+	page.await(`$(".broker").dataset.up === "true"`)
+}
+
+func TestDashboardTellsThatItsNumbersAreOldWhileCaddyIsGone(t *testing.T) {
+	server := e2etest.Start(t, dashboardSite)
+	page := openDashboard(t, server)
+	server.Stop()
+	page.await(`$("#state").dataset.state === "stale" && !$("#trouble").hidden`)
+	server.Restart()
+	page.await(`$("#state").dataset.state === "live" && $("#trouble").hidden`)
+}
+
+func TestReloadDoesNotWaitForAnOpenDashboard(t *testing.T) {
+	server := e2etest.Start(t, dashboardSite)
+	stream := e2etest.Subscribe(t, server.URL("/events?topic=news"))
+	stream.Connected(t)
+	page := openDashboard(t, server)
+	page.await(`metric("clients") === "1"`)
+	for i := range 3 {
+		began := time.Now()
+		if err := server.Reload(strings.Replace(dashboardSite, "sse /events {", fmt.Sprintf("sse /events {\n\t\theartbeat %ds", i+1), 1)); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("a reload took %v", took)
+		}
+	}
+	page.await(`$("#state").dataset.state === "live" && metric("clients") === "1" && metric("connections") === "1"`)
+}
+
+// fakeHub answers as the admin endpoint of a Caddy with very many clients would. It lives on the
+// dashboard's own files.
+type fakeHub struct {
+	clients int
+	mu      sync.Mutex // guards largest
+	largest int        // limit that was asked for
+}
+
+func (f *fakeHub) handler(root string) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /sse/", http.StripPrefix("/sse/", http.FileServer(http.Dir(root))))
+	mux.HandleFunc("GET /sse/hubs", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"hubs":[{"name":"default","broker":"redis","up":true,"clients":%d,"connections":123456,"limited":12,"refused":3,`+
+			`"reconnects":4321,"gaps":17,"messages_published":%d,"messages_sent":%d,"messages_dropped":5,"history_bytes":52428800,`+
+			`"dropped_by_reason":{"slow_client":5,"malformed":0},"disconnects":{"left":73000,"slow_client":2},`+
+			`"delivery":{"count":100,"sum_seconds":0.2,"buckets":[{"le":0.001,"count":60},{"le":0.0025,"count":100}]}}]}`,
+			f.clients, f.grown(40), f.grown(2_000_000))
+	})
+	mux.HandleFunc("GET /sse/hubs/default/clients", f.page("clients", func(i int) any {
+		return map[string]any{
+			"client_id": fmt.Sprintf("%022d", i), "user": "user" + strconv.Itoa(i%9), "topics": []string{"news", fmt.Sprintf("orders/%d/*", i)},
+			"since": "2026-11-22T12:00:00Z", "queued": i % 3,
+		}
+	}))
+	mux.HandleFunc("GET /sse/hubs/default/topics", f.page("topics", func(i int) any {
+		return map[string]any{"topic": fmt.Sprintf("orders/%d/*", i), "clients": 1, "kept": i % 5}
+	}))
+	return mux
+}
+
+// grown is a number that grows at an uneven rate.
+func (f *fakeHub) grown(perSecond float64) int64 {
+	t := float64(time.Now().UnixMilli()%1_000_000) / 1000
+	return int64(perSecond * (t + 0.7*math.Sin(t)))
+}
+
+func (f *fakeHub) page(name string, item func(i int) any) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		after, _ := strconv.Atoi(r.URL.Query().Get("after"))
+		limit, _ := strconv.Atoi(r.URL.Query().Get("limit"))
+		f.mu.Lock()
+		f.largest = max(f.largest, limit)
+		f.mu.Unlock()
+		answer := map[string]any{}
+		var items []any
+		for i := after; i < min(after+limit, f.clients); i++ {
+			items = append(items, item(i))
+		}
+		answer[name] = items
+		if after+limit < f.clients {
+			answer["next"] = strconv.Itoa(after + limit)
+		}
+		_ = json.NewEncoder(w).Encode(answer)
+	}
+}
+
+func (f *fakeHub) largestPage() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.largest
+}
+
+func TestDashboardShowsFiftyThousandClientsInPages(t *testing.T) {
+	hub := &fakeHub{clients: 50_000}
+	server := httptest.NewServer(hub.handler(filepath.Join(e2etest.RepoRoot(t), "dashboard")))
+	t.Cleanup(server.Close)
+	page := dashboard{t, e2etest.Chromium(t)}
+	page.load(server.URL + "/sse/#hub=default")
+	page.await(`$("#clients tbody").rows.length === 100 && $("#topics tbody").rows.length === 100`)
+	page.await(`metric("clients") === "50000" && $("#clients-range").textContent === "1 to 100"`)
+
+	// The page must stay quick: no task of its own may hold up the user.
+	page.script(`window.longest = 0; new PerformanceObserver((list) => {
+		for (const task of list.getEntries()) longest = Math.max(longest, task.duration);
+	}).observe({ type: "longtask" })`)
+	for i := 1; i <= 20; i++ {
+		page.run(chromedp.Click(`[data-pager=clients] [data-go=next]`))
+		page.await(fmt.Sprintf(`$("#clients-range").textContent === "%s to %s"`, thousands(i*100+1), thousands(i*100+100)))
+	}
+	page.run(chromedp.Click(`[data-pager=clients] [data-go=previous]`))
+	page.await(`$("#clients-range").textContent === "1,901 to 2,000" && $("#clients tbody th").textContent === "0000000000000000001900"`)
+	if n := get[int](page, `$("#clients tbody").rows.length`); n != 100 {
+		t.Errorf("%d rows are there", n)
+	}
+	if ms := get[float64](page, `longest`); ms > 2000 { // the machine may be busy
+		t.Errorf("the page froze for %v ms", ms)
+	}
+	if largest := hub.largestPage(); largest != 100 {
+		t.Errorf("it asked for %d at once", largest)
+	}
+
+	if os.Getenv("SSE_TEST_SCREENSHOTS") == "" {
+		return
+	}
+	page.await(`$("[data-rate=messages_sent] path.line").getAttribute("d").split("L").length > 6`)
+	for _, scheme := range []string{"light", "dark"} {
+		for name, width := range map[string]int64{"desktop": 1280, "phone": 390} {
+			page.run(chromedp.EmulateViewport(width, 1800))
+			page.prefer(scheme)
+			page.await(`document.documentElement.scrollWidth <= innerWidth`)
+			e2etest.Screenshot(page.ctx, t, "dashboard-"+name+"-"+scheme)
+			page.script(`scrollTo(0, 1e6)`)
+			e2etest.Screenshot(page.ctx, t, "dashboard-"+name+"-"+scheme+"-end")
+			page.script(`scrollTo(0, 0)`)
+		}
+	}
+}
+
+func thousands(n int) string {
+	if n < 1000 {
+		return strconv.Itoa(n)
+	}
+	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
+}
