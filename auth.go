@@ -104,7 +104,7 @@ func (h *Handler) authorizePublish(r *http.Request) (publisher, *problem) {
 		}
 		return publisher{name: "address " + sourceOf(r).String()}, nil
 	}
-	token, _ := bearerToken(r)
+	token := bearerToken(r)
 	if h.Publish.hasToken(token) {
 		return publisher{name: "token " + hashName(token)}, nil
 	}
@@ -163,10 +163,12 @@ func hashName(secret string) string {
 	return hex.EncodeToString(hash[:16])
 }
 
-func bearerToken(r *http.Request) (token string, found bool) {
+func bearerToken(r *http.Request) string {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	token = strings.TrimSpace(token)
-	return token, strings.EqualFold(scheme, "Bearer") && token != ""
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
 }
 
 // mayAddress says why a publisher on this route may not address these: the route and, where there is

@@ -47,9 +47,11 @@ type Outage interface {
 
 // Kicker is what a Broker implements that joins several instances.
 type Kicker interface {
-	// Kick ends the connections of a client_id on the other instances, and returns how many there
-	// were, as far as is known.
-	Kick(ctx context.Context, clientID string) (int, error)
+	// Connections returns how many connections a client_id has on the other instances, as they told
+	// a moment ago. If wait is set and there are none, it waits for what they tell next.
+	Connections(ctx context.Context, clientID string, wait bool) (int, error)
+	// Kick has the other instances end the connections of a client_id and refuse it for barTime.
+	Kick(ctx context.Context, clientID string) error
 }
 
 // reach is whether a log is in reach. Brokers embed it; it tells the hub when that changes.
@@ -149,18 +151,22 @@ func (l *memoryLog) Publish(ctx context.Context, batch []*Publication) (int, err
 	return len(batch), nil
 }
 
-func (l *memoryLog) publish(p *Publication) error {
+func (l *memoryLog) publish(p *Publication) (err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if found, err := l.answers.find(p); found || err != nil {
 		return err
 	}
 	if !p.Ephemeral {
-		l.last++
-		p.Position = Position{Major: l.last}
+		p.Position = Position{Major: l.last + 1}
 		p.Receipt.ID = ID{l.epoch, p.Position}.String()
 	}
-	p.Receipt.Receivers = l.replica.Deliver(p.Message)
+	if p.Receipt.Receivers, err = l.replica.DeliverUnlessEnded(p.Message); err != nil {
+		return err
+	}
+	if !p.Ephemeral {
+		l.last++
+	}
 	l.answers.keep(p)
 	return nil
 }

@@ -1,22 +1,20 @@
 package sse
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/dustin/go-humanize"
 )
 
 func init() {
@@ -25,37 +23,11 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("sse", httpcaddyfile.Before, "respond")
 }
 
-// option reads the arguments of one Caddyfile option into its field.
-type option func(d *caddyfile.Dispenser) error
-
-// readBlock reads the options of a block, each at most once but those in repeatable.
-func readBlock(d *caddyfile.Dispenser, options map[string]option, repeatable ...string) error {
-	seen := make(map[string]bool)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		name := d.Val()
-		read, known := options[name]
-		if !known {
-			return d.Errf("unknown option %q; the options here are %s", name, namesOf(options))
-		}
-		if seen[name] && !slices.Contains(repeatable, name) {
-			return d.Errf("option %q is there twice", name)
-		}
-		seen[name] = true
-		if err := read(d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func namesOf(options map[string]option) string {
-	return strings.Join(slices.Sorted(maps.Keys(options)), ", ")
-}
-
 // parseGlobalOption sets up the app from the global option "sse". See App.UnmarshalCaddyfile.
 func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	if existing != nil {
-		return nil, d.Err("the global option sse is there twice")
+		d.Next()
+		return nil, d.Err("the global option sse is there twice; its hubs stand in one block")
 	}
 	app := new(App)
 	if err := app.UnmarshalCaddyfile(d); err != nil {
@@ -83,21 +55,24 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the option's name
 	if d.NextArg() {
-		return d.ArgErr()
+		return d.Errf("the global option sse takes a block, not %q", d.Val())
 	}
 	standard := new(HubConfig)
 	a.Hubs = map[string]*HubConfig{defaultHub: standard}
 	options := standard.options()
-	options["hub"] = a.unmarshalHub
+	options["hub"] = option{"<name> { ... }", a.unmarshalHub}
 	return readBlock(d, options, "hub")
 }
 
 func (a *App) unmarshalHub(d *caddyfile.Dispenser) error {
 	var name string
-	if !d.Args(&name) || d.NextArg() {
-		return d.ArgErr()
+	if err := readWord(d, &name); err != nil {
+		return err
 	}
-	if a.Hubs[name] != nil {
+	switch {
+	case name == "":
+		return d.Err("hub: give it a name")
+	case a.Hubs[name] != nil:
 		return d.Errf("hub %q is already defined; the options of %q stand in the sse block itself", name, defaultHub)
 	}
 	hub := new(HubConfig)
@@ -107,8 +82,8 @@ func (a *App) unmarshalHub(d *caddyfile.Dispenser) error {
 
 func (c *HubConfig) options() map[string]option {
 	return map[string]option{
-		"broker":        c.unmarshalBroker,
-		"history":       c.unmarshalHistory,
+		"broker":        {"memory | bolt <file> { ... } | redis <urls...> { ... }", c.unmarshalBroker},
+		"history":       {"<messages> [<age>] | off", c.unmarshalHistory},
 		"history_bytes": bytesOption(&c.HistoryBytes),
 		"max_clients":   numberOption(&c.MaxClients, 0),
 		"drain_spread":  durationOption(&c.DrainSpread, zeroIsOff),
@@ -117,9 +92,12 @@ func (c *HubConfig) options() map[string]option {
 
 func (c *HubConfig) unmarshalBroker(d *caddyfile.Dispenser) error {
 	if !d.NextArg() {
-		return d.ArgErr()
+		return errArguments
 	}
 	name := d.Val()
+	if _, err := caddy.GetModule("sse.brokers." + name); err != nil {
+		return d.Errf("broker: %q is none of %s", name, brokerNames())
+	}
 	module, err := caddyfile.UnmarshalModule(d, "sse.brokers."+name)
 	if err != nil {
 		return err
@@ -128,16 +106,21 @@ func (c *HubConfig) unmarshalBroker(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+func brokerNames() string {
+	var names []string
+	for _, module := range caddy.GetModules("sse.brokers") {
+		names = append(names, module.ID.Name())
+	}
+	return strings.Join(names, ", ")
+}
+
 // UnmarshalCaddyfile sets the broker up. Syntax:
 //
 //	broker memory
 func (*MemoryBroker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the broker's name
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	if d.NextBlock(d.Nesting()) {
-		return d.Errf("broker memory has no options, not even %q", d.Val())
+	if d.NextArg() || d.NextBlock(d.Nesting()) {
+		return d.Errf("broker memory takes nothing further, not even %q", d.Val())
 	}
 	return nil
 }
@@ -179,19 +162,19 @@ func (b *RedisBroker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.Err("broker redis: give it a URL, such as redis://localhost:6379")
 	}
 	return readBlock(d, map[string]option{
-		"master_name":              wordOption(&b.MasterName),
-		"prefix":                   wordOption(&b.Prefix),
-		"channel":                  wordOption(&b.Channel),
-		"username":                 wordOption(&b.Username),
-		"password":                 wordOption(&b.Password),
-		"sentinel_username":        wordOption(&b.SentinelUsername),
-		"sentinel_password":        wordOption(&b.SentinelPassword),
+		"master_name":              wordOption("<name>", &b.MasterName),
+		"prefix":                   wordOption("<prefix>", &b.Prefix),
+		"channel":                  wordOption("<name>", &b.Channel),
+		"username":                 wordOption("<name>", &b.Username),
+		"password":                 wordOption("<password>", &b.Password),
+		"sentinel_username":        wordOption("<name>", &b.SentinelUsername),
+		"sentinel_password":        wordOption("<password>", &b.SentinelPassword),
 		"max_len":                  numberOption(&b.MaxLen, 1),
 		"timeout":                  durationOption(&b.Timeout, positive),
-		"tls_ca":                   wordOption(&b.TLSCA),
-		"tls_cert":                 wordOption(&b.TLSCert),
-		"tls_key":                  wordOption(&b.TLSKey),
-		"tls_server_name":          wordOption(&b.TLSServerName),
+		"tls_ca":                   wordOption("<file>", &b.TLSCA),
+		"tls_cert":                 wordOption("<file>", &b.TLSCert),
+		"tls_key":                  wordOption("<file>", &b.TLSKey),
+		"tls_server_name":          wordOption("<name>", &b.TLSServerName),
 		"tls_insecure_skip_verify": flagOption(&b.TLSInsecureSkipVerify),
 	})
 }
@@ -203,7 +186,7 @@ func (c *HubConfig) unmarshalHistory(d *caddyfile.Dispenser) error {
 		c.HistoryCount = -1
 		return nil
 	case len(args) == 0 || len(args) > 2:
-		return d.ArgErr()
+		return errArguments
 	}
 	count, err := strconv.Atoi(args[0])
 	if err != nil || count < 1 {
@@ -222,16 +205,14 @@ func (c *HubConfig) unmarshalHistory(d *caddyfile.Dispenser) error {
 
 func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	handler := new(Handler)
-	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
-		return nil, err
-	}
-	if err := checkHubDefined(h, handler.Hub); err != nil {
+	defined := func(hub string) error { return checkHubDefined(h, hub) }
+	if err := handler.unmarshalCaddyfile(h.Dispenser, defined); err != nil {
 		return nil, err
 	}
 	return handler, nil
 }
 
-// checkHubDefined refuses a hub that the global options do not define, while the line is at hand.
+// checkHubDefined refuses a hub that the global options do not define.
 func checkHubDefined(h httpcaddyfile.Helper, name string) error {
 	if name == "" || name == defaultHub {
 		return nil
@@ -239,11 +220,11 @@ func checkHubDefined(h httpcaddyfile.Helper, name string) error {
 	var app App
 	if global, ok := h.Option("sse").(httpcaddyfile.App); ok {
 		if err := json.Unmarshal(global.Value, &app); err != nil {
-			return h.Errf("reading the global option sse: %v", err)
+			return fmt.Errorf("reading the global option sse: %w", err)
 		}
 	}
 	if app.Hubs[name] == nil {
-		return h.Errf("hub %q is not defined; define it in the global options: { sse { hub %s } }", name, name)
+		return fmt.Errorf("%q is not defined; define it in the global options: { sse { hub %s } }", name, name)
 	}
 	return nil
 }
@@ -286,34 +267,40 @@ func checkHubDefined(h httpcaddyfile.Helper, name string) error {
 //		}
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return h.unmarshalCaddyfile(d)
+}
+
+// unmarshalCaddyfile is UnmarshalCaddyfile with checks of the hub's name.
+func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, ofHub ...func(name string) error) error {
 	d.Next() // the directive's name
+	directive := d.Token()
 	if d.NextArg() {
-		return d.ArgErr()
+		return d.Errf("sse takes a matcher and a block, not %q", d.Val())
 	}
 	err := readBlock(d, map[string]option{
-		"hub":                wordOption(&h.Hub),
-		"topics":             wordsOption(&h.Topics),
-		"client_id":          wordOption(&h.ClientID),
-		"user":               wordOption(&h.User),
+		"hub":                wordOption("<name>", &h.Hub, ofHub...),
+		"topics":             wordsOption("<topics...>", &h.Topics, checkRouteTopic),
+		"client_id":          wordOption("<value>", &h.ClientID),
+		"user":               wordOption("<value>", &h.User),
 		"heartbeat":          durationOption(&h.Heartbeat, offAllowed),
 		"retry":              durationOption(&h.Retry, zeroIsOff),
 		"idle_timeout":       durationOption(&h.IdleTimeout, offIsDefault),
 		"max_age":            durationOption(&h.MaxAge, offIsDefault),
-		"queue":              h.unmarshalQueue,
-		"slow_client":        h.unmarshalSlowClient,
+		"queue":              {"<messages> [<size>]", h.unmarshalQueue},
+		"slow_client":        wordOption("disconnect | drop_oldest", (*string)(&h.SlowClient), checkSlowClient),
 		"write_timeout":      durationOption(&h.WriteTimeout, positive),
 		"max_clients_per_ip": numberOption(&h.MaxClientsPerIP, 0),
 		"max_topics":         numberOption(&h.MaxTopics, 1),
 		"connected_event":    onOffOption(&h.ConnectedEvent),
-		"cors_origins":       wordsOption(&h.CORSOrigins),
-		"publish":            h.unmarshalPublish,
-		"jwt":                h.unmarshalJWT,
+		"cors_origins":       wordsOption("<origins...> | *", &h.CORSOrigins, checkCORSOrigin),
+		"publish":            {"{ ... }", h.unmarshalPublish},
+		"jwt":                {"{ ... }", h.unmarshalJWT},
 	}, "topics", "cors_origins")
 	if err != nil {
 		return err
 	}
-	if err := h.check(); err != nil {
-		return d.WrapErr(err)
+	if err := h.check(); err != nil { // a combination: the line is that of the whole
+		return fmt.Errorf("%w, at %s:%d", err, directive.File, directive.Line)
 	}
 	return nil
 }
@@ -328,46 +315,42 @@ func (h *Handler) unmarshalQueue(d *caddyfile.Dispenser) error {
 	size, err := sizeOf(d, "queue", d.Val())
 	h.QueueBytes = int(size)
 	if err == nil && d.NextArg() {
-		return d.ArgErr()
+		return errArguments
 	}
 	return err
 }
 
-func (h *Handler) unmarshalSlowClient(d *caddyfile.Dispenser) error {
-	return wordOption((*string)(&h.SlowClient))(d)
-}
-
 func (h *Handler) unmarshalPublish(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
-		return d.ArgErr()
+		return errArguments
 	}
 	p := new(PublishConfig)
 	h.Publish = p
 	return readBlock(d, map[string]option{
-		"token":     wordsOption(&p.Tokens),
+		"token":     wordsOption("<tokens...>", &p.Tokens),
 		"open":      flagOption(&p.Open),
-		"topics":    wordsOption(&p.Topics),
-		"targets":   wordsOption(&p.Targets),
+		"topics":    wordsOption("<topics...>", &p.Topics, CheckPattern),
+		"targets":   wordsOption("client | user | broadcast ...", &p.Targets, checkTarget),
 		"broadcast": onOffOption(&p.Broadcast),
 		"max_size":  bytesOption(&p.MaxSize),
-		"rate":      p.unmarshalRate,
+		"rate":      {"<messages per second> [<burst>]", p.unmarshalRate},
 	}, "token", "topics", "targets")
 }
 
 func (h *Handler) unmarshalJWT(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
-		return d.ArgErr()
+		return errArguments
 	}
 	c := new(JWTConfig)
 	h.JWT = c
 	return readBlock(d, map[string]option{
-		"key":      c.unmarshalKey,
-		"jwks":     wordOption(&c.JWKS),
-		"issuer":   wordOption(&c.Issuer),
-		"audience": wordOption(&c.Audience),
-		"cookie":   wordOption(&c.Cookie),
-		"query":    wordOption(&c.Query),
-		"public":   wordsOption(&c.Public),
+		"key":      {"<algorithm> <secret or public key> [<key ID>]", c.unmarshalKey},
+		"jwks":     wordOption("<address>", &c.JWKS),
+		"issuer":   wordOption("<iss>", &c.Issuer),
+		"audience": wordOption("<aud>", &c.Audience),
+		"cookie":   wordOption("<name>", &c.Cookie),
+		"query":    wordOption("<name>", &c.Query),
+		"public":   wordsOption("<topics...>", &c.Public, CheckPattern),
 	}, "key", "public")
 }
 
@@ -380,8 +363,8 @@ func (c *JWTConfig) unmarshalKey(d *caddyfile.Dispenser) error {
 		fallthrough
 	case 2:
 		k.Algorithm, k.Key = args[0], args[1]
-	default: // not ArgErr, which may name the secret
-		return d.Err("key: give it an algorithm, the secret or public key, and if tokens name one, the key ID")
+	default:
+		return errArguments
 	}
 	c.Keys = append(c.Keys, k)
 	return nil
@@ -390,7 +373,7 @@ func (c *JWTConfig) unmarshalKey(d *caddyfile.Dispenser) error {
 func (p *PublishConfig) unmarshalRate(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
 	if len(args) == 0 || len(args) > 2 {
-		return d.ArgErr()
+		return errArguments
 	}
 	var err error
 	if p.Rate, err = strconv.ParseFloat(args[0], 64); err != nil || !(p.Rate > 0) || math.IsInf(p.Rate, 0) {
@@ -407,24 +390,21 @@ func (p *PublishConfig) unmarshalRate(d *caddyfile.Dispenser) error {
 // check refuses values and combinations that make no sense, before placeholders are replaced.
 func (h *Handler) check() error {
 	for _, topic := range h.Topics {
-		if err := CheckPattern(topic); err != nil {
+		if err := checkRouteTopic(topic); err != nil {
 			return fmt.Errorf("topics: %w", err)
-		}
-		if isPattern(topic) && strings.Contains(topic, "{") {
-			return fmt.Errorf("topics: %q has a wildcard and a placeholder; a topic may have one of them", topic)
 		}
 	}
 	for _, origin := range h.CORSOrigins {
-		if origin == "*" && len(h.CORSOrigins) > 1 {
-			return errors.New("cors_origins: * stands alone; list origins to allow credentials, or use * for all without them")
-		}
-		if origin != "*" && !checkOrigin(origin) {
-			return fmt.Errorf("cors_origins: %q is not an origin as browsers send it, such as https://app.example.com", origin)
+		if err := checkCORSOrigin(origin); err != nil {
+			return fmt.Errorf("cors_origins: %w", err)
 		}
 	}
+	if err := checkSlowClient(cmp.Or(string(h.SlowClient), string(Disconnect))); err != nil {
+		return fmt.Errorf("slow_client: %w", err)
+	}
 	switch {
-	case h.SlowClient != "" && h.SlowClient != Disconnect && h.SlowClient != DropOldest:
-		return fmt.Errorf("slow_client: %q is neither disconnect nor drop_oldest", h.SlowClient)
+	case len(h.CORSOrigins) > 1 && slices.Contains(h.CORSOrigins, "*"):
+		return errors.New("cors_origins: * stands alone; list origins to allow credentials, or use * for all without them")
 	case h.QueueMessages < 0 || h.QueueBytes < 0:
 		return errors.New("queue: give it 1 or more messages and bytes")
 	case h.MaxTopics < 0 || h.MaxClientsPerIP < 0:
@@ -437,8 +417,42 @@ func (h *Handler) check() error {
 			return fmt.Errorf("jwt: %w", err)
 		}
 	}
-	if h.Publish != nil {
-		return h.Publish.check(!newTopicRules(h.Topics).asked)
+	if h.Publish == nil {
+		return nil
+	}
+	if !h.Publish.Open && len(h.Publish.Tokens) == 0 && h.JWT == nil {
+		return errors.New("publish: give it a token, or a jwt block beside it, or open if other directives guard this route")
+	}
+	return h.Publish.check(!newTopicRules(h.Topics).asked)
+}
+
+func checkRouteTopic(topic string) error {
+	if err := CheckPattern(topic); err != nil {
+		return err
+	}
+	if isPattern(topic) && strings.Contains(topic, "{") {
+		return fmt.Errorf("%q has a wildcard and a placeholder; a topic may have one of them", topic)
+	}
+	return nil
+}
+
+func checkCORSOrigin(origin string) error {
+	if origin != "*" && !checkOrigin(origin) {
+		return fmt.Errorf("%q is not an origin as browsers send it, such as https://app.example.com, nor *", origin)
+	}
+	return nil
+}
+
+func checkSlowClient(policy string) error {
+	if policy != string(Disconnect) && policy != string(DropOldest) {
+		return fmt.Errorf("%q is neither disconnect nor drop_oldest", policy)
+	}
+	return nil
+}
+
+func checkTarget(target string) error {
+	if target != "client" && target != "user" && target != "broadcast" {
+		return fmt.Errorf("%q is none of client, user and broadcast", target)
 	}
 	return nil
 }
@@ -450,8 +464,8 @@ func (p *PublishConfig) check(routeRestricted bool) error {
 		}
 	}
 	for _, target := range p.Targets {
-		if target != "client" && target != "user" && target != "broadcast" {
-			return fmt.Errorf("publish: targets: %q is none of client, user and broadcast", target)
+		if err := checkTarget(target); err != nil {
+			return fmt.Errorf("publish: targets: %w", err)
 		}
 	}
 	restricted := routeRestricted || len(p.Topics) > 0
@@ -469,140 +483,4 @@ func (p *PublishConfig) check(routeRestricted bool) error {
 		return errors.New("publish: max_size and rate can't be negative")
 	}
 	return nil
-}
-
-func wordOption(field *string) option {
-	return func(d *caddyfile.Dispenser) error {
-		if !d.Args(field) || d.NextArg() {
-			return d.ArgErr()
-		}
-		return nil
-	}
-}
-
-func wordsOption(field *[]string) option {
-	return func(d *caddyfile.Dispenser) error {
-		words := d.RemainingArgs()
-		if len(words) == 0 {
-			return d.ArgErr()
-		}
-		*field = append(*field, words...)
-		return nil
-	}
-}
-
-func flagOption(field *bool) option {
-	return func(d *caddyfile.Dispenser) error {
-		if d.NextArg() {
-			return d.ArgErr()
-		}
-		*field = true
-		return nil
-	}
-}
-
-func onOffOption(field **bool) option {
-	return func(d *caddyfile.Dispenser) error {
-		var word string
-		if err := wordOption(&word)(d); err != nil {
-			return err
-		}
-		on := word == "on"
-		if !on && word != "off" {
-			return d.Errf("%q is neither on nor off", word)
-		}
-		*field = &on
-		return nil
-	}
-}
-
-func numberOption(field *int, least int) option {
-	return func(d *caddyfile.Dispenser) error {
-		if err := numberOf(d, field, least); err != nil {
-			return err
-		}
-		if d.NextArg() {
-			return d.ArgErr()
-		}
-		return nil
-	}
-}
-
-func numberOf(d *caddyfile.Dispenser, field *int, least int) error {
-	name := d.Val()
-	if !d.NextArg() {
-		return d.ArgErr()
-	}
-	n, err := strconv.Atoi(d.Val())
-	if err != nil || n < least {
-		return d.Errf("%s: %q is not a whole number, %d or more", name, d.Val(), least)
-	}
-	*field = n
-	return nil
-}
-
-// How an option of a duration takes what is no duration, and zero.
-type durationRule uint8
-
-const (
-	positive     durationRule = iota // neither: it must be more than 0
-	offAllowed                       // "off" is a negative duration in JSON
-	offIsDefault                     // "off" is 0 in JSON, which is the default
-	zeroIsOff                        // 0 is meant, and negative in JSON, where 0 is the default
-)
-
-func durationOption(field *caddy.Duration, rule durationRule) option {
-	return func(d *caddyfile.Dispenser) error {
-		name := d.Val()
-		var word string
-		if err := wordOption(&word)(d); err != nil {
-			return err
-		}
-		switch {
-		case word == "off" && rule == offAllowed:
-			*field = -1
-			return nil
-		case word == "off" && rule == offIsDefault:
-			*field = 0
-			return nil
-		}
-		duration, err := caddy.ParseDuration(word)
-		if err == nil && duration == 0 && rule == zeroIsOff {
-			*field = -1
-			return nil
-		}
-		if err != nil || duration <= 0 {
-			return d.Errf("%s: %q is not a duration such as %s%s", name, word, 30*time.Second, rule.alternative())
-		}
-		*field = caddy.Duration(duration)
-		return nil
-	}
-}
-
-func (r durationRule) alternative() string {
-	if r == offAllowed || r == offIsDefault {
-		return ", nor off"
-	}
-	return ""
-}
-
-func bytesOption[T int | int64](field *T) option {
-	return func(d *caddyfile.Dispenser) error {
-		name := d.Val()
-		var word string
-		if err := wordOption(&word)(d); err != nil {
-			return err
-		}
-		size, err := sizeOf(d, name, word)
-		*field = T(size)
-		return err
-	}
-}
-
-func sizeOf(d *caddyfile.Dispenser, name, word string) (int64, error) {
-	size, err := humanize.ParseBytes(word)
-	if err != nil || size == 0 || size > math.MaxInt32*1024 {
-		return 0, d.Errf("%s: %q is not a size such as 1MiB", name, word)
-	}
-	return int64(size), nil
 }

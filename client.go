@@ -62,10 +62,11 @@ type Subscription struct {
 	Patterns []string
 	// LastEventID is the ID the client has seen last; empty for one that comes for the first time.
 	LastEventID string
-	ClientOptions
+	Expires     time.Time // when its authorization ends; zero never
+	*ClientOptions
 }
 
-// ClientOptions are the limits and times of one client.
+// ClientOptions are the limits and times of a client, which many share.
 type ClientOptions struct {
 	Queue        int           // messages that may wait
 	QueueBytes   int           // bytes that may wait; a single larger message passes when alone
@@ -74,7 +75,6 @@ type ClientOptions struct {
 	Heartbeat    time.Duration // 0 is off
 	IdleTimeout  time.Duration // 0 is off
 	MaxAge       time.Duration // 0 is off; up to a tenth is taken off at random
-	Expires      time.Time     // when its authorization ends; zero never
 	MaxPerSource int           // clients of one Source; 0 is without limit
 }
 
@@ -103,24 +103,23 @@ type Client struct {
 	sentMessages, sentBytes uint64 // what its socket has taken; the stream's own
 
 	mu    sync.Mutex // guards all below
-	phase phase
 	queue []*Message
 	bytes int // of queue
+	phase phase
+	left  bool
+	gap   bool // messages were dropped from before the queue
 	// catchingUp: kept messages after cursor are still to be read from the hub's history. Until
 	// that is done only ephemeral messages are queued.
 	catchingUp bool
 	cursor     Position
 	toldLost   Position // the newest loss from history that it was told of
-	gap        string   // why messages are missing before the queue; empty if none are
 	cause      error    // why the stream ends once the queue has been taken; nil while it goes on
-	left       bool
 
 	patience  time.Duration // as of lastTurn
 	lastTurn  time.Time     // when it last took, be it nothing
 	fullSince time.Time     // when the queue came to hold publishers up; zero while it does not
 	impatient *time.Timer   // runs while fullSince is set
 
-	lastWrite   time.Time // when something was last taken
 	lastMessage time.Time // when a message was last taken
 	ends        time.Time // by MaxAge; zero never
 	timer       *time.Timer
@@ -200,7 +199,7 @@ func (c *Client) slowLocked(size int) bool {
 	}
 	c.queue = slices.Delete(c.queue, 0, dropped)
 	c.hub.stats.droppedSlow.Add(uint64(dropped))
-	c.gap = "slow_client"
+	c.gap = true
 	return true
 }
 
@@ -248,8 +247,10 @@ func (c *Client) Take(batch []*Message) (_ []*Message, err error) {
 	}
 	c.notFullLocked()
 	now := time.Now()
-	c.patience = min(maxPatience, c.patience+now.Sub(c.lastTurn)/20)
-	c.lastTurn = now
+	if c.phase != asleep {
+		c.patience = min(maxPatience, c.patience+now.Sub(c.lastTurn)/20)
+		c.lastTurn = now
+	}
 	if c.phase == woken {
 		c.hub.pace.took(len(c.queue))
 	}
@@ -263,7 +264,6 @@ func (c *Client) Take(batch []*Message) (_ []*Message, err error) {
 	}
 	switch {
 	case len(batch) > taken:
-		c.lastWrite = now
 		if slices.ContainsFunc(batch[taken:], (*Message).published) {
 			c.lastMessage = now
 		}
@@ -297,9 +297,9 @@ func (c *Client) takeQueueLocked(batch []*Message) []*Message {
 
 // takeGapLocked appends what is to be told before the first of the queue.
 func (c *Client) takeGapLocked(batch []*Message) []*Message {
-	if c.gap != "" {
-		batch = append(batch, gapFrame("", c.gap))
-		c.gap = ""
+	if c.gap {
+		batch = append(batch, gapFrame("", "slow_client"))
+		c.gap = false
 	}
 	return batch
 }
@@ -308,8 +308,8 @@ func (c *Client) takeGapLocked(batch []*Message) []*Message {
 // ephemeral ones that came meanwhile. Called with Hub.mu held.
 func (c *Client) replayLocked(batch []*Message) []*Message {
 	h := c.hub.history
-	logs := h.logsOf(c.addresses, c.Patterns, time.Now())
-	if lost := h.lost(c.addresses, c.Patterns); lost.After(c.cursor) && lost.After(c.toldLost) {
+	logs := h.logsOf(c.addresses, c.Patterns, c.cursor, time.Now())
+	if lost := h.lost(c.addresses, c.Patterns, c.cursor); lost.After(c.cursor) && lost.After(c.toldLost) {
 		batch = append(batch, gapFrame("", "history_trimmed"))
 		c.toldLost = lost
 	}
@@ -399,17 +399,14 @@ func (c *Client) watch() {
 		c.finishLocked(ErrIdle)
 		return
 	}
-	if c.Heartbeat > 0 && now.Sub(c.lastWrite) >= c.Heartbeat {
-		if c.phase == asleep {
-			c.appendLocked(heartbeat)
-		}
-		c.lastWrite = now
+	if c.Heartbeat > 0 && c.phase == asleep && now.Sub(c.lastTurn) >= c.Heartbeat {
+		c.appendLocked(heartbeat)
 	}
-	c.timer.Reset(c.nextWatchLocked().Sub(now))
+	c.timer.Reset(c.nextWatchLocked(now).Sub(now))
 }
 
 // nextWatchLocked returns when watch should look again; the zero time if never.
-func (c *Client) nextWatchLocked() (next time.Time) {
+func (c *Client) nextWatchLocked(now time.Time) (next time.Time) {
 	earliest := func(t time.Time) {
 		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
 			next = t
@@ -421,7 +418,11 @@ func (c *Client) nextWatchLocked() (next time.Time) {
 		earliest(c.lastMessage.Add(c.IdleTimeout))
 	}
 	if c.Heartbeat > 0 {
-		earliest(c.lastWrite.Add(c.Heartbeat))
+		silent := c.lastTurn.Add(c.Heartbeat)
+		if !silent.After(now) { // it has its heartbeat, or is at its turn
+			silent = now.Add(c.Heartbeat)
+		}
+		earliest(silent)
 	}
 	return next
 }
@@ -432,11 +433,11 @@ func due(t, now time.Time) bool { return !t.IsZero() && !now.Before(t) }
 func (c *Client) start(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.joined, c.lastWrite, c.lastMessage = now, now, now
+	c.joined, c.lastMessage = now, now
 	if c.MaxAge > 0 {
 		c.ends = now.Add(c.MaxAge - rand.N(c.MaxAge/10+1))
 	}
-	if next := c.nextWatchLocked(); !next.IsZero() {
+	if next := c.nextWatchLocked(now); !next.IsZero() {
 		c.timer = time.AfterFunc(next.Sub(now), c.watch)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -111,9 +112,7 @@ func (r *remote) do(ctx context.Context, method string, query url.Values, body i
 	if err != nil {
 		return nil, err
 	}
-	for name, values := range header {
-		request.Header[name] = values
-	}
+	maps.Copy(request.Header, header)
 	for _, header := range r.headers {
 		name, value, _ := strings.Cut(header, ":")
 		request.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))

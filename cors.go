@@ -20,7 +20,7 @@ func (h *Handler) setCORSHeaders(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case origin == "":
 		return
-	case slices.Contains(h.CORSOrigins, origin):
+	case h.lists(origin):
 		header.Set("Access-Control-Allow-Origin", origin)
 		header.Set("Access-Control-Allow-Credentials", "true")
 	case h.CORSOrigins[0] == "*":
@@ -48,11 +48,16 @@ func (h *Handler) preflight(w http.ResponseWriter, r *http.Request) error {
 // request. Where a proxy in front has taken TLS off, the site's own scheme is not known here.
 func (h *Handler) ownOrigin(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
-	if slices.Contains(h.CORSOrigins, origin) {
+	if h.lists(origin) {
 		return true
 	}
 	u, err := url.Parse(origin)
 	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) && (u.Scheme == "https" || r.TLS == nil)
+}
+
+// lists reports whether cors_origins names an origin; * names none.
+func (h *Handler) lists(origin string) bool {
+	return origin != "*" && slices.Contains(h.CORSOrigins, origin)
 }
 
 // foreignOrigin reports whether a browser says that a page of some other site made the request, one

@@ -147,6 +147,9 @@ func (h *history) forget(a Address, p Position) {
 	if a.Kind == ToTopic && p.After(h.floor) {
 		h.floor = p
 	}
+	if l := h.logs[a]; l != nil && p.After(l.trimmed) {
+		l.trimmed = p
+	}
 }
 
 // forgetAll notes that anything up to p may be missing, whatever its address.
@@ -165,8 +168,8 @@ func slot(a Address) int {
 }
 
 // lost returns the newest position at which a message for one of these addresses or patterns may
-// have stood that is no longer kept. In doubt one did.
-func (h *history) lost(addresses []Address, patterns []string) (lost Position) {
+// have stood that is no longer kept, if it is after p. In doubt one did.
+func (h *history) lost(addresses []Address, patterns []string, p Position) (lost Position) {
 	latest := func(p Position) {
 		if p.After(lost) {
 			lost = p
@@ -181,32 +184,34 @@ func (h *history) lost(addresses []Address, patterns []string) (lost Position) {
 	}
 	if len(patterns) > 0 {
 		latest(h.floor)
-		for _, l := range h.matching(patterns) {
+		for _, l := range h.matching(patterns, p) {
 			latest(l.trimmed)
 		}
 	}
 	return lost
 }
 
-// matching returns the logs of all topics within one of the patterns.
-func (h *history) matching(patterns []string) (logs []*addressLog) {
-	for a, l := range h.logs {
-		if a.Kind != ToTopic {
-			continue
+// matching returns the logs of all topics within one of the patterns that were published to after p.
+func (h *history) matching(patterns []string, p Position) (logs []*addressLog) {
+	if len(patterns) == 0 {
+		return nil
+	}
+	for e := h.recent.Back(); e != nil; e = e.Prev() {
+		l := e.Value.(*addressLog)
+		if !l.messages[len(l.messages)-1].Position.After(p) {
+			break // and none before it is
 		}
-		for _, pattern := range patterns {
-			if matches(pattern, a.Name) {
-				logs = append(logs, l)
-				break
-			}
+		if l.address.Kind == ToTopic && covered(patterns, l.address.Name) {
+			logs = append(logs, l)
 		}
 	}
 	return logs
 }
 
-// logsOf returns the logs of the addresses and patterns, trimmed as of now.
-func (h *history) logsOf(addresses []Address, patterns []string, now time.Time) []*addressLog {
-	logs := h.matching(patterns)
+// logsOf returns the logs of the addresses and patterns that may have something after p, trimmed as of
+// now.
+func (h *history) logsOf(addresses []Address, patterns []string, p Position, now time.Time) []*addressLog {
+	logs := h.matching(patterns, p)
 	for _, a := range addresses {
 		if l := h.logs[a]; l != nil {
 			logs = append(logs, l)

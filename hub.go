@@ -131,11 +131,12 @@ func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
 		return nil, Welcome{}, err
 	}
 	c := &Client{Subscription: s, hub: h, stream: stream, patience: maxPatience, lastTurn: now, phase: taking}
-	c.addresses = append(Topics(s.Topics...), Address{ToClient, s.ClientID}, Address{Kind: ToBroadcast})
+	own := []Address{{ToClient, s.ClientID}, {Kind: ToBroadcast}}
 	if s.User != "" {
-		c.addresses = append(c.addresses, Address{ToUser, s.User})
+		own = append(own, Address{ToUser, s.User})
 		h.claimLocked(s.ClientID, s.User)
 	}
+	c.addresses = slices.Concat(Topics(s.Topics...), own)
 	welcome := h.resumeLocked(c, now)
 	h.joined++
 	c.serial = h.joined
@@ -205,11 +206,14 @@ func (h *Hub) resumeLocked(c *Client, now time.Time) Welcome {
 	if c.LastEventID == "" {
 		return Welcome{h.idLocked(h.last), ResumeNone}
 	}
-	logs := h.history.logsOf(c.addresses, c.Patterns, now)
-	c.toldLost = h.history.lost(c.addresses, c.Patterns)
-	id, ok := ParseID(c.LastEventID)
-	if ok && h.gaveLocked(id) {
+	id, known := ParseID(c.LastEventID)
+	known = known && h.gaveLocked(id)
+	if known {
 		c.cursor = id.Position
+	}
+	logs := h.history.logsOf(c.addresses, c.Patterns, c.cursor, now)
+	c.toldLost = h.history.lost(c.addresses, c.Patterns, c.cursor)
+	if known {
 		c.catchingUp = slices.ContainsFunc(logs, func(l *addressLog) bool { return l.search(c.cursor) < len(l.messages) })
 		if c.toldLost.After(id.Position) {
 			return Welcome{c.LastEventID, ResumeGap}

@@ -12,8 +12,12 @@ type index struct {
 	changed map[Address]struct{}
 }
 
-// clientSet holds clients in no particular order, with removal in constant time.
-type clientSet struct{ members []member }
+// clientSet holds the clients of one address or pattern in no particular order, with removal in
+// constant time.
+type clientSet struct {
+	address Address
+	members []member
+}
 
 // member is a client in a set, and which of its own memberships that is.
 type member struct {
@@ -23,11 +27,8 @@ type member struct {
 
 // membership is a client's side of a member.
 type membership struct {
-	set     *clientSet
-	slot    int
-	address Address
-	prefix  string // of a pattern
-	pattern bool
+	set  *clientSet
+	slot int // of set.members
 }
 
 func newIndex() *index {
@@ -40,10 +41,10 @@ func (x *index) add(c *Client) {
 	for _, a := range c.addresses {
 		set := x.exact[a]
 		if set == nil {
-			set = &clientSet{}
+			set = &clientSet{address: a}
 			x.exact[a] = set
 		}
-		set.add(c, membership{address: a})
+		set.add(c)
 		x.noteChange(a)
 	}
 	for _, p := range c.Patterns {
@@ -55,11 +56,11 @@ func (x *index) add(c *Client) {
 		}
 		set := group[p]
 		if set == nil {
-			set = &clientSet{}
+			set = &clientSet{address: Address{ToTopic, p}}
 			group[p] = set
 		}
-		set.add(c, membership{address: Address{ToTopic, p}, prefix: prefix, pattern: true})
-		x.noteChange(Address{ToTopic, p})
+		set.add(c)
+		x.noteChange(set.address)
 	}
 }
 
@@ -67,21 +68,25 @@ func (x *index) add(c *Client) {
 func (x *index) remove(c *Client) {
 	for _, m := range c.memberships {
 		m.set.remove(m.slot)
-		x.noteChange(m.address)
-		if len(m.set.members) > 0 {
-			continue
-		}
-		if !m.pattern {
-			delete(x.exact, m.address)
-			continue
-		}
-		group := x.patterns[m.prefix]
-		delete(group, m.address.Name)
-		if len(group) == 0 {
-			delete(x.patterns, m.prefix)
+		x.noteChange(m.set.address)
+		if len(m.set.members) == 0 {
+			x.drop(m.set)
 		}
 	}
 	c.memberships = nil
+}
+
+func (x *index) drop(set *clientSet) {
+	if x.exact[set.address] == set {
+		delete(x.exact, set.address)
+		return
+	}
+	prefix := literalPrefix(set.address.Name)
+	group := x.patterns[prefix]
+	delete(group, set.address.Name)
+	if len(group) == 0 {
+		delete(x.patterns, prefix)
+	}
 }
 
 func (x *index) noteChange(a Address) {
@@ -158,10 +163,9 @@ func (x *index) visitPatterns(prefix, topic string, visit func(*clientSet)) {
 	}
 }
 
-func (s *clientSet) add(c *Client, m membership) {
-	m.set, m.slot = s, len(s.members)
-	s.members = append(s.members, member{c, len(c.memberships)})
-	c.memberships = append(c.memberships, m)
+func (s *clientSet) add(c *Client) {
+	c.memberships = append(c.memberships, membership{s, len(s.members)})
+	s.members = append(s.members, member{c, len(c.memberships) - 1})
 }
 
 func (s *clientSet) remove(slot int) {

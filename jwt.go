@@ -307,7 +307,7 @@ func (g grants) grantsName(prefix, name string) bool {
 
 // tokenOf returns the token of a request, and whether it came by cookie, which browsers send unasked.
 func (c *JWTConfig) tokenOf(r *http.Request) (token string, byCookie bool) {
-	if token, found := bearerToken(r); found {
+	if token := bearerToken(r); token != "" {
 		return token, false
 	}
 	if c.Cookie != "" {

@@ -1,6 +1,7 @@
 package sse
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/quic-go/quic-go/http3"
 	"go.uber.org/zap"
 )
 
@@ -223,9 +225,10 @@ type Handler struct {
 	// subscribe.
 	JWT *JWTConfig `json:"jwt,omitempty"`
 
-	logger *zap.Logger
-	hub    *sharedHub
-	topics topicRules
+	logger  *zap.Logger
+	hub     *sharedHub
+	topics  topicRules
+	options *ClientOptions
 }
 
 // PublishConfig says who may publish on a route, and what.
@@ -275,6 +278,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.ConnectedEvent = &on
 	}
 	h.topics = newTopicRules(h.Topics)
+	h.options = h.clientOptions()
 	if h.Publish != nil {
 		if err := h.Publish.provision(); err != nil {
 			return fmt.Errorf("publish: %w", err)
@@ -297,6 +301,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		server.RegisterOnShutdown(h.drainIfExiting)
+		server.RegisterConnContext(keepConn)
 	}
 	return nil
 }
@@ -323,16 +328,23 @@ func (h *Handler) drainIfExiting() {
 	}
 }
 
-// Validate refuses settings that make no sense.
-func (h *Handler) Validate() error {
-	if err := h.check(); err != nil {
-		return err
+// closeHTTP3AtExit sees to it that the client of an HTTP/3 request doesn't hold the exit up. When its
+// server shuts down it waits for clients to close their connections; one that has stalled or vanished
+// won't. Exits before the returned function is called count.
+func (h *Handler) closeHTTP3AtExit(r *http.Request) (stop func() bool) {
+	server, ok := r.Context().Value(http3.ServerContextKey).(*http3.Server)
+	if !ok {
+		return func() bool { return true }
 	}
-	if h.Publish != nil && !h.Publish.Open && len(h.Publish.Tokens) == 0 && h.JWT == nil {
-		return errors.New("publish: give it a token, or a jwt block beside it, or open if other directives guard this route")
-	}
-	return nil
+	return context.AfterFunc(h.hub.Context(), func() {
+		if caddy.Exiting() {
+			time.AfterFunc(drainTime, func() { _ = server.Close() })
+		}
+	})
 }
+
+// Validate refuses settings that make no sense.
+func (h *Handler) Validate() error { return h.check() }
 
 // Cleanup gives the hub back; the last route to do so closes it.
 func (h *Handler) Cleanup() error {

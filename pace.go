@@ -39,6 +39,7 @@ func (p *pace) wait(ctx context.Context, receivers int) {
 		p.heldFor.Store(max(n, p.heldFor.Load()))
 		p.mu.Unlock()
 		if !p.behind(n) { // it may have ended before heldFor was seen
+			p.releaseIfCaughtUp()
 			return
 		}
 		select {

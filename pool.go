@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 )
 
 // hubs outlive configs: routes of the old and the new config that name the same hub share it, and
@@ -28,6 +29,7 @@ type sharedHub struct {
 	startOnce sync.Once
 	limiters
 	keySets
+	refusals rate.Sometimes // when a refused client is logged, lest a flood of them fills the disk
 
 	current atomic.Pointer[settings] // those that hold
 
@@ -51,7 +53,7 @@ type settings struct {
 // acquireHub returns the hub of that name, made if nobody has it yet. releaseHub gives it back.
 func acquireHub(name string) *sharedHub {
 	value, _, _ := hubs.LoadOrNew(name, func() (caddy.Destructor, error) {
-		s := &sharedHub{Hub: NewHub(Limits{}), name: name, ready: make(chan struct{})}
+		s := &sharedHub{Hub: NewHub(Limits{}), name: name, ready: make(chan struct{}), refusals: rate.Sometimes{Interval: time.Second}}
 		s.current.Store(&settings{logger: zap.NewNop(), emit: func(string, map[string]any) {}})
 		s.BrokerChanged = s.brokerChanged
 		return s, nil
@@ -188,16 +190,26 @@ func (s *sharedHub) brokerKind() string {
 	return kind
 }
 
-// kick ends all connections of a client_id, on every instance, and returns how many there were.
+// kick ends all connections of a client_id, on every instance, and returns how many there were. If
+// there are none it does nothing.
 func (s *sharedHub) kick(ctx context.Context, clientID string) (connections int, err error) {
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
-	connections = s.Kick(clientID)
-	if others, ok := s.broker.(Kicker); ok {
-		elsewhere, err := others.Kick(ctx, clientID)
-		return connections + elsewhere, err
+	connections = s.Connections(clientID)
+	others, joined := s.broker.(Kicker)
+	if joined {
+		var elsewhere int
+		elsewhere, err = others.Connections(ctx, clientID, connections == 0)
+		connections += elsewhere
 	}
-	return connections, nil
+	if connections == 0 {
+		return 0, err
+	}
+	s.Kick(clientID)
+	if joined && err == nil {
+		err = others.Kick(ctx, clientID)
+	}
+	return connections, err
 }
 
 // up reports whether publishing has a log to go to.

@@ -85,7 +85,9 @@ func writeJSON(w http.ResponseWriter, status int, body any) error {
 	if err != nil {
 		return fmt.Errorf("encoding the answer: %w", err)
 	}
+	encoded = append(encoded, '\n')
+	w.Header().Set("Content-Length", strconv.Itoa(len(encoded)))
 	w.WriteHeader(status)
-	_, _ = w.Write(append(encoded, '\n')) // whoever asked may have gone
+	_, _ = w.Write(encoded) // whoever asked may have gone
 	return nil
 }

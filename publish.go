@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 )
 
@@ -39,7 +40,9 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request) error {
 	if err := h.hub.wait(r.Context()); err != nil {
 		return p.refuse(problemOf(err))
 	}
+	p.liftWriteDeadline()
 	defer p.stopReadingAtTheEnd()()
+	defer p.closeHTTP3AtExit(r)()
 	if refusal := p.prepare(); refusal != nil {
 		return p.refuse(refusal)
 	}
@@ -99,11 +102,11 @@ func (p *post) whole() error {
 			}
 			return p.refuse(refusal)
 		}
-		nth, extent := 0, []byte(nil)
+		var extent []byte
 		if isArray {
-			nth, extent = i+1, body
+			extent = body
 		}
-		batch[i] = p.publication(m, nth, extent)
+		batch[i] = p.publication(m, i+1, extent)
 	}
 	if refusal := p.hub.allow(p.who.name, p.Publish, len(batch)); refusal != nil {
 		return p.refuse(refusal)
@@ -222,21 +225,16 @@ func (p *post) check(m *Message) *problem {
 	return p.mayAddress(p.who, m.To, p.literal)
 }
 
-// publication prepares a draft for the broker. nth counts the messages of one request from 1, where
-// it may hold several; extent is what all of them together are told from another request by.
+// publication prepares a draft for the broker. nth counts the messages of the request from 1; extent is
+// what all of them together are told from another request by, where that has to be.
 func (p *post) publication(d draft, nth int, extent []byte) *Publication {
 	b := &Publication{Message: d.Message}
-	key := d.key
-	if key == "" && p.key != "" {
-		key = p.key
-		if nth > 0 {
-			key += "/" + strconv.Itoa(nth)
-		}
-	} else {
-		extent = nil
+	key := p.key
+	if d.key != "" {
+		key, nth, extent = d.key, 1, nil
 	}
 	if key != "" {
-		scoped := sha256.Sum256([]byte(p.who.name + "\x00" + key))
+		scoped := sha256.Sum256([]byte(p.who.name + "\x00" + key + "/" + strconv.Itoa(nth)))
 		b.Key = hex.EncodeToString(scoped[:])
 		b.Fingerprint = d.fingerprint(extent)
 	}
@@ -256,9 +254,12 @@ func (p *post) failed(err error) *problem {
 // told, it ends the request.
 func (p *post) unreadable(err error) *problem {
 	var refusal *problem
+	var limit *http.MaxBytesError // of the site, by request_body
 	switch {
 	case errors.As(err, &refusal):
 		return refusal
+	case errors.As(err, &limit):
+		return problemf(http.StatusRequestEntityTooLarge, "the body has more than %d bytes; send less at once", limit.Limit)
 	case p.hub.Context().Err() != nil:
 		return problemf(http.StatusServiceUnavailable, "the server is going down; send the rest again from here")
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -268,18 +269,34 @@ func (p *post) unreadable(err error) *problem {
 }
 
 // refuse answers with a problem. An HTTP/1 connection whose body was not read to its end is closed
-// then: the rest, if it ever comes, is nobody's.
+// then: the rest is nobody's. It is taken for a while all the same, because closing on what a
+// publisher still sends would destroy the answer before it is read. (RFC 9112, section 9.6)
 func (p *post) refuse(refusal *problem) error {
-	if p.request.ProtoMajor == 1 && !p.body.ended && p.request.ContentLength != 0 {
-		p.w.Header().Set("Connection", "close")
-		_ = http.NewResponseController(p.w).SetReadDeadline(time.Now().Add(lingerTime))
+	if p.request.ProtoMajor != 1 || p.body.ended || p.request.ContentLength == 0 {
+		return writeProblem(p.w, refusal)
 	}
-	return writeProblem(p.w, refusal)
+	controller := http.NewResponseController(p.w)
+	_ = controller.SetReadDeadline(time.Now().Add(lingerTime))
+	p.w.Header().Set("Connection", "close")
+	err := writeProblem(p.w, refusal)
+	_ = controller.Flush()
+	_, _ = io.Copy(io.Discard, p.body)
+	return err
 }
 
 // lingerTime is how long a publisher that was refused early may go on sending, so that it gets to
 // read the answer.
 const lingerTime = 500 * time.Millisecond
+
+// liftWriteDeadline lets a request be answered that took longer than the server's write timeout: because its
+// messages came one by one, or waited for the machine to catch up. How long the answer itself may take is
+// bounded by Caddy's idle timeout.
+func (p *post) liftWriteDeadline() {
+	if _, w := caddyhttp.IdleTimeoutsFromContext(p.request.Context()); w != nil {
+		w.Deadline.HardDeadline = time.Time{}
+	}
+	_ = http.NewResponseController(p.w).SetWriteDeadline(time.Time{})
+}
 
 // stopReadingAtTheEnd makes reads of the body fail when the hub ends: an endless publisher does not
 // hold up the exit. The returned function undoes that.
@@ -309,7 +326,7 @@ type countedBody struct {
 
 func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.ended = b.ended || err == io.EOF //nolint:errorlint // as io.Reader has it
+	b.ended = b.ended || err == io.EOF
 	return n, err
 }
 

@@ -435,7 +435,7 @@ func (s *lineSource) readLine() (line []byte, err error) {
 		case err == nil:
 			return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r")), nil
 		case errors.Is(err, bufio.ErrBufferFull):
-		case err == io.EOF && len(line) > 0: //nolint:errorlint // only a bare EOF is a proper end
+		case err == io.EOF && len(line) > 0:
 			return bytes.TrimSuffix(line, []byte("\r")), nil
 		default:
 			return nil, err

@@ -81,6 +81,13 @@ func (h *Hub) Forget(a Address, p Position) {
 	h.history.forget(a, p)
 }
 
+// ForgetAll says that messages up to p may be missing, whatever their addresses.
+func (h *Hub) ForgetAll(p Position) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.history.forgetAll(p)
+}
+
 // Advance says that the log has come as far as p, whose messages it no longer has.
 func (h *Hub) Advance(p Position) {
 	h.mu.Lock()
@@ -119,6 +126,21 @@ func (h *Hub) tellLocked(reason string) {
 func (h *Hub) Deliver(m *Message) (receivers int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.deliverLocked(m)
+}
+
+// DeliverUnlessEnded is Deliver for a log that ends with the hub. Once the hub has ended nobody would
+// ever get the message; the error is why it has.
+func (h *Hub) DeliverUnlessEnded(m *Message) (receivers int, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended != nil {
+		return 0, h.ended
+	}
+	return h.deliverLocked(m), nil
+}
+
+func (h *Hub) deliverLocked(m *Message) (receivers int) {
 	h.keepLocked(m, time.Now())
 	h.reachLocked(m.To, func(c *Client) {
 		if c.enqueue(m) {

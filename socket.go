@@ -1,7 +1,9 @@
 package sse
 
 import (
+	"context"
 	"net"
+	"reflect"
 	"syscall"
 	"time"
 )
@@ -13,9 +15,21 @@ type socket struct {
 	raw syscall.RawConn
 }
 
-// socketOf returns the TCP socket below conn.
-func socketOf(conn net.Conn) *socket {
-	for {
+// connKey finds in a request's context the connection that it came by.
+type connKey struct{}
+
+// keepConn is for caddyhttp.Server.RegisterConnContext: it lets socketOf find the connection.
+func keepConn(ctx context.Context, conn net.Conn) context.Context {
+	if ctx.Value(connKey{}) != nil {
+		return ctx // another route has kept it
+	}
+	return context.WithValue(ctx, connKey{}, conn)
+}
+
+// socketOf returns the TCP socket that a request came by.
+func socketOf(ctx context.Context) *socket {
+	conn, _ := ctx.Value(connKey{}).(net.Conn)
+	for conn != nil {
 		if tcp, ok := conn.(*net.TCPConn); ok {
 			raw, err := tcp.SyscallConn()
 			if err != nil {
@@ -23,12 +37,26 @@ func socketOf(conn net.Conn) *socket {
 			}
 			return &socket{tcp, raw}
 		}
-		wrapper, ok := conn.(interface{ NetConn() net.Conn }) // as tls.Conn has it
-		if !ok {
-			return nil
-		}
-		conn = wrapper.NetConn()
+		conn = below(conn)
 	}
+	return nil
+}
+
+// below returns the connection that another one wraps, nil if that can't be told.
+func below(conn net.Conn) net.Conn {
+	if wrapper, ok := conn.(interface{ NetConn() net.Conn }); ok { // as tls.Conn has it
+		return wrapper.NetConn()
+	}
+	wrapper := reflect.Indirect(reflect.ValueOf(conn)) // Caddy's own embed it
+	if wrapper.Kind() != reflect.Struct {
+		return nil
+	}
+	field := wrapper.FieldByName("Conn")
+	if !field.IsValid() || !field.CanInterface() {
+		return nil
+	}
+	inner, _ := reflect.TypeAssert[net.Conn](field)
+	return inner
 }
 
 // A peer that vanished without a word is found out within about a minute: a silent connection is

@@ -53,7 +53,7 @@ func (s *stats) accept(resume Resume) {
 }
 
 func (s *stats) refuse(err error) {
-	switch err { //nolint:errorlint // Join returns them bare
+	switch err {
 	case ErrHubFull, ErrTooManyFromHere:
 		s.limited.Add(1)
 	case ErrClientIDOwned, ErrClientIDBarred:
@@ -76,7 +76,7 @@ const otherCause = "cut"
 
 func indexOf(cause error) int {
 	for i, c := range causes {
-		if c.err == cause { //nolint:errorlint // causes are compared as they are
+		if c.err == cause {
 			return i
 		}
 	}

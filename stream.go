@@ -1,8 +1,8 @@
 package sse
 
 import (
+	"context"
 	"errors"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -47,10 +47,8 @@ func newHandlerStream(w http.ResponseWriter, r *http.Request, timeout time.Durat
 		wake:       make(chan struct{}, 1),
 		abort:      make(chan struct{}),
 	}
-	if conn, ok := r.Context().Value(caddyhttp.ConnCtxKey).(net.Conn); ok {
-		s.socket = socketOf(conn)
-		s.socket.findVanishedPeer()
-	}
+	s.socket = socketOf(r.Context())
+	s.socket.findVanishedPeer()
 	return s
 }
 
@@ -59,6 +57,7 @@ func (s *handlerStream) run(c *Client, first []byte) error {
 	restore := s.liftDeadlines()
 	defer restore()
 	defer s.finish()
+	defer context.AfterFunc(s.request.Context(), s.left)()
 	if err := s.write(first); err != nil {
 		return err
 	}
@@ -82,8 +81,6 @@ func (s *handlerStream) run(c *Client, first []byte) error {
 		case <-s.wake:
 		case <-s.abort:
 			return s.cut
-		case <-s.request.Context().Done():
-			return ErrGone
 		}
 	}
 }
@@ -163,7 +160,7 @@ func (s *handlerStream) lookForProgress() {
 	if !s.writing {
 		return
 	}
-	if acked := s.socket.acked(); acked != s.acked && s.request.ProtoMajor == 1 {
+	if acked := s.socket.acked(); acked != s.acked {
 		s.acked, s.progress = acked, time.Now()
 	}
 	if time.Since(s.progress) >= s.timeout {
@@ -186,6 +183,13 @@ func (s *handlerStream) Abort() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cutLocked(errAborted)
+}
+
+// left runs when the client has ended its side. A write under way would not notice.
+func (s *handlerStream) left() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cutLocked(ErrGone)
 }
 
 // cutLocked makes a write under way fail. HTTP/1 has the connection to itself; of the others only the

@@ -33,19 +33,26 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 	stream := newHandlerStream(w, r, time.Duration(h.WriteTimeout))
 	client, welcome, err := h.hub.Join(s, stream)
 	switch {
-	case err == ErrDraining || err == ErrHubClosed: //nolint:errorlint // Join returns them bare
+	case err == ErrDraining || err == ErrHubClosed:
 		panic(http.ErrAbortHandler)
 	case err != nil:
-		h.logger.Warn("client refused", zap.String("hub", h.Hub), zap.String("remote", r.RemoteAddr), zap.Error(err))
+		h.hub.refusals.Do(func() {
+			h.logger.Warn("client refused; others within a second are not logged",
+				zap.String("hub", h.Hub), zap.String("remote", r.RemoteAddr), zap.Error(err))
+		})
+		if r.ProtoMajor == 1 { // whoever is refused keeps no connection either
+			w.Header().Set("Connection", "close")
+		}
 		return writeProblem(w, problemOf(err))
 	}
 	h.noteConnected(client, welcome)
+	defer h.closeHTTP3AtExit(r)()
 	setStreamHeaders(w)
 	w.WriteHeader(http.StatusOK)
-	cause := stream.run(client, h.hello(client, welcome))
-	cause = h.hub.Leave(client, cause)
+	ended := stream.run(client, h.hello(client, welcome))
+	cause := h.hub.Leave(client, ended)
 	h.noteDisconnected(client, cause)
-	if !endsCleanly(cause) {
+	if !endsCleanly(cause) || !endsCleanly(ended) {
 		panic(http.ErrAbortHandler)
 	}
 	return nil
@@ -79,7 +86,7 @@ func (h *Handler) noteDisconnected(c *Client, cause error) {
 // endsCleanly reports whether a stream that ended for this cause gets a proper last chunk. One that
 // was cut does not: there is no telling what the client has.
 func endsCleanly(cause error) bool {
-	switch cause { //nolint:errorlint // causes are compared as they are
+	switch cause {
 	case ErrGone, ErrSlow, ErrStuck, errAborted:
 		return false
 	}
@@ -95,7 +102,7 @@ func (h *Handler) subscription(r *http.Request) (Subscription, *problem) {
 	s := Subscription{
 		Source:        sourceOf(r),
 		LastEventID:   r.Header.Get("Last-Event-ID"),
-		ClientOptions: h.clientOptions(),
+		ClientOptions: h.options,
 	}
 	if s.LastEventID == "" {
 		s.LastEventID = query.Get("last_event_id")
@@ -119,8 +126,8 @@ func (h *Handler) subscription(r *http.Request) (Subscription, *problem) {
 	return s, nil
 }
 
-func (h *Handler) clientOptions() ClientOptions {
-	return ClientOptions{
+func (h *Handler) clientOptions() *ClientOptions {
+	return &ClientOptions{
 		Queue:        h.QueueMessages,
 		QueueBytes:   h.QueueBytes,
 		SlowClient:   h.SlowClient,

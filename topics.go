@@ -52,7 +52,7 @@ func (t topicRules) literal(r *http.Request) ([]string, *problem) {
 
 func expandTopic(template string, replacer *caddy.Replacer) (topic string, p *problem) {
 	empty := false
-	topic, _ = replacer.ReplaceFunc(template, func(name string, value any) (any, error) {
+	topic, _ = replacer.ReplaceFunc(template, func(_ string, value any) (any, error) {
 		text := caddy.ToString(value)
 		if strings.Contains(text, "*") {
 			p = problemf(http.StatusBadRequest, "%q holds a *; only ?topic= may be a pattern", text)

@@ -1,0 +1,166 @@
+package sse
+
+import (
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// FuzzToken shows that no token gets in that the key has not signed, whatever it looks like.
+func FuzzToken(f *testing.F) {
+	hs := issuers()[jose.HS256]
+	good := hs.token(f, `{"sub":"alice","sse":{"subscribe":["a"]}}`)
+	f.Add(good)
+	parts := strings.Split(good, ".")
+	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`))
+	for _, seed := range []string{
+		"", ".", "..", "...", parts[0], parts[0] + "." + parts[1], parts[0] + ".." + parts[2], none + "." + parts[1] + ".",
+		`{"payload":"` + parts[1] + `","protected":"` + parts[0] + `","signature":"` + parts[2] + `"}`,
+		issuers()[jose.ES256].token(f, `{}`), good + "=", " " + good, good + "\n", strings.ToUpper(good),
+	} {
+		f.Add(seed)
+	}
+	c := accepting(f, hs, issuers()[jose.ES256].named("es"))
+	f.Fuzz(func(t *testing.T, token string) {
+		said, err := c.verify(t.Context(), token)
+		if (said == nil) == (err == nil) && err == nil {
+			t.Fatal("neither claims nor an error")
+		}
+		if err != nil {
+			return
+		}
+		// The fuzzer has no key: what verifies is one of the seeds, perhaps in another spelling.
+		if said.Subject != "alice" && said.Subject != "" || len(said.grants.Publish) > 0 {
+			t.Errorf("%q is accepted, as %+v", token, said)
+		}
+	})
+}
+
+// FuzzClaims shows that whatever a token says, only what is understood is granted.
+func FuzzClaims(f *testing.F) {
+	for _, seed := range []string{
+		`{"sub":"alice","exp":99999999999,"sse":{"subscribe":["news","orders/*"],"publish":["orders/42","@client/*","@user/bob","@broadcast"]}}`,
+		`{"sse":{"subscribe":["**"],"subscribe":[]}}`, `{"sse":{"publish":["@"]}}`, `{"sse":null,"exp":null}`, `{"aud":["a",1]}`,
+		`{"exp":1e400}`, `{"sub":"\u0000"}`, `[]`, `null`, `{"a":[[[[]]]]}`, "{\"sub\":\"\xff\"}", `{"sub":"a"}{"sub":"b"}`,
+	} {
+		f.Add(seed)
+	}
+	hs := issuers()[jose.HS256]
+	c := accepting(f, hs)
+	f.Fuzz(func(t *testing.T, payload string) {
+		said, err := c.verify(t.Context(), hs.token(t, payload))
+		if err != nil {
+			return
+		}
+		if said.Subject != "" && checkUser(said.Subject) != nil {
+			t.Errorf("the user %q is taken", said.Subject)
+		}
+		for _, grant := range said.grants.Subscribe {
+			if CheckPattern(grant) != nil || strings.HasPrefix(grant, "@") {
+				t.Errorf("the subscribe grant %q is taken", grant)
+			}
+		}
+		for _, grant := range said.grants.Publish {
+			if !knownPublishGrant(grant) {
+				t.Errorf("the publish grant %q is taken", grant)
+			}
+		}
+		if strings.Count(payload, `"sub"`) > 1 && said.Subject != "" && !strings.Contains(payload, `{"sub"`) {
+			t.Logf("%s is read as of %q", payload, said.Subject)
+		}
+	})
+}
+
+// FuzzTokenOf shows where tokens are taken from: the header first, then the cookie, then the query, and
+// from nowhere else.
+func FuzzTokenOf(f *testing.F) {
+	for _, seed := range [][3]string{
+		{"Bearer a", "session=b", "token=c"},
+		{"bearer  a ", "", ""},
+		{"Basic YTpi", `session="b"; session=d`, "token=c&token=d"},
+		{"", "Session=b; session=", "token="},
+		{"Bearer", "session", "%zz"},
+		{"Bearer\ta", "session=a b", "token=a%20b;x"},
+		{"BEARER a, Bearer b", "session=\x00", "token=%00"},
+		{"", "a=1; session=b", "t%6Fken=c"},
+	} {
+		f.Add(seed[0], seed[1], seed[2])
+	}
+	c := &JWTConfig{Cookie: "session", Query: "token"}
+	f.Fuzz(func(t *testing.T, authorization, cookie, query string) {
+		r := &http.Request{Header: http.Header{}, URL: &url.URL{RawQuery: query}}
+		if authorization != "" {
+			r.Header.Set("Authorization", authorization)
+		}
+		if cookie != "" {
+			r.Header.Set("Cookie", cookie)
+		}
+		token, byCookie := c.tokenOf(r)
+		header := ""
+		if len(authorization) > 7 && strings.EqualFold(authorization[:7], "Bearer ") {
+			header = strings.TrimSpace(authorization[7:])
+		}
+		switch {
+		case header != "":
+			if token != header || byCookie {
+				t.Errorf("from the header %q: %q, by cookie %t", authorization, token, byCookie)
+			}
+		case byCookie:
+			if token == "" || !strings.Contains(cookie, token) || !strings.Contains(cookie, "session=") {
+				t.Errorf("from the cookie %q: %q", cookie, token)
+			}
+		case token != "":
+			values, _ := url.ParseQuery(query)
+			if !slices.Contains(values["token"], token) {
+				t.Errorf("from the query %q: %q", query, token)
+			}
+		}
+		none := &JWTConfig{}
+		if other, byCookie := none.tokenOf(r); other != header || byCookie {
+			t.Errorf("without cookie and query configured: %q", other)
+		}
+	})
+}
+
+// FuzzOrigin shows that the site's own origin and those listed pass, in no other spelling than that of
+// their host's letters.
+func FuzzOrigin(f *testing.F) {
+	for _, seed := range []string{
+		"https://example.com", "https://EXAMPLE.com", "http://example.com", "https://example.com:443", "https://example.com.", "null", "",
+		"*", "https://listed.example", "https://listed.example/", "https://listed.example@example.com", "//example.com", "https://example.com\\.evil",
+		"https://example.com#", "https://example.com?", "javascript://example.com", "https://example.com https://evil.example", "https://\x00",
+		"https://[::1]:8080", "https://example.com%00.evil", "https:/example.com", "https:example.com",
+	} {
+		f.Add(seed, "example.com")
+	}
+	f.Add("http://[::1]:8080", "[::1]:8080")
+	f.Add("http://127.0.0.1:8080", "127.0.0.1:8080")
+	f.Fuzz(func(t *testing.T, origin, host string) {
+		h := &Handler{CORSOrigins: []string{"https://listed.example"}}
+		r := &http.Request{Header: http.Header{"Origin": {origin}}, Host: host}
+		own := h.ownOrigin(r)
+		// What is let in begins with a scheme and ends with the very host.
+		_, rest, _ := strings.Cut(origin, "://")
+		if own && origin != "https://listed.example" && (host == "" || !strings.EqualFold(rest, host)) {
+			t.Errorf("on %q the origin %q passes for its own", host, origin)
+		}
+		if h.foreignOrigin(r) == (own || origin == "") {
+			t.Errorf("%q is both own and foreign, or neither", origin)
+		}
+		any := &Handler{CORSOrigins: []string{"*"}}
+		if any.foreignOrigin(r) || any.ownOrigin(r) && origin == "*" {
+			t.Errorf("with *, %q is foreign, or own", origin)
+		}
+		if checkOrigin(origin) {
+			u, err := url.Parse(origin)
+			if err != nil || u.Scheme+"://"+u.Host != origin || strings.ContainsAny(origin, "*?#@\\ \x00") {
+				t.Errorf("cors_origins may hold %q", origin)
+			}
+		}
+	})
+}

@@ -1,0 +1,218 @@
+package sse
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// one is a batch of one message to a topic, under an idempotency key if there is one.
+func one(topic, text, key string) []*Publication {
+	return []*Publication{{
+		Message: &Message{To: Topics(topic), Data: []byte(text)}, Key: key, Fingerprint: sha256.Sum256([]byte(text)),
+	}}
+}
+
+// mustPublish puts a batch into the log and returns the answer to its first message.
+func (l *memoryLog) mustPublish(t testing.TB, batch []*Publication) Receipt {
+	t.Helper()
+	if n, err := l.Publish(t.Context(), batch); err != nil || n != len(batch) {
+		t.Fatalf("of %d messages %d were published: %v", len(batch), n, err)
+	}
+	return batch[0].Receipt
+}
+
+func TestAPublisherIsToldTheIDThatClientsAreToldAndHowManyTheyAre(t *testing.T) {
+	h := newTestHub(t, plenty)
+	log := newTestLog(t, h.Hub)
+	a, b := h.join(with("a")), h.join(with("*"))
+	for i := range 3 {
+		receipt := log.mustPublish(t, one("a", fmt.Sprint(i), ""))
+		if want := (Receipt{ID: fmt.Sprint(log.epoch, "-", i+1), Receivers: 2}); receipt != want {
+			t.Errorf("the answer is %+v; want %+v", receipt, want)
+		}
+		for _, l := range []*testClient{a, b} {
+			if m := l.takeAll()[0]; decode(t, m).ID != receipt.ID {
+				t.Errorf("clients are told %q, the publisher %s", m.frame, receipt.ID)
+			}
+		}
+	}
+	if receipt := log.mustPublish(t, one("b", "x", "")); receipt.Receivers != 1 {
+		t.Errorf("%d receivers; want 1", receipt.Receivers)
+	}
+}
+
+func TestAnEphemeralMessageHasNoIDInItsAnswer(t *testing.T) {
+	h := newTestHub(t, plenty)
+	log := newTestLog(t, h.Hub)
+	h.join(with("a"))
+	batch := one("a", "tick", "")
+	batch[0].Ephemeral = true
+	if receipt := log.mustPublish(t, batch); receipt != (Receipt{Receivers: 1}) {
+		t.Errorf("the answer is %+v", receipt)
+	}
+}
+
+func TestEveryMemoryLogHasAnEpochOfItsOwn(t *testing.T) {
+	epochs := make(map[string]bool)
+	for range 100 {
+		epochs[newTestLog(t, NewHub(plenty)).epoch] = true
+	}
+	if len(epochs) != 100 {
+		t.Errorf("100 logs have %d epochs", len(epochs))
+	}
+}
+
+func TestConcurrentPublishersAreOrderedAndEachIsToldItsPlace(t *testing.T) {
+	h := newTestHub(t, plenty)
+	log := newTestLog(t, h.Hub)
+	s := with("a")
+	s.Queue = 1 << 20
+	l := h.enter(s) // it never takes a turn, and has room for all
+	var play traffic
+	for range 4 {
+		play.goLoop(500, func(*rand.Rand) {
+			batch := append(one("a", NewEpoch(), ""), one("a", NewEpoch(), "")...)
+			texts := [2]string{string(batch[0].Data), string(batch[1].Data)}
+			if n, err := log.Publish(t.Context(), batch); n != 2 || err != nil {
+				t.Errorf("of 2 messages %d were published: %v", n, err)
+			}
+			for i, p := range batch {
+				if e := decode(t, p.Message); e.ID != p.Receipt.ID || string(e.Data) != texts[i] {
+					t.Errorf("%q was published with the answer %s", p.frame, p.Receipt.ID)
+				}
+			}
+		})
+	}
+	play.Wait()
+	all := l.takeAll()
+	if len(all) != 4000 {
+		t.Fatalf("of 4000 messages %d came", len(all))
+	}
+	for i, m := range all {
+		if m.Position.Major != uint64(i+1) {
+			t.Fatalf("message %d has position %v", i+1, m.Position)
+		}
+	}
+}
+
+func TestAPublisherWhoGivesUpWaitingHasPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newTestHub(t, plenty)
+		log := newTestLog(t, h.Hub)
+		l := h.join(with("a"))
+		h.last.Major, log.last = 200, 200
+		h.publishAll("a", 1, 200)
+		log.last = 400
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		begin := time.Now()
+		n, err := log.Publish(ctx, append(one("a", "x", ""), one("a", "y", "")...))
+		if n != 2 || err != nil || time.Since(begin) != time.Minute {
+			t.Errorf("after %v: %d published, %v", time.Since(begin), n, err)
+		}
+		want(t, l.texts(), append(numbers(1, 200), "x", "y")...)
+	})
+}
+
+func TestTheSameKeyPublishesOnceAndGetsTheSameAnswer(t *testing.T) {
+	h := newTestHub(t, plenty)
+	log := newTestLog(t, h.Hub)
+	l := h.join(with("a"))
+	first := log.mustPublish(t, one("a", "hi", "key"))
+	h.join(with("a")) // the answer stays as it was
+	if again := log.mustPublish(t, one("a", "hi", "key")); again != first {
+		t.Errorf("the second answer is %+v, the first was %+v", again, first)
+	}
+	if other := log.mustPublish(t, one("a", "hi", "other")); other == first {
+		t.Error("another key got the same answer")
+	}
+	log.mustPublish(t, one("a", "hi", ""))
+	log.mustPublish(t, one("a", "hi", ""))
+	want(t, l.texts(), "hi", "hi", "hi", "hi")
+
+	ephemeral := func() []*Publication {
+		batch := one("a", "tick", "ephemeral")
+		batch[0].Ephemeral = true
+		return batch
+	}
+	log.mustPublish(t, ephemeral())
+	if again := log.mustPublish(t, ephemeral()); again != (Receipt{Receivers: 2}) {
+		t.Errorf("the answer to a repeated ephemeral message is %+v", again)
+	}
+	want(t, l.texts(), "tick")
+}
+
+func TestTheSameKeyAtTheSameTimePublishesOnce(t *testing.T) {
+	h := newTestHub(t, plenty)
+	log := newTestLog(t, h.Hub)
+	l := h.join(with("a"))
+	receipts := make(chan Receipt, 100)
+	var play traffic
+	for range 4 {
+		play.goLoop(25, func(*rand.Rand) { receipts <- log.mustPublish(t, one("a", "hi", "key")) })
+	}
+	play.Wait()
+	close(receipts)
+	for receipt := range receipts {
+		if receipt.ID != log.epoch+"-1" {
+			t.Errorf("an answer is %+v", receipt)
+		}
+	}
+	want(t, l.texts(), "hi")
+}
+
+func TestAKeyUsedForAnotherMessageIsRefusedAndStaysWhatItWas(t *testing.T) {
+	h := newTestHub(t, plenty)
+	log := newTestLog(t, h.Hub)
+	l := h.join(with("a"))
+	first := log.mustPublish(t, one("a", "hi", "key"))
+	if n, err := log.Publish(t.Context(), one("a", "ho", "key")); n != 0 || !errors.Is(err, ErrKeyReused) {
+		t.Errorf("%d published, %v", n, err)
+	}
+	if again := log.mustPublish(t, one("a", "hi", "key")); again != first {
+		t.Errorf("the key's answer was %+v and is %+v", first, again)
+	}
+	want(t, l.texts(), "hi")
+}
+
+func TestABatchEndsWithTheFirstThatIsRefused(t *testing.T) {
+	h := newTestHub(t, plenty)
+	log := newTestLog(t, h.Hub)
+	l := h.join(with("a"))
+	log.mustPublish(t, one("a", "0", "key"))
+	batch := append(append(one("a", "1", "before"), one("a", "2", "key")...), one("a", "3", "behind")...)
+	if n, err := log.Publish(t.Context(), batch); n != 1 || !errors.Is(err, ErrKeyReused) {
+		t.Errorf("%d published, %v", n, err)
+	}
+	want(t, l.texts(), "0", "1")
+	log.mustPublish(t, one("a", "something else", "behind")) // its key was not used
+}
+
+func TestAKeyIsRememberedForTenMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newTestHub(t, plenty)
+		log := newTestLog(t, h.Hub)
+		first := log.mustPublish(t, one("a", "hi", "key"))
+		time.Sleep(5 * time.Minute)
+		log.mustPublish(t, one("a", "hi", "later"))
+		time.Sleep(5*time.Minute - 1)
+		if again := log.mustPublish(t, one("a", "hi", "key")); again != first {
+			t.Error("the key was forgotten too early")
+		}
+		time.Sleep(time.Nanosecond)
+		if again := log.mustPublish(t, one("a", "ho", "key")); again == first {
+			t.Error("the key is not forgotten")
+		}
+		time.Sleep(10 * time.Minute)
+		log.mustPublish(t, one("a", "hi", "last"))
+		if len(log.answers.byKey) != 1 || len(log.answers.order) != 1 {
+			t.Errorf("%d keys are remembered, in an order of %d; want the last one", len(log.answers.byKey), len(log.answers.order))
+		}
+	})
+}

@@ -1,0 +1,313 @@
+package sse
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/standard" // directives beside ours
+	_ "github.com/caddyserver/caddy/v2/modules/caddytls"           // which the app http asks for
+	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
+)
+
+var update = flag.Bool("update", false, "write what Caddyfiles are adapted to into testdata/adapt")
+
+// adapt turns a Caddyfile into JSON, as `caddy adapt` does.
+func adapt(text string) ([]byte, []caddyconfig.Warning, error) {
+	return caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+}
+
+// Each file of testdata/adapt holds a Caddyfile, a line of dashes, and the JSON it stands for.
+func TestCaddyfilesStandForTheirJSON(t *testing.T) {
+	t.Setenv("SSE_TEST_SECRET", "s3cret") // which no config may show
+	files, err := filepath.Glob("testdata/adapt/*.caddyfiletest")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("there are %d files to test with: %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".caddyfiletest"), func(t *testing.T) {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, want, _ := strings.Cut(strings.ReplaceAll(string(content), "\r\n", "\n"), "----------\n")
+			got, warnings, err := adapt(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range warnings {
+				if !strings.Contains(w.Message, "not formatted") {
+					t.Errorf("adapting warns: %v", w)
+				}
+			}
+			var indented bytes.Buffer
+			if err := json.Indent(&indented, got, "", "\t"); err != nil {
+				t.Fatal(err)
+			}
+			indented.WriteByte('\n')
+			if *update {
+				if err := os.WriteFile(file, []byte(text+"----------\n"+indented.String()), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if indented.String() != want {
+				t.Errorf("got\n%s\nwant\n%s", indented.String(), want)
+			}
+			if strings.Contains(indented.String(), "s3cret") {
+				t.Error("the JSON shows a secret")
+			}
+			validate(t, text, "SSE_TEST_SECRET", "file.")
+		})
+	}
+}
+
+// validate does what `caddy validate` does, unless the Caddyfile has a word of these: then it needs what
+// is not there.
+func validate(t *testing.T, text string, unless ...string) {
+	t.Helper()
+	for _, word := range unless {
+		if strings.Contains(text, word) {
+			return
+		}
+	}
+	if err := validated(t, text); err != nil {
+		t.Errorf("the config does not load: %v", err)
+	}
+}
+
+// validated does what `caddy validate` does. No hub may be left of it.
+func validated(t *testing.T, text string) error {
+	t.Helper()
+	raw, _, err := adapt(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return validatedJSON(t, string(raw))
+}
+
+func validatedJSON(t *testing.T, raw string) error {
+	t.Helper()
+	config := new(caddy.Config)
+	if err := json.Unmarshal([]byte(raw), config); err != nil {
+		t.Fatal(err)
+	}
+	err := caddy.Validate(config)
+	hubs.Range(func(name, _ any) bool {
+		t.Errorf("hub %v is left of a config that was only looked at", name)
+		return true
+	})
+	return err
+}
+
+func TestValidatingTouchesNeitherNetworkNorFiles(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	called := make(chan struct{})
+	go func() {
+		defer close(called)
+		if conn, err := listener.Accept(); err == nil {
+			conn.Close()
+			t.Error("validating a config calls Redis")
+		}
+	}()
+	file := filepath.Join(t.TempDir(), "sse.db")
+	if err := validated(t, `{
+		sse {
+			broker redis redis://`+listener.Addr().String()+`
+			hub files {
+				broker bolt `+file+`
+			}
+		}
+	}
+	http://`+listener.Addr().String()+` {
+		sse /one
+		sse /two {
+			hub files
+		}
+	}`); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(file); !os.IsNotExist(err) {
+		t.Errorf("validating a config makes files: %v", err)
+	}
+	listener.Close()
+	<-called
+}
+
+func TestATokenThatIsEmptyOrNotSetIsAnError(t *testing.T) {
+	t.Setenv("SSE_TEST_EMPTY", "")
+	t.Setenv("SSE_TEST_SET", "secret")
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for token, accepted := range map[string]bool{
+		"secret":                      true,
+		"{env.SSE_TEST_SET}":          true,
+		"a-{env.SSE_TEST_SET}":        true,
+		"{env.SSE_TEST_EMPTY}":        false,
+		"{env.SSE_TEST_UNSET}":        false,
+		"a-{env.SSE_TEST_UNSET}":      false,
+		`""`:                          false,
+		"{file." + empty + "}":        false,
+		"{file." + empty + ".absent}": false,
+		"{no.such.placeholder}":       false,
+	} {
+		err := validated(t, ":8080 {\n sse {\n publish {\n token good "+token+"\n}\n}\n}")
+		switch {
+		case accepted && err != nil:
+			t.Errorf("token %s is refused: %v", token, err)
+		case !accepted && (err == nil || !strings.Contains(err.Error(), "token")):
+			t.Errorf("token %s gives %v", token, err)
+		case !accepted && strings.HasPrefix(token, "{env") && !strings.Contains(err.Error(), token):
+			t.Errorf("the error for token %s does not name it: %v", token, err)
+		}
+	}
+}
+
+func TestWrongValuesInJSONAreErrors(t *testing.T) {
+	for handler, why := range map[string]string{
+		`{"slow_client": "wait"}`:                                         "drop_oldest",
+		`{"queue_messages": -1}`:                                          "queue",
+		`{"queue_bytes": -1}`:                                             "queue",
+		`{"max_topics": -1}`:                                              "max_topics",
+		`{"max_clients_per_ip": -1}`:                                      "max_clients_per_ip",
+		`{"idle_timeout": -1}`:                                            "idle_timeout",
+		`{"max_age": -1}`:                                                 "max_age",
+		`{"write_timeout": -1}`:                                           "write_timeout",
+		`{"topics": ["a/**/b"]}`:                                          "**",
+		`{"topics": [""]}`:                                                "topic",
+		`{"topics": ["a/*/{path}"]}`:                                      "placeholder",
+		`{"cors_origins": ["example.com"]}`:                               "example.com",
+		`{"cors_origins": ["*", "https://a.example"]}`:                    "alone",
+		`{"publish": {}}`:                                                 "token",
+		`{"publish": {"open": true, "tokens": ["a"]}}`:                    "exclude",
+		`{"publish": {"open": true, "topics": ["a/**/b"]}}`:               "**",
+		`{"publish": {"open": true, "targets": ["user"]}}`:                "restricted",
+		`{"publish": {"open": true, "max_size": -1}}`:                     "max_size",
+		`{"publish": {"open": true, "rate": -1}}`:                         "rate",
+		`{"publish": {"open": true, "burst": -1}}`:                        "rate",
+		`{"topics": ["a"], "publish": {"open": true, "targets": ["x"]}}`:  "broadcast",
+		`{"topics": ["a"], "publish": {"open": true, "broadcast": true}}`: "broadcast",
+		`{"topics": ["a"], "publish": {"tokens": ["a"], "broadcast": false, "targets": ["broadcast"]}}`: "contradict",
+		`{"hub": "none"}`:     "not defined",
+		`{"heartbaet": "1s"}`: "heartbaet",
+	} {
+		config := `{"apps": {"http": {"servers": {"s": {"listen": [":8080"], "routes": [{"handle": [` +
+			strings.Replace(handler, "{", `{"handler": "sse", `, 1) + `]}]}}}}}`
+		if err := validatedJSON(t, strings.Replace(config, `"sse", }`, `"sse"}`, 1)); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s gives %v; want an error that says %q", handler, err, why)
+		}
+	}
+	for hub, why := range map[string]string{
+		`"x": {"history_bytes": -1}`:                     "history_bytes",
+		`"x": {"history_age": -1}`:                       "history_age",
+		`"x": {"max_clients": -1}`:                       "max_clients",
+		`"x": {"broker": {"type": "none"}}`:              "none",
+		`"x": {"broker": {"type": "memory", "size": 1}}`: "size",
+		`"x": {"histroy_count": 1}`:                      "histroy_count",
+		`"": {}`:                                         "name",
+	} {
+		if err := validatedJSON(t, `{"apps": {"sse": {"hubs": {`+hub+`}}}}`); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s gives %v; want an error that says %q", hub, err, why)
+		}
+	}
+}
+
+// provisioned returns the route of a Caddyfile as it will serve, and the limits of its hub.
+func provisioned(t *testing.T, route, global string) (*Handler, Limits) {
+	t.Helper()
+	handler, app := new(Handler), new(App)
+	if err := handler.UnmarshalCaddyfile(caddyfile.NewTestDispenser(route)); err != nil {
+		t.Fatal(err)
+	}
+	if err := app.UnmarshalCaddyfile(caddyfile.NewTestDispenser(global)); err != nil {
+		t.Fatal(err)
+	}
+	base, err := caddy.ProvisionContext(&caddy.Config{AppsRaw: caddy.ModuleMap{"sse": caddyconfig.JSON(app, nil)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := caddy.NewContext(base)
+	t.Cleanup(cancel)
+	module, err := ctx.LoadModuleByID("http.handlers.sse", caddyconfig.JSON(handler, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := ctx.App("sse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return module.(*Handler), loaded.(*App).Hubs[defaultHub].limits()
+}
+
+func TestWhatIsNotConfiguredIsAsDocumented(t *testing.T) {
+	h, limits := provisioned(t, "sse", "sse")
+	if want := (Limits{HistoryLimits{1000, time.Hour, 256 << 20}, 0, 5 * time.Second}); limits != want {
+		t.Errorf("a hub has %+v; want %+v", limits, want)
+	}
+	if want := (ClientOptions{
+		Queue: 256, QueueBytes: 1 << 20, SlowClient: Disconnect, Retry: 2 * time.Second, Heartbeat: 30 * time.Second,
+	}); *h.options != want {
+		t.Errorf("a client has %+v; want %+v", h.clientOptions(), want)
+	}
+	if h.Hub != "default" || h.MaxTopics != 100 || time.Duration(h.WriteTimeout) != 10*time.Second ||
+		!*h.ConnectedEvent || h.Publish != nil || h.CORSOrigins != nil || h.JWT != nil || !h.topics.asked ||
+		h.ClientID != "{http.request.uri.query.client_id}" || h.User != "{http.auth.user.id}" {
+		t.Errorf("a route is %+v", h)
+	}
+	h, _ = provisioned(t, "sse {\n publish {\n open\n}\n}", "sse")
+	if p := h.Publish; p.MaxSize != 1<<20 || p.Rate != 0 || p.Broadcast != nil || len(p.Topics)+len(p.Targets) != 0 {
+		t.Errorf("publishing is %+v", p)
+	}
+}
+
+func TestWhatIsOffIsOff(t *testing.T) {
+	h, limits := provisioned(t, `sse {
+		heartbeat off
+		retry 0
+		idle_timeout off
+		max_age off
+		connected_event off
+	}`, "sse {\n history off\n drain_spread 0\n max_clients 0\n}")
+	if want := (Limits{HistoryLimits{0, time.Hour, 256 << 20}, 0, 0}); limits != want {
+		t.Errorf("a hub has %+v; want %+v", limits, want)
+	}
+	o := *h.options
+	if o.Heartbeat != 0 || o.Retry != 0 || o.IdleTimeout != 0 || o.MaxAge != 0 || *h.ConnectedEvent {
+		t.Errorf("a client has %+v", o)
+	}
+}
+
+func TestOptionsReachTheirClients(t *testing.T) {
+	h, limits := provisioned(t, `sse {
+		heartbeat 1s
+		retry 1500ms
+		idle_timeout 3s
+		max_age 1d
+		queue 5 6KiB
+		slow_client drop_oldest
+		max_clients_per_ip 7
+	}`, "sse {\n history 8 9s\n history_bytes 10KB\n max_clients 11\n drain_spread 12s\n}")
+	if want := (Limits{HistoryLimits{8, 9 * time.Second, 10_000}, 11, 12 * time.Second}); limits != want {
+		t.Errorf("a hub has %+v; want %+v", limits, want)
+	}
+	if want := (ClientOptions{
+		Queue: 5, QueueBytes: 6 << 10, SlowClient: DropOldest, Retry: 1500 * time.Millisecond, Heartbeat: time.Second,
+		IdleTimeout: 3 * time.Second, MaxAge: 24 * time.Hour, MaxPerSource: 7,
+	}); *h.options != want {
+		t.Errorf("a client has %+v; want %+v", h.clientOptions(), want)
+	}
+}

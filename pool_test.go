@@ -1,0 +1,340 @@
+package sse
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// testBroker is a broker module that counts what is opened and closed: memory logs all of them.
+type testBroker struct {
+	identity string
+	fails    error // what Open returns
+
+	mu     sync.Mutex
+	opened []*testLog
+}
+
+type testLog struct {
+	*memoryLog
+	started, closed int
+}
+
+func (b *testBroker) Identity() string { return b.identity }
+
+func (b *testBroker) Open(hub string) (Broker, error) {
+	if b.fails != nil {
+		return nil, b.fails
+	}
+	log, err := MemoryBroker{}.Open(hub)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.opened = append(b.opened, &testLog{memoryLog: log.(*memoryLog)})
+	return b.opened[len(b.opened)-1], err
+}
+
+func (l *testLog) Start(h *Hub, ready func()) { l.started++; l.memoryLog.Start(h, ready) }
+func (l *testLog) Close() error               { l.closed++; return l.memoryLog.Close() }
+
+// wantLogs checks how many logs were opened, and which of them run.
+func (b *testBroker) wantLogs(t *testing.T, runs ...bool) {
+	t.Helper()
+	if len(b.opened) != len(runs) {
+		t.Fatalf("%s: %d logs were opened; want %d", b.identity, len(b.opened), len(runs))
+	}
+	for i, l := range b.opened {
+		if l.started > 1 || l.closed > 1 || (l.started == 1 && l.closed == 0) != runs[i] {
+			t.Errorf("%s: log %d was started %d times and closed %d times; want it running: %v",
+				b.identity, i, l.started, l.closed, runs[i])
+		}
+	}
+}
+
+// config is what one config says about a hub: its limit of clients, and its broker.
+func config(maxClients int, module BrokerModule) *settings {
+	return &settings{
+		limits: Limits{MaxClients: maxClients, History: plenty.History}, module: module,
+		logger: zap.NewNop(), emit: func(string, map[string]any) {},
+	}
+}
+
+// use acquires the hub of the test, as a route does. The test is over when it has nothing acquired.
+func use(t *testing.T) *sharedHub {
+	t.Helper()
+	t.Cleanup(func() {
+		if n, there := hubs.References(t.Name()); there {
+			t.Errorf("the hub still has %d references", n)
+		}
+	})
+	return acquireHub(t.Name())
+}
+
+func release(t *testing.T) {
+	t.Helper()
+	if err := releaseHub(t.Name()); err != nil {
+		t.Error(err)
+	}
+}
+
+func mustOffer(t *testing.T, s *sharedHub, o *settings) {
+	t.Helper()
+	if err := s.offer(o); err != nil {
+		t.Fatalf("the hub does not take the settings: %v", err)
+	}
+}
+
+func (s *sharedHub) mustPublish(t *testing.T, topic, text string) {
+	t.Helper()
+	if n, err := s.publish(t.Context(), one(topic, text, "")); n != 1 || err != nil {
+		t.Errorf("publishing: %d, %v", n, err)
+	}
+}
+
+func TestRoutesOfOneNameShareAHubUntilTheLastIsGone(t *testing.T) {
+	module := &testBroker{identity: "a"}
+	first := use(t)
+	if second := acquireHub(t.Name()); second != first {
+		t.Error("the second route got a hub of its own")
+	}
+	if other := acquireHub(t.Name() + " other"); other == first {
+		t.Error("another name got the same hub")
+	}
+	if err := releaseHub(t.Name() + " other"); err != nil {
+		t.Error(err)
+	}
+	settings := config(1, module)
+	mustOffer(t, first, settings)
+	h := &testHub{Hub: first.Hub, t: t}
+	l := h.join(with("a"))
+	release(t)
+	first.mustPublish(t, "a", "1")
+	want(t, l.texts(), "1")
+	first.withdraw(settings)
+	module.wantLogs(t, true)
+	release(t)
+	module.wantLogs(t, false)
+	want(t, l.texts())
+	want(t, []error{l.end, l.leave()}, ErrHubClosed, ErrHubClosed)
+	if n, err := first.publish(t.Context(), one("a", "2", "")); n != 0 || !errors.Is(err, ErrHubClosed) {
+		t.Errorf("a closed hub published %d, %v", n, err)
+	}
+	wantSettled(t, first.Hub)
+}
+
+func TestAHubThatNeverStartedClosesToo(t *testing.T) {
+	hub := use(t)
+	waiting := make(chan error)
+	go func() { waiting <- hub.wait(context.Background()) }()
+	release(t)
+	if err := <-waiting; !errors.Is(err, ErrHubClosed) {
+		t.Errorf("who waited for the hub got %v", err)
+	}
+}
+
+func TestRequestsWaitUntilTheHubHasStarted(t *testing.T) {
+	hub := use(t)
+	defer release(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := hub.wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("a request that went away got %v", err)
+	}
+	waiting := make(chan error)
+	go func() { waiting <- hub.wait(context.Background()) }()
+	select {
+	case err := <-waiting:
+		t.Errorf("the hub has not started, and lets in with %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	mustOffer(t, hub, config(1, new(MemoryBroker)))
+	if err := <-waiting; err != nil {
+		t.Errorf("who waited for the hub got %v", err)
+	}
+	if err := hub.wait(ctx); err != nil {
+		t.Errorf("what has arrived is published even if its publisher has gone: %v", err)
+	}
+}
+
+func TestTheSettingsOfTheOldestRunningConfigHold(t *testing.T) {
+	hub := use(t)
+	defer release(t)
+	first, second, third := config(1, new(MemoryBroker)), config(2, new(MemoryBroker)), config(3, new(MemoryBroker))
+	wantHolding := func(holding *settings) {
+		t.Helper()
+		if hub.current.Load() != holding || hub.Limits() != holding.limits {
+			t.Errorf("the limits are %+v; want %+v", hub.Limits(), holding.limits)
+		}
+	}
+	mustOffer(t, hub, first)
+	wantHolding(first)
+	mustOffer(t, hub, second)
+	wantHolding(first)
+	hub.withdraw(first)
+	wantHolding(second)
+	mustOffer(t, hub, third)
+	hub.withdraw(third) // a reload that failed
+	hub.withdraw(third) // and is told so twice
+	wantHolding(second)
+	hub.withdraw(second)
+	wantHolding(second) // until the last route is gone
+}
+
+func TestAFailedReloadChangesNothingAndClosesWhatItOpened(t *testing.T) {
+	hub := use(t)
+	running, failing := &testBroker{identity: "running"}, &testBroker{identity: "failing"}
+	mustOffer(t, hub, config(7, running))
+	h := &testHub{Hub: hub.Hub, t: t}
+	l := h.join(with("a"))
+	before := hub.Position()
+
+	loser := config(8, failing)
+	mustOffer(t, hub, loser)
+	failing.wantLogs(t, false)
+	hub.mustPublish(t, "a", "1")
+	hub.withdraw(loser)
+	running.wantLogs(t, true)
+	if failing.opened[0].closed != 1 {
+		t.Error("the broker that the failed config opened was left open")
+	}
+	hub.mustPublish(t, "a", "2")
+	want(t, l.texts(), "1", "2")
+	if got := hub.Position(); got.Epoch != before.Epoch || hub.Limits().MaxClients != 7 {
+		t.Errorf("the log changed from %v to %v, the limits to %+v", before, got, hub.Limits())
+	}
+
+	failing.fails = errors.New("no such file")
+	if err := hub.offer(config(9, failing)); !errors.Is(err, failing.fails) {
+		t.Errorf("a broker that can't be opened is no error: %v", err)
+	}
+	if len(hub.settings) != 1 {
+		t.Errorf("%d configs are said to run", len(hub.settings))
+	}
+	l.leave()
+	release(t)
+	running.wantLogs(t, false)
+}
+
+func TestAReloadWithTheSameBrokerKeepsIt(t *testing.T) {
+	hub := use(t)
+	module := &testBroker{identity: "same"}
+	old, young := config(1, module), config(2, &testBroker{identity: "same", fails: errors.New("opened twice")})
+	mustOffer(t, hub, old)
+	h := &testHub{Hub: hub.Hub, t: t}
+	l := h.join(with("a"))
+	hub.mustPublish(t, "a", "1")
+	mustOffer(t, hub, young)
+	hub.mustPublish(t, "a", "2")
+	hub.withdraw(old)
+	hub.mustPublish(t, "a", "3")
+	want(t, l.texts(), "1", "2", "3")
+	module.wantLogs(t, true)
+	l.leave()
+	release(t)
+	module.wantLogs(t, false)
+}
+
+func TestAReloadWithAnotherBrokerKeepsTheClientsAndTellsThem(t *testing.T) {
+	hub := use(t)
+	one, two := &testBroker{identity: "one"}, &testBroker{identity: "two"}
+	old, young := config(1, one), config(2, two)
+	mustOffer(t, hub, old)
+	h := &testHub{Hub: hub.Hub, t: t}
+	l := h.join(with("a"))
+	hub.mustPublish(t, "a", "1")
+	seen := hub.Position().String()
+	mustOffer(t, hub, young)
+	hub.mustPublish(t, "a", "2")
+	one.wantLogs(t, true)
+	two.wantLogs(t, false)
+	hub.withdraw(old)
+	one.wantLogs(t, false)
+	two.wantLogs(t, true)
+	hub.mustPublish(t, "a", "3")
+	batch := l.takeAll()
+	want(t, textsOf(t, batch), "1", "2", gap("broker_changed"), "3")
+	if id := decode(t, batch[2]).ID; id != two.opened[0].epoch+"-0" {
+		t.Errorf("the gap is told at %s, which is not where the new log begins", id)
+	}
+	back := h.enter(with("a").after(seen))
+	back.wantResume(ResumeGap, two.opened[0].epoch+"-0", "3")
+	l.leave()
+	back.leave()
+	release(t)
+	two.wantLogs(t, false)
+}
+
+func TestAKeyIsRememberedOverAReload(t *testing.T) {
+	hub := use(t)
+	defer release(t)
+	old, young := config(1, new(MemoryBroker)), config(1, new(MemoryBroker))
+	mustOffer(t, hub, old)
+	publish := func() Receipt {
+		batch := one("a", "hi", "key")
+		if _, err := hub.publish(t.Context(), batch); err != nil {
+			t.Error(err)
+		}
+		return batch[0].Receipt
+	}
+	first := publish()
+	mustOffer(t, hub, young)
+	hub.withdraw(old)
+	if again := publish(); again != first {
+		t.Errorf("after the reload the answer is %+v; it was %+v", again, first)
+	}
+}
+
+func TestNothingIsPublishedOnceTheHubDrains(t *testing.T) {
+	hub := use(t)
+	defer release(t)
+	mustOffer(t, hub, config(1, new(MemoryBroker)))
+	before := hub.Position()
+	hub.Drain()
+	if n, err := hub.publish(t.Context(), one("a", "hi", "key")); n != 0 || !errors.Is(err, ErrDraining) {
+		t.Errorf("a draining hub published %d, %v", n, err)
+	}
+	if hub.Position() != before {
+		t.Error("a refused message is in the log")
+	}
+}
+
+// An app offers its settings to all hubs of its routes or to none.
+func TestAnAppThatCannotStartTakesBackWhatItOffered(t *testing.T) {
+	good, bad := &testBroker{identity: "good"}, &testBroker{identity: "bad", fails: errors.New("disk full")}
+	names := map[string]BrokerModule{"one": good, "two": good, "three": bad, "four": good}
+	app := &App{Hubs: make(map[string]*HubConfig), used: make(map[string]*sharedHub)}
+	for name, module := range names {
+		app.Hubs[name] = &HubConfig{broker: module}
+		app.used[name] = acquireHub(name)
+	}
+	for range 5 { // the order of hubs is random
+		if err := app.Start(); !errors.Is(err, bad.fails) {
+			t.Fatalf("an app with a broken broker starts: %v", err)
+		}
+		for name, hub := range app.used {
+			if len(hub.settings) != 0 {
+				t.Errorf("hub %s still has settings of an app that did not start", name)
+			}
+		}
+	}
+	bad.fails = nil
+	if err := app.Start(); err != nil {
+		t.Error(err)
+	}
+	if err := app.Stop(); err != nil {
+		t.Error(err)
+	}
+	for name := range names {
+		if err := releaseHub(name); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, l := range append(good.opened, bad.opened...) {
+		if l.closed != 1 {
+			t.Errorf("a log that was opened was closed %d times", l.closed)
+		}
+	}
+}
