@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	wire "github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 // trial is instances under load while something goes wrong. Its ledger knows what was acknowledged.
@@ -145,41 +143,4 @@ func (x *trial) wantNoGaps(gaps map[string]int) {
 			x.t.Errorf("client %s was told %d gaps", name, n)
 		}
 	}
-}
-
-// wander has a client go from instance to instance, resuming where it was, until the end. What it gets
-// is judged with the rest.
-func (x *trial) wander() {
-	i := x.instances[0]
-	topics := []string{"a", "b"}
-	r := i.subscribe(with(topics...))
-	w := &reader{Welcome: r.Welcome, t: x.t, changed: make(chan struct{})}
-	x.clients = append(x.clients, &trialClient{w, "wanderer", topics})
-	x.running.Go(func() {
-		ends := 0
-		for ends < len(topics) {
-			time.Sleep(time.Duration(5+rand.IntN(50)) * time.Millisecond)
-			last := r.leave()
-			w.mu.Lock()
-			if r.Resume == ResumeGap {
-				w.events = append(w.events, wire.Event{Name: "gap", ID: r.ID, Data: []byte("{}"), HasData: true})
-			}
-			w.events = append(w.events, r.got()...)
-			close(w.changed)
-			w.changed = make(chan struct{})
-			w.mu.Unlock()
-			for _, topic := range topics {
-				ends += count(r.got(), "end of "+topic)
-			}
-			i = x.instances[rand.IntN(len(x.instances))]
-			id, _ := ParseID(last)
-			for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-				if at := i.Position(); at.Epoch != id.Epoch || !id.Position.After(at.Position) {
-					break
-				}
-			}
-			r = i.subscribe(with(topics...).after(last))
-		}
-		r.leave()
-	})
 }
