@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-json-experiment/json"
 	"go.etcd.io/bbolt"
+	"go.uber.org/zap"
 )
 
 func init() { caddy.RegisterModule(BoltBroker{}) }
@@ -24,6 +25,8 @@ type BoltBroker struct {
 	// Whether each publish is on disk before it is answered. Without, a crash of the machine, but not
 	// of the process, may lose the last messages, and clients are told a gap. Default: true.
 	Sync *bool `json:"sync,omitempty"`
+
+	logger *zap.Logger
 }
 
 // CaddyModule returns the Caddy module information.
@@ -32,7 +35,8 @@ func (BoltBroker) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision fills in the defaults.
-func (b *BoltBroker) Provision(caddy.Context) error {
+func (b *BoltBroker) Provision(ctx caddy.Context) error {
+	b.logger = ctx.Logger()
 	if b.Sync == nil {
 		on := true
 		b.Sync = &on
@@ -124,12 +128,16 @@ func (l *boltLog) load() error {
 	if l.loaded {
 		return nil
 	}
-	if err := l.begin(*l.Sync); err != nil {
+	renamed, err := l.begin(*l.Sync)
+	if err != nil {
 		return err
+	}
+	if renamed {
+		l.logger.Warn("the log may not have all that was acknowledged; clients are told a gap", zap.String("file", l.path))
 	}
 	var end Position
 	var followed bool
-	err := l.db.View(func(tx *bbolt.Tx) (err error) {
+	err = l.db.View(func(tx *bbolt.Tx) (err error) {
 		end, followed, err = l.follow(tx)
 		return err
 	})
@@ -320,19 +328,16 @@ func (l *boltLog) landed() bool {
 }
 
 // store puts one request's messages into a transaction. It returns those that are to be delivered:
-// all but the ones whose keys had an answer. A key that is refused ends the request.
+// all but the ones whose keys had an answer. A key that is refused ends its request, and no other.
 func (l *boltLog) store(tx *bbolt.Tx, r *boltRequest) (fresh []*Publication, err error) {
 	r.published, r.err = 0, nil
 	log, answers := tx.Bucket(logBucket), tx.Bucket(answersBucket)
 	for _, p := range r.batch {
 		if p.Key != "" {
 			found, err := findAnswer(answers, p, time.Now())
-			if errors.Is(err, ErrKeyReused) {
+			if err != nil {
 				r.err = err
 				return fresh, nil
-			}
-			if err != nil {
-				return nil, err
 			}
 			if found {
 				r.published++
@@ -358,17 +363,18 @@ func (l *boltLog) store(tx *bbolt.Tx, r *boltRequest) (fresh []*Publication, err
 	return fresh, nil
 }
 
-// tend does what is to be done now and then: it tries a file again that could not be written, and
-// removes what is no longer kept.
+// tend does what is to be done now and then: it removes what is no longer kept, and tries a file again
+// that could not be written.
 func (l *boltLog) tend() {
-	if !l.Up() {
-		if err := l.tryAgain(); err != nil {
-			l.fail(err)
-			return
-		}
-		l.found(l.replica)
+	l.trim() // first, since it makes room within the file
+	if l.Up() {
+		return
 	}
-	l.trim()
+	if err := l.tryAgain(); err != nil {
+		l.fail(err)
+		return
+	}
+	l.found(l.replica)
 }
 
 // tryAgain tries a commit larger than most: a small one could find room within a file on a full disk.

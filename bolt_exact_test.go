@@ -60,6 +60,7 @@ func newRecords(t testing.TB, limits HistoryLimits) *records {
 		random:  rand.New(rand.NewPCG(rand.Uint64(), 0)),
 		book:    make([][]Address, 1),
 	}
+	r.hasty = true
 	for i := range visitors {
 		s := with([][]string{{"a/1"}, {"a/1", "b/2"}, {"a/*"}, {"**"}, {}, {"b/0", "b/1", "b/2", "b/3"}}[i%6]...)
 		s.ClientID = fmt.Sprint("c", i)

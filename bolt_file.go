@@ -249,9 +249,9 @@ func each(bucket *bbolt.Bucket, visit func(key, value []byte) error) error {
 
 // begin readies the file for a run. If what it holds may not be all that was acknowledged, the log gets
 // another name.
-func (f *boltFile) begin(sync bool) error {
+func (f *boltFile) begin(sync bool) (renamed bool, err error) {
 	f.db.NoSync = false
-	err := f.update(func(tx *bbolt.Tx) error {
+	err = f.update(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{metaBucket, logBucket, marksBucket, answersBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
@@ -266,7 +266,8 @@ func (f *boltFile) begin(sync bool) error {
 		if err != nil {
 			return err
 		}
-		if epoch == nil || f.doubtful || unsynced != nil && !bytes.Equal(unsynced, bootID()) {
+		renamed = f.doubtful || unsynced != nil && !bytes.Equal(unsynced, bootID())
+		if epoch == nil || renamed {
 			epoch = []byte(NewEpoch())
 		}
 		err = errors.Join(put(meta, formatKey, bytes.Clone(boltFormat)), put(meta, epochKey, bytes.Clone(epoch)),
@@ -280,7 +281,7 @@ func (f *boltFile) begin(sync bool) error {
 		f.doubtful = false
 	}
 	f.db.NoSync = !sync
-	return err
+	return renamed, err
 }
 
 // end leaves the file so that all of it is on disk.

@@ -302,7 +302,7 @@ func TestOtherOptionsOnTheSameFileGoUnnoticed(t *testing.T) {
 	want(t, textsOf(t, catchingUp.take()), "1")
 	for _, sync := range []bool{false, true} {
 		// As the pool does it: the new one opens while the old one runs.
-		next := openTestLog(t, &BoltBroker{File: d.module.File, Sync: &sync})
+		next := openTestLog(t, boltModule(d.module.File, sync))
 		if err := d.log.Close(); err != nil {
 			t.Error(err)
 		}

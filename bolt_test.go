@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.etcd.io/bbolt"
+	"go.uber.org/zap"
 )
 
 // diskHub is a hub whose log is in a file. It can be restarted, and crash.
@@ -21,15 +23,23 @@ type diskHub struct {
 	t      testing.TB
 	module *BoltBroker
 	limits Limits
+	hasty  bool // commits are not waited for to be on disk
 
 	hub *testHub
 	log *boltLog // nil while it is closed
+
+	// commit, if set, is what becomes of commits.
+	commit atomic.Pointer[func(commit func() error) error]
 }
 
 func newDiskHub(t testing.TB, limits Limits) *diskHub {
 	t.Helper()
-	on := true
-	d := &diskHub{t: t, module: &BoltBroker{File: filepath.Join(t.TempDir(), "sse.db"), Sync: &on}, limits: limits}
+	return newDiskHubIn(t, t.TempDir(), limits)
+}
+
+func newDiskHubIn(t testing.TB, dir string, limits Limits) *diskHub {
+	t.Helper()
+	d := &diskHub{t: t, module: boltModule(filepath.Join(dir, "sse.db"), true), limits: limits}
 	d.start()
 	t.Cleanup(d.stop)
 	return d
@@ -39,8 +49,34 @@ func newDiskHub(t testing.TB, limits Limits) *diskHub {
 func (d *diskHub) start() {
 	d.t.Helper()
 	d.log = openTestLog(d.t, d.module)
+	db := d.log.db
+	d.log.update = func(change func(*bbolt.Tx) error) error {
+		commit := func() error {
+			db.NoSync = db.NoSync || d.hasty
+			return db.Update(change)
+		}
+		if meddle := d.commit.Load(); meddle != nil {
+			return (*meddle)(commit)
+		}
+		return commit()
+	}
 	d.hub = newTestHub(d.t, d.limits)
 	d.log.Start(d.hub.Hub, func() {})
+}
+
+// meddle decides from now on what becomes of commits.
+func (d *diskHub) meddle(with func(commit func() error) error) { d.commit.Store(&with) }
+
+var errDisk = errors.New("the disk is on strike")
+
+// breakDisk makes every commit fail until mend is called.
+func (d *diskHub) breakDisk() (mend func()) {
+	d.meddle(func(func() error) error { return errDisk })
+	return func() { d.commit.Store(nil) }
+}
+
+func boltModule(file string, sync bool) *BoltBroker {
+	return &BoltBroker{File: file, Sync: &sync, logger: zap.NewNop()}
 }
 
 func openTestLog(t testing.TB, module *BoltBroker) *boltLog {
@@ -136,14 +172,14 @@ func TestPublishersShareCommits(t *testing.T) {
 	d := newDiskHub(t, plenty)
 	first := make(chan struct{}, 1)
 	release := make(chan struct{})
-	d.log.update = func(change func(*bbolt.Tx) error) error {
+	d.meddle(func(commit func() error) error {
 		select {
 		case first <- struct{}{}:
 			<-release // until all are under way
 		default:
 		}
-		return d.log.db.Update(change)
-	}
+		return commit()
+	})
 	before := d.commits()
 	var under sync.WaitGroup
 	for range publishers {
@@ -365,8 +401,7 @@ func TestWithoutSyncAnotherBootIsAGap(t *testing.T) {
 		t.Skip("this system's boots have no names")
 	}
 	d := newDiskHub(t, plenty)
-	off := false
-	d.module.Sync = &off
+	d.module = boltModule(d.module.File, false)
 	d.restart()
 	if boot := d.unsynced(); !bytes.Equal(boot, bootID()) {
 		t.Errorf("the file names the boot %q", boot)
@@ -387,8 +422,7 @@ func TestWithoutSyncAnotherBootIsAGap(t *testing.T) {
 
 	// After a clean end nothing is in doubt.
 	last := d.publish(Topics("a"), "3")
-	on := true
-	d.module.Sync = &on
+	d.module = boltModule(d.module.File, true)
 	d.restart()
 	if boot := d.unsynced(); boot != nil {
 		t.Errorf("the file still names the boot %q", boot)
@@ -398,11 +432,10 @@ func TestWithoutSyncAnotherBootIsAGap(t *testing.T) {
 
 func TestARunThatSyncsTrustsWhatAnotherLeftInTheSameBoot(t *testing.T) {
 	d := newDiskHub(t, plenty)
-	off, on := false, true
-	d.module.Sync = &off
+	d.module = boltModule(d.module.File, false)
 	d.restart()
 	first := d.publish(Topics("a"), "1")
-	d.module.Sync = &on
+	d.module = boltModule(d.module.File, true)
 	d.crash()
 	d.publish(Topics("a"), "2")
 	if bytes.Equal(bootID(), bootID()) {

@@ -18,12 +18,18 @@ func Need(t testing.TB, programs ...string) string {
 			return path
 		}
 	}
-	reason := "needs " + programs[0]
+	Lack(t, programs[0]+"; run `make test`, which installs it")
+	return ""
+}
+
+// Lack is Need for what is not a program: the test is skipped, or fails.
+func Lack(t testing.TB, what string) {
+	t.Helper()
+	reason := "needs " + what
 	if os.Getenv("SSE_TEST_REQUIRE_ALL") == "1" {
 		t.Fatalf("%s, and SSE_TEST_REQUIRE_ALL=1", reason)
 	}
-	notice := fmt.Sprintf("SKIPPED: %s %s; run `make test`, which installs it", t.Name(), reason)
+	notice := fmt.Sprintf("SKIPPED: %s %s", t.Name(), reason)
 	tellUser(notice)
 	t.Skip(notice)
-	return ""
 }

@@ -1,0 +1,124 @@
+package sse
+
+import (
+	"errors"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+)
+
+func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
+	dir := e2etest.SmallDisk(t, "8m")
+	d := newDiskHubIn(t, dir, plenty)
+	changes := make(chan bool, 1000)
+	d.hub.BrokerChanged = func(up bool, err error) {
+		if !up && (!errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), d.module.File)) {
+			t.Errorf("the log went out of reach because of: %v", err)
+		}
+		changes <- up
+	}
+	begin := d.publish(Topics("a"), "0")
+	live := d.hub.enter(with("a"))
+	makeRoom := e2etest.FillDisk(t, dir, 1<<20)
+
+	// Publishers go on until they are refused.
+	acknowledged := map[string]bool{}
+	var mu sync.Mutex
+	var under sync.WaitGroup
+	for i := range 10 {
+		under.Go(func() {
+			for n := 0; ; n++ {
+				text := strconv.Itoa(i) + "-" + strconv.Itoa(n) + strings.Repeat(" filling", 500)
+				_, err := d.tryPublish(Topics("a"), text)
+				if err != nil {
+					if !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUnknownOutcome) {
+						t.Errorf("refused with %v", err)
+					}
+					return
+				}
+				mu.Lock()
+				acknowledged[text] = true
+				mu.Unlock()
+			}
+		})
+	}
+	refused := make(chan struct{})
+	go func() { defer close(refused); under.Wait() }()
+	var got []string
+	for waiting := true; waiting; {
+		select {
+		case <-refused:
+			waiting = false
+		default:
+		}
+		got = append(got, live.texts()...)
+	}
+	if d.log.Up() || <-changes {
+		t.Error("the log is said to be in reach")
+	}
+
+	// Whoever subscribes goes on, and gets what was acknowledged and nothing else.
+	check := func(texts []string) {
+		t.Helper()
+		for _, text := range texts {
+			if !acknowledged[text] {
+				t.Errorf("a client got %.10q, which was refused", text)
+			}
+		}
+		if len(texts) != len(acknowledged) {
+			t.Errorf("%d messages came, %d were acknowledged", len(texts), len(acknowledged))
+		}
+	}
+	t.Logf("%d messages had room", len(acknowledged))
+	check(got)
+	resumed := d.hub.enter(with("a").after(begin))
+	check(resumed.texts())
+	if resumed.Resume != ResumeComplete {
+		t.Errorf("the client is told %q", resumed.Resume)
+	}
+
+	// Nobody needs to publish for it to heal.
+	makeRoom()
+	waitUntil(t, "the log is in reach", d.log.Up)
+	for len(changes) > 1 {
+		<-changes
+	}
+	if !<-changes {
+		t.Error("nobody was told")
+	}
+	d.publish(Topics("a"), "after")
+	want(t, live.texts(), "after")
+	acknowledged["after"] = true
+	d.crash()
+	resumed = d.hub.enter(with("a").after(begin))
+	check(resumed.texts())
+	if resumed.Resume != ResumeComplete {
+		t.Errorf("the client is told %q", resumed.Resume)
+	}
+}
+
+func TestAFileThatHasNoRoomToBeginSaysSo(t *testing.T) {
+	dir := e2etest.SmallDisk(t, "1m")
+	e2etest.FillDisk(t, dir, 0)
+	wantUnopenable(t, filepath.Join(dir, "sse.db"), "the disk is full; make room")
+}
+
+func TestAFullDiskThatIsRemovedFromHealsByItself(t *testing.T) {
+	// The history is what fills the disk: nobody makes room but the log itself, once it keeps less.
+	dir := e2etest.SmallDisk(t, "2m")
+	d := newDiskHubIn(t, dir, plenty)
+	for err := error(nil); err == nil; {
+		_, err = d.tryPublish(Topics("a"), strings.Repeat("x", 10_000))
+	}
+	d.hub.Apply(Limits{History: HistoryLimits{Count: 10}})
+	waitUntil(t, "there is room again", func() bool {
+		_, err := d.tryPublish(Topics("a"), strings.Repeat("x", 10_000))
+		return err == nil
+	})
+	waitUntil(t, "the file keeps no more than the hub", func() bool { return d.kept() <= 11 })
+}

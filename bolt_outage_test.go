@@ -1,0 +1,203 @@
+package sse
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"go.etcd.io/bbolt"
+)
+
+func TestAFileThatCanNotBeWrittenAtTheStartIsLoadedOnceItCan(t *testing.T) {
+	for name, heal := range map[string]func(*diskHub){
+		"by itself": func(d *diskHub) { waitUntil(t, "the log is in reach", d.log.Up) },
+		"by whoever publishes": func(d *diskHub) {
+			waitUntil(t, "a publisher is heard", func() bool { _, err := d.tryPublish(Topics("b"), "x"); return err == nil })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDiskHub(t, plenty)
+			first := d.publish(Topics("a"), "1")
+			d.publish(Topics("a"), "2")
+			d.stop()
+			mend := d.breakDisk()
+			d.start()
+			if d.log.Up() {
+				t.Error("the log is said to be in reach")
+			}
+			if _, err := d.tryPublish(Topics("a"), "refused"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, errDisk) {
+				t.Errorf("refused with %v", err)
+			}
+			live := d.hub.enter(with("a"))
+			mend()
+			heal(d)
+			d.publish(Topics("a"), "3")
+			want(t, live.texts(), gap("broker_changed"), "3")
+			d.hub.enter(with("a").after(first)).wantResume(ResumeComplete, first, "2", "3")
+		})
+	}
+}
+
+func TestALogThatNeverBeganClosesAndLeavesTheFileAsItWas(t *testing.T) {
+	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 2}})
+	first := d.publishAll("a", 1, 5)
+
+	// What the hub drops is of another file.
+	other := newDiskHub(t, plenty)
+	other.publishAll("a", 1, 5)
+	other.stop()
+	next := openTestLog(t, other.module)
+	attempts := new(atomic.Int32)
+	next.update = func(func(*bbolt.Tx) error) error {
+		attempts.Add(1)
+		return errDisk
+	}
+	if err := d.log.Close(); err != nil {
+		t.Error(err)
+	}
+	next.Start(d.hub.Hub, func() {})
+	d.hub.Apply(Limits{})
+	waitUntil(t, "the log has tried again", func() bool { return attempts.Load() >= 2 })
+	d.log = next
+	d.stop()
+	other.start()
+	if n := other.kept(); n != 5 {
+		t.Errorf("%d messages are in the file; want 5", n)
+	}
+	d.start()
+	d.hub.enter(with("a").after(first)).wantResume(ResumeComplete, first)
+}
+
+func TestACommitThatFailedAtTheVeryEndIsCalledUnknownAndTheLogRenamed(t *testing.T) {
+	d := newDiskHub(t, plenty)
+	first := d.publish(Topics("a"), "1")
+	live := d.hub.join(with("a"))
+	d.meddle(func(commit func() error) error {
+		d.commit.Store(nil)
+		return errors.Join(commit(), errDisk) // it is written, but nobody knows whether it lasts
+	})
+	if _, err := d.tryPublish(Topics("a"), "2"); !errors.Is(err, ErrUnknownOutcome) || errors.Is(err, ErrUnavailable) {
+		t.Errorf("refused with %v", err)
+	}
+	want(t, live.texts())
+	next := d.publish(Topics("a"), "3")
+	if was, is := strings.Split(first, "-")[0], strings.Split(next, "-")[0]; was == is {
+		t.Errorf("the log is still called %s", is)
+	}
+	want(t, live.texts(), gap("broker_changed"), "3")
+	d.hub.enter(with("a").after(first)).wantResume(ResumeGap, d.beginning(), "1", "2", "3")
+	d.restart()
+	d.hub.enter(with("a").after(next)).wantResume(ResumeComplete, next)
+}
+
+func TestAFailedCommitTakesNothingBackFromOthers(t *testing.T) {
+	d := newDiskHub(t, plenty)
+	live := d.hub.join(with("a"))
+	first := d.publish(Topics("a"), "1")
+	mend := d.breakDisk()
+	batch := []*Publication{keyed("k", "2"), keyed("", "3")}
+	if n, err := d.log.Publish(t.Context(), batch); n != 0 || !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUnknownOutcome) {
+		t.Errorf("published %d, %v", n, err)
+	}
+	want(t, live.texts(), "1")
+	mend()
+	if n, err := d.log.Publish(t.Context(), []*Publication{keyed("k", "another")}); n != 1 || err != nil {
+		t.Errorf("the key is not free: published %d, %v", n, err)
+	}
+	want(t, live.texts(), "another")
+	d.restart()
+	d.hub.enter(with("a").after(first)).wantResume(ResumeComplete, first, "another")
+}
+
+func TestWhatCouldNotBeRemovedIsRemovedLater(t *testing.T) {
+	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 1}})
+	d.publishAll("a", 1, 10)
+	mend := d.breakDisk()
+	waitUntil(t, "the log has tried to remove something", func() bool { return !d.log.Up() })
+	mend()
+	waitUntil(t, "the file keeps no more than the hub", func() bool { return d.kept() == 1 })
+	waitUntil(t, "the log is in reach", d.log.Up)
+}
+
+func TestAValueThatIsNotWhatWasWrittenIsAnErrorAndNoMessage(t *testing.T) {
+	for name, damage := range map[string]func(*bbolt.Tx) error{
+		"a message": func(tx *bbolt.Tx) error { return twist(tx.Bucket(logBucket), positionKey(Position{Major: 2})) },
+		"a mark":    func(tx *bbolt.Tx) error { return twist(tx.Bucket(marksBucket), append([]byte{0}, "b"...)) },
+		"an answer": func(tx *bbolt.Tx) error { return twist(tx.Bucket(answersBucket), []byte("k")) },
+		"the epoch": func(tx *bbolt.Tx) error { return twist(tx.Bucket(metaBucket), epochKey) },
+		"a short value": func(tx *bbolt.Tx) error {
+			return tx.Bucket(logBucket).Put(positionKey(Position{Major: 2}), []byte("x"))
+		},
+		"no value":     func(tx *bbolt.Tx) error { return tx.Bucket(marksBucket).Put([]byte("x"), nil) },
+		"another key":  func(tx *bbolt.Tx) error { return moveValue(tx.Bucket(logBucket)) },
+		"the position": func(tx *bbolt.Tx) error { return tx.Bucket(logBucket).SetSequence(1) },
+		"no bucket":    func(tx *bbolt.Tx) error { return tx.DeleteBucket(marksBucket) },
+		"the format": func(tx *bbolt.Tx) error {
+			return put(tx.Bucket(metaBucket), formatKey, []byte("caddy-sse 2"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDiskHub(t, Limits{History: HistoryLimits{Count: 2}})
+			d.publishAll("a", 1, 2)
+			if _, err := d.log.Publish(t.Context(), []*Publication{keyed("k", "3")}); err != nil {
+				t.Fatal(err)
+			}
+			d.publishAll("b", 1, 3)
+			d.restart() // so that there is a mark
+			d.update(damage)
+			d.stop()
+			advice := "restore it from a copy, or move it away"
+			if name == "the format" {
+				advice = "another version of this one"
+			}
+			wantUnopenable(t, d.module.File, advice)
+		})
+	}
+}
+
+// twist changes one bit of a value.
+func twist(bucket *bbolt.Bucket, key []byte) error {
+	value := append([]byte(nil), bucket.Get(key)...)
+	if len(value) == 0 {
+		return fmt.Errorf("there is no %q", key)
+	}
+	value[len(value)/2] ^= 4
+	return bucket.Put(key, value)
+}
+
+// moveValue puts a message's value under another key.
+func moveValue(bucket *bbolt.Bucket) error {
+	key, value := bucket.Cursor().First()
+	value = append([]byte(nil), value...)
+	next := positionOf(key)
+	if err := bucket.Delete(key); err != nil {
+		return err
+	}
+	next.Major--
+	return bucket.Put(positionKey(next), value)
+}
+
+func TestDamageThatComesLaterIsAnErrorAndNoPanic(t *testing.T) {
+	d := newDiskHub(t, plenty)
+	d.publishAll("a", 1, 2)
+	if _, err := d.log.Publish(t.Context(), []*Publication{keyed("k", "3")}); err != nil {
+		t.Fatal(err)
+	}
+	d.update(func(tx *bbolt.Tx) error { return twist(tx.Bucket(answersBucket), []byte("k")) })
+	if _, err := d.log.Publish(t.Context(), []*Publication{keyed("k", "3")}); !errors.Is(err, errDamaged) {
+		t.Errorf("the answer is read as %v", err)
+	}
+	if !d.log.Up() {
+		t.Error("one value makes the log unusable")
+	}
+	d.update(func(tx *bbolt.Tx) error { return twist(tx.Bucket(logBucket), positionKey(Position{Major: 1})) })
+	if err := d.log.db.View(func(tx *bbolt.Tx) error {
+		key := positionKey(Position{Major: 1})
+		_, err := decodeStored(key, tx.Bucket(logBucket).Get(key))
+		return err
+	}); !errors.Is(err, errDamaged) {
+		t.Errorf("the message is read as %v", err)
+	}
+}
