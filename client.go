@@ -108,6 +108,7 @@ type Client struct {
 	phase phase
 	left  bool
 	gap   bool // messages were dropped from before the queue
+	stuck bool // since fullSince it is its socket that keeps the queue full, not we
 	// catchingUp: kept messages after cursor are still to be read from the hub's history. Until
 	// that is done only ephemeral messages are queued.
 	catchingUp bool
@@ -167,18 +168,35 @@ func (c *Client) makeRoomLocked(m *Message) bool {
 	if !c.fullSince.IsZero() {
 		return true
 	}
-	if c.patience < lookAgain && c.blockedLocked() {
+	blocked := c.blockedLocked()
+	if blocked && c.patience < lookAgain {
 		return c.slowLocked(m.size())
 	}
-	c.fullSince = time.Now()
 	c.hub.pace.full.Add(1)
-	c.impatient = time.AfterFunc(max(c.patience, lookAgain), c.losePatience)
+	c.impatient = time.AfterFunc(c.fullLocked(blocked), c.losePatience)
 	return true
 }
 
 // lookAgain is how often a full queue is looked at while it is our turn that it waits for. Less
 // patience than that is none.
 const lookAgain = 20 * time.Millisecond
+
+// fullLocked notes that the queue holds publishers up from now on, and whose doing that is. It returns
+// when to look again.
+func (c *Client) fullLocked(stuck bool) time.Duration {
+	c.fullSince, c.stuck = time.Now(), stuck
+	if stuck {
+		return max(c.patience, lookAgain)
+	}
+	return lookAgain
+}
+
+// chargeLocked takes from the client's patience the time that its socket kept the queue full.
+func (c *Client) chargeLocked() {
+	if c.stuck {
+		c.patience = max(0, c.patience-time.Since(c.fullSince))
+	}
+}
 
 // blockedLocked reports whether the client's socket, and nothing else, keeps its queue from being
 // taken.
@@ -203,13 +221,18 @@ func (c *Client) slowLocked(size int) bool {
 	return true
 }
 
-// losePatience runs when a full queue has held publishers up for as long as they bear with it.
+// losePatience looks at a queue that holds publishers up. Once its socket has kept it full for as long
+// as they bear with it, the client is slow.
 func (c *Client) losePatience() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	blocked := c.blockedLocked()
 	switch {
 	case c.fullSince.IsZero():
-	case c.blockedLocked() && time.Since(c.fullSince) >= c.patience:
+	case blocked != c.stuck:
+		c.chargeLocked()
+		c.impatient.Reset(c.fullLocked(blocked))
+	case blocked && time.Since(c.fullSince) >= c.patience:
 		c.notFullLocked()
 		c.slowLocked(0)
 	default: // it is us, or a timer that was stopped too late
@@ -223,9 +246,7 @@ func (c *Client) notFullLocked() {
 		return
 	}
 	c.impatient.Stop()
-	if c.phase == taking { // the time was its socket's, not ours
-		c.patience = max(0, c.patience-time.Since(c.fullSince))
-	}
+	c.chargeLocked()
 	c.fullSince = time.Time{}
 	c.hub.pace.emptied()
 }

@@ -380,6 +380,31 @@ func TestAPatientHubBearsShortStallsForEver(t *testing.T) {
 	})
 }
 
+// However long and often a queue was full because we were behind, its client has all the patience there
+// is when its own socket stalls.
+func TestTheTimeInWhichWeAreBehindCostsAClientNoPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newTestHub(t, plenty)
+		s := with("a")
+		s.Queue = 10
+		l := h.join(s)
+		h.publish(Topics("a"), "0")
+		l.take()
+		for range 20 {
+			h.publishAll("a", 1, 11) // full while it writes
+			pause(500 * time.Millisecond)
+			l.take()
+		}
+		h.publishAll("a", 1, 11)
+		pause(500 * time.Millisecond)
+		l.blocked.Store(true)
+		pause(time.Second - 1)
+		want(t, []int64{l.aborts.Load()}, 0)
+		pause(2 * lookAgain)
+		want(t, []int64{l.aborts.Load()}, 1)
+	})
+}
+
 func TestAnIdleClientKeepsNoLargeQueue(t *testing.T) {
 	h := newTestHub(t, plenty)
 	l := h.join(with("a"))
