@@ -28,9 +28,6 @@ func FuzzToken(f *testing.F) {
 	c := accepting(f, hs, issuers()[jose.ES256].named("es"))
 	f.Fuzz(func(t *testing.T, token string) {
 		said, err := c.verify(t.Context(), token)
-		if (said == nil) == (err == nil) && err == nil {
-			t.Fatal("neither claims nor an error")
-		}
 		if err != nil {
 			return
 		}
@@ -69,9 +66,6 @@ func FuzzClaims(f *testing.F) {
 			if !knownPublishGrant(grant) {
 				t.Errorf("the publish grant %q is taken", grant)
 			}
-		}
-		if strings.Count(payload, `"sub"`) > 1 && said.Subject != "" && !strings.Contains(payload, `{"sub"`) {
-			t.Logf("%s is read as of %q", payload, said.Subject)
 		}
 	})
 }

@@ -273,7 +273,7 @@ func TestCookiePublishesFromPagesOfTheSiteAndOfListedOrigins(t *testing.T) {
 			own: 200, strings.ToUpper(own): 200, "https://" + host: 200,
 			"https://listed.example": 200, "http://localhost:3000": 200,
 			"https://LISTED.example": 403, "http://listed.example": 403, "https://listed.example:443": 403, "null": 403, "": 403,
-			"https://evil.example": 403, "ftp://" + host: map[bool]int{false: 200, true: 403}[secure],
+			"https://evil.example": 403, "ftp://" + host: 403, "//" + host: 403, own + "/": 403, own + "#": 403, "http://x@" + host: 403,
 		} {
 			if from == "http://"+host && secure { // a page that anybody on its way could have written
 				want = 403

@@ -51,8 +51,9 @@ func (h *Handler) ownOrigin(r *http.Request) bool {
 	if h.lists(origin) {
 		return true
 	}
-	u, err := url.Parse(origin)
-	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) && (u.Scheme == "https" || r.TLS == nil)
+	scheme, host, _ := strings.Cut(origin, "://")
+	secure := strings.EqualFold(scheme, "https")
+	return host != "" && strings.EqualFold(host, r.Host) && (secure || r.TLS == nil && strings.EqualFold(scheme, "http"))
 }
 
 // lists reports whether cors_origins names an origin; * names none.

@@ -89,7 +89,7 @@ func FuzzPublish(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, query, media, body string) {
-		if strings.Contains(query+body, "marker") || strings.Contains(query, "#") {
+		if strings.Contains(query+body, "marker") || strings.Contains(query, "#") || hasKey(body) {
 			t.Skip()
 		}
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url("/events"), strings.NewReader(body))
@@ -122,6 +122,15 @@ func FuzzPublish(f *testing.F) {
 		answer := e2etest.Answer{Status: response.StatusCode, Header: response.Header, Body: string(content)}
 		checkPublished(t, answer, got, body)
 	})
+}
+
+// hasKey reports whether a body may have been published before, and so answered without being so again.
+func hasKey(body string) bool {
+	const name = "idempotency_key"
+	form, _ := url.ParseQuery(body)
+	var object map[string]any
+	_ = json.Unmarshal([]byte(body), &object)
+	return form.Has(name) || object[name] != nil || strings.Contains(body, name)
 }
 
 // checkPublished compares an answer with what arrived.
