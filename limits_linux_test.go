@@ -63,7 +63,7 @@ func TestThinLineIsNotCut(t *testing.T) {
 		streams = append(streams, e2etest.Subscribe(t, p.url("/events?topic=a"), e2etest.Via(client)))
 	})
 	awaitReceivers(t, s, len(streams))
-	publish(t, s.url("/events?topic=a"), hugeData[:8<<20])
+	publish(t, s.url("/events?topic=a"), hugeData[:6<<20])
 	deadline := time.Now().Add(5 * time.Second) // five times what a write may stand still
 	for time.Now().Before(deadline) {
 		for i, stream := range streams {
@@ -74,7 +74,7 @@ func TestThinLineIsNotCut(t *testing.T) {
 	}
 	fast.Store(true)
 	for i, stream := range streams {
-		if event := mustNext(t, stream); string(event.Data) != hugeData[:8<<20] {
+		if event := mustNext(t, stream); string(event.Data) != hugeData[:6<<20] {
 			t.Errorf("stream %d got %d bytes", i, len(event.Data))
 		}
 	}

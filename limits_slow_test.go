@@ -17,7 +17,7 @@ import (
 var hugeData = strings.Repeat("0123456789abcdef", 12<<16)
 
 // largeData is more than a queue takes.
-var largeData = hugeData[:2<<20]
+var largeData = hugeData[:256<<10]
 
 func smallReadBuffer(_, _ string, conn syscall.RawConn) error {
 	return conn.Control(func(fd uintptr) { setReadBuffer(fd, 4<<10) })
@@ -29,7 +29,7 @@ func TestMessageLargerThanTheQueueArrives(t *testing.T) {
 			queue 4 1KiB
 			publish {
 				open
-				max_size 4MiB
+				max_size 1MiB
 			}
 		}`, withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
@@ -64,6 +64,7 @@ type lazy struct {
 	protocol
 	decoder   *sse.Decoder
 	connected sse.Event
+	leave     func() error
 }
 
 // lazyClients subscribes one over each protocol, to the test's end.
@@ -71,7 +72,7 @@ func lazyClients(t *testing.T, s *site, path string) (clients []lazy) {
 	t.Helper()
 	eachProtocol(t, s, func(_ *testing.T, p protocol) {
 		body := openUnread(t, lazyClient(t, p), p.url(path)).Body
-		c := lazy{protocol: p, decoder: sse.NewDecoder(body, 64<<20)}
+		c := lazy{protocol: p, decoder: sse.NewDecoder(body, 64<<20), leave: body.Close}
 		var err error
 		if c.connected, err = c.decoder.Next(); err != nil {
 			t.Fatal(err)

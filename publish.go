@@ -288,9 +288,9 @@ func (p *post) refuse(refusal *problem) error {
 // read the answer.
 const lingerTime = 500 * time.Millisecond
 
-// liftWriteDeadline lets a request be answered that took longer than the server's write timeout: because its
-// messages came one by one, or waited for the machine to catch up. How long the answer itself may take is
-// bounded by Caddy's idle timeout.
+// liftWriteDeadline lets a request be answered that took longer than the server's write timeout, because
+// its messages came one by one or waited for the machine to catch up. Caddy's idle timeout bounds how
+// long the answer itself may take.
 func (p *post) liftWriteDeadline() {
 	if _, w := caddyhttp.IdleTimeoutsFromContext(p.request.Context()); w != nil {
 		w.Deadline.HardDeadline = time.Time{}

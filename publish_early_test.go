@@ -96,6 +96,12 @@ const earlyRoutes = listenedRoute + `
 		}
 	}
 	sse /closed
+	sse /small {
+		publish {
+			open
+			max_size 16KiB
+		}
+	}
 	sse /slow {
 		publish {
 			open
@@ -111,8 +117,8 @@ var earlyBodies = []struct {
 	{"/events?topic=a", eventsType, "event: gap\ndata: x\n\n", "data: more\n\n", 400},
 	{"/events", ndjsonType, "{}\n", `{"topic":"a","data":"more"}` + "\n", 400},
 	{"/events?topic=*", ndjsonType, "x\n", "more\n", 400},
-	{"/events?topic=a", "", "x", strings.Repeat("x", 10_000), 413},
-	{"/events", jsonType, "[", strings.Repeat(" ", 100_000), 413},
+	{"/small?topic=a", "", "x", strings.Repeat("x", 1000), 413},
+	{"/small", jsonType, "[", strings.Repeat(" ", 10_000), 413},
 	{"/token?topic=a", "", "x", "more", 401},
 	{"/token?topic=a", ndjsonType, "x\n", "more\n", 401},
 	{"/closed?topic=a", "", "x", "more", 403},

@@ -79,7 +79,8 @@ func TestAPublisherThatTakesLongerThanTheTimeoutsIsHeardToItsEnd(t *testing.T) {
 	server := e2etest.Start(t, tlsSite(siteOptions{
 		global: "servers {\ntimeouts {\nread_header 1s\nwrite 1s\nidle 1s\n}\n}",
 	}), awaitTLS)
-	stream := e2etest.Subscribe(t, server.URL("/events?topic=a"))
+	url := server.Expand("https://localhost:{{tls}}/events?topic=a")
+	stream := e2etest.Subscribe(t, url)
 	stream.Connected(t)
 	for name, client := range map[string]*http.Client{"h1": e2etest.H1(t), "h2": e2etest.H2(t)} {
 		reader, writer := io.Pipe()
@@ -89,7 +90,7 @@ func TestAPublisherThatTakesLongerThanTheTimeoutsIsHeardToItsEnd(t *testing.T) {
 		}
 		done := make(chan result, 1)
 		go func() {
-			answer, err := postBody(t, client, server.Expand("https://localhost:{{tls}}/events?topic=a"), "application/x-ndjson", reader)
+			answer, err := postBody(t, client, url, "application/x-ndjson", reader)
 			done <- result{answer, err}
 		}()
 		const lines = 12
@@ -169,7 +170,8 @@ func TestItStandsBesideFilesAndProxiesWithoutARoute(t *testing.T) {
 			stream.Connected(t)
 			e2etest.Publish(t, server.URL(events+"?topic=a"), "hello")
 			stream.Expect(t, "hello")
-			if got := e2etest.Send(t, http.MethodPut, server.URL(events), ""); got.Status != http.StatusMethodNotAllowed || got.Header.Get("Allow") == "" {
+			got := e2etest.Send(t, http.MethodPut, server.URL(events), "")
+			if got.Status != http.StatusMethodNotAllowed || got.Header.Get("Allow") == "" {
 				t.Errorf("PUT: %d, Allow %q", got.Status, got.Header.Get("Allow"))
 			}
 			others := map[string]map[string]string{

@@ -48,13 +48,12 @@ type follower struct {
 	done  chan struct{} // closed when the stream has ended
 	got   atomic.Int64  // messages that came, each the right one
 
-	line   []byte // what has come of a line
-	event  string
-	next   [publishers]int64 // by publisher, the number of its message to come
-	hello  string            // the data of the event connected
-	retry  []int             // every delay told, in milliseconds
-	lastID string
-	end    error // how the stream ended; nil is in good order
+	line  []byte            // what has come of a line
+	event string            // the name of the event that is coming
+	next  [publishers]int64 // by publisher, the number of its message to come
+	hello string            // the data of the event connected
+	retry []int             // every delay told, in milliseconds
+	end   error             // how the stream ended; nil is in good order
 }
 
 func newFleet(t testing.TB) *fleet {
@@ -341,8 +340,7 @@ func (x *follower) takeLine(line []byte) {
 		x.event = ""
 	case line[0] == 'd' && x.event == "":
 		x.takeNumber(line[len("data: "):])
-	case line[0] == 'i':
-		x.lastID = string(line[len("id: "):])
+	case line[0] == 'i': // an ID, which is opaque
 	case line[0] == 'd' && x.event == "connected":
 		x.hello = string(line[len("data: "):])
 		close(x.ready)

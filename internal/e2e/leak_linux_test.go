@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
@@ -36,29 +37,22 @@ func TestNothingIsLeftOfClientsThatCameAndWentAndOfReloads(t *testing.T) {
 		e2etest.Publish(t, plain, numbered(0, 0, 100))
 		f.await(t, 1)
 	}
-	// goroutines and files without a client, once as few as they get.
-	rest := func(atMost [2]int) (now [2]int) {
+	count := func() (goroutines, files int) {
 		t.Helper()
-		waitFor(t, fmt.Sprintf("no more than %v goroutines and files", atMost), func() bool {
-			goroutines, err := server.Goroutines()
-			if err != nil {
-				return false
-			}
-			now = [2]int{goroutines, openFiles(t, server.PID())}
-			return now[0] <= atMost[0] && now[1] <= atMost[1]
-		})
-		return now
+		goroutines, err := server.Goroutines()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return goroutines, openFiles(t, server.PID())
 	}
 	visit(20, 20, 20) // whatever is made once
 	reloadTo(t, server, 1, "")
-	anything := [2]int{1 << 20, 1 << 20}
-	before := rest(anything)
-	for { // the reload and the visitors still have something to tidy up
-		settled := rest(anything)
-		if settled == before {
-			break
+	goroutines, files := count()
+	for same := 0; same < 100; same++ { // there may still be something to tidy up
+		if g, f := count(); g != goroutines || f != files {
+			goroutines, files, same = g, f, 0
 		}
-		before = settled
+		time.Sleep(5 * time.Millisecond)
 	}
 	visit(400, 70, 30)
 	for i := range 20 {
@@ -68,6 +62,8 @@ func TestNothingIsLeftOfClientsThatCameAndWentAndOfReloads(t *testing.T) {
 		}
 	}
 	const slack = 5 // the runtime's and Caddy's own comings and goings
-	after := rest([2]int{before[0] + slack, before[1] + slack})
-	t.Logf("goroutines and files: %v before, %v after", before, after)
+	waitFor(t, fmt.Sprintf("%d goroutines and %d files as before", goroutines, files), func() bool {
+		g, f := count()
+		return g <= goroutines+slack && f <= files+slack
+	})
 }
