@@ -20,7 +20,8 @@ build: ## build/caddy, Caddy with this module in it
 	CGO_ENABLED=0 go build -o build/caddy ./cmd/caddy
 
 # Packages are tested one after the other (-p 1): some of them load the machine
-# or measure time. Everything is compiled before, on all cores. No version
+# or measure time. Those that open streams are tested over both kinds that there
+# are below HTTP/1.1. Everything is compiled before, on all cores. No version
 # control stamp, because git refuses to read a clone that another user owns.
 .PHONY: test
 test: export SSE_TEST_REQUIRE_ALL = 1
@@ -30,6 +31,7 @@ test: ## install what the tests need, then run all of them with -race
 	rm -rf build/test && mkdir -p build/test
 	go build -race -buildvcs=false -o build/test/ ./...
 	go test -race -p 1 -timeout 25m ./...
+	SSE_TEST_DIRECT_WRITES=off go test -race -p 1 -timeout 25m . ./internal/e2e
 
 .PHONY: check
 check: fmt-check lint tidy-check cross links ## everything CI asks besides the tests

@@ -30,7 +30,7 @@ func asNobody(t testing.TB, f func()) {
 }
 
 func TestAFileThatMayNotBeWrittenIsNamedAndSaysWhatToDo(t *testing.T) {
-	dir, err := os.MkdirTemp("", "sse-bolt-") // t.TempDir is root's alone
+	dir, err := os.MkdirTemp("", "sse-bolt-") //nolint:usetesting // t.TempDir is root's alone
 	if err != nil {
 		t.Fatal(err)
 	}

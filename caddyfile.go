@@ -247,6 +247,7 @@ func checkHubDefined(h httpcaddyfile.Helper, name string) error {
 //		max_topics         <number>
 //		connected_event    on | off
 //		cors_origins       <origins...>
+//		direct_writes      on | off
 //		publish {
 //			token     <tokens...>
 //			open
@@ -293,6 +294,7 @@ func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, ofHub ...func(name 
 		"max_topics":         numberOption(&h.MaxTopics, 1),
 		"connected_event":    onOffOption(&h.ConnectedEvent),
 		"cors_origins":       wordsOption("<origins...> | *", &h.CORSOrigins, checkCORSOrigin),
+		"direct_writes":      onOffOption(&h.DirectWrites),
 		"publish":            {"{ ... }", h.unmarshalPublish},
 		"jwt":                {"{ ... }", h.unmarshalJWT},
 	}, "topics", "cors_origins")

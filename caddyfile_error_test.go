@@ -92,6 +92,8 @@ const (
 		cors_origins             | cors_origins | <origins...>
 		cors_origins a.example   | cors_origins | "a.example" | https://app.example.com
 		cors_origins https://a/b | cors_origins | "https://a/b" | https://app.example.com
+		direct_writes            | direct_writes | on | off
+		direct_writes maybe      | direct_writes | "maybe" | on | off
 		publish x                | publish | { ... }
 		history 10               | unknown option "history" | client_id, connected_event, cors_origins
 		heartbeet 30s            | unknown option "heartbeet" | heartbeat

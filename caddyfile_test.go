@@ -281,12 +281,13 @@ func TestWhatIsOffIsOff(t *testing.T) {
 		idle_timeout off
 		max_age off
 		connected_event off
+		direct_writes off
 	}`, "sse {\n history off\n drain_spread 0\n max_clients 0\n}")
 	if want := (Limits{HistoryLimits{0, time.Hour, 256 << 20}, 0, 0}); limits != want {
 		t.Errorf("a hub has %+v; want %+v", limits, want)
 	}
 	o := *h.options
-	if o.Heartbeat != 0 || o.Retry != 0 || o.IdleTimeout != 0 || o.MaxAge != 0 || *h.ConnectedEvent {
+	if o.Heartbeat != 0 || o.Retry != 0 || o.IdleTimeout != 0 || o.MaxAge != 0 || *h.ConnectedEvent || *h.DirectWrites {
 		t.Errorf("a client has %+v", o)
 	}
 }
@@ -300,13 +301,14 @@ func TestOptionsReachTheirClients(t *testing.T) {
 		queue 5 6KiB
 		slow_client drop_oldest
 		max_clients_per_ip 7
+		write_timeout 13s
 	}`, "sse {\n history 8 9s\n history_bytes 10KB\n max_clients 11\n drain_spread 12s\n}")
 	if want := (Limits{HistoryLimits{8, 9 * time.Second, 10_000}, 11, 12 * time.Second}); limits != want {
 		t.Errorf("a hub has %+v; want %+v", limits, want)
 	}
 	if want := (ClientOptions{
 		Queue: 5, QueueBytes: 6 << 10, SlowClient: DropOldest, Retry: 1500 * time.Millisecond, Heartbeat: time.Second,
-		IdleTimeout: 3 * time.Second, MaxAge: 24 * time.Hour, MaxPerSource: 7,
+		IdleTimeout: 3 * time.Second, MaxAge: 24 * time.Hour, MaxPerSource: 7, WriteTimeout: 13 * time.Second,
 	}); *h.options != want {
 		t.Errorf("a client has %+v; want %+v", h.clientOptions(), want)
 	}

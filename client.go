@@ -76,6 +76,7 @@ type ClientOptions struct {
 	IdleTimeout  time.Duration // 0 is off
 	MaxAge       time.Duration // 0 is off; up to a tenth is taken off at random
 	MaxPerSource int           // clients of one Source; 0 is without limit
+	WriteTimeout time.Duration // how long a write may get nowhere; the stream sees to it
 }
 
 // phase is where a client is in its turns.
@@ -92,7 +93,6 @@ const (
 type Client struct {
 	Subscription
 	hub       *Hub
-	stream    Stream
 	addresses []Address // all it listens at but patterns
 	joined    time.Time
 
@@ -102,13 +102,14 @@ type Client struct {
 
 	sentMessages, sentBytes uint64 // what its socket has taken; the stream's own
 
-	mu    sync.Mutex // guards all below
-	queue []*Message
-	bytes int // of queue
-	phase phase
-	left  bool
-	gap   bool // messages were dropped from before the queue
-	stuck bool // since fullSince it is its socket that keeps the queue full, not we
+	mu     sync.Mutex // guards all below
+	stream Stream
+	queue  []*Message
+	bytes  int // of queue
+	phase  phase
+	left   bool
+	gap    bool // messages were dropped from before the queue
+	stuck  bool // since fullSince it is its socket that keeps the queue full, not we
 	// catchingUp: kept messages after cursor are still to be read from the hub's history. Until
 	// that is done only ephemeral messages are queued.
 	catchingUp bool
@@ -269,8 +270,7 @@ func (c *Client) Take(batch []*Message) (_ []*Message, err error) {
 	c.notFullLocked()
 	now := time.Now()
 	if c.phase != asleep {
-		c.patience = min(maxPatience, c.patience+now.Sub(c.lastTurn)/20)
-		c.lastTurn = now
+		c.hadTurnLocked(now)
 	}
 	if c.phase == woken {
 		c.hub.pace.took(len(c.queue))
@@ -294,6 +294,41 @@ func (c *Client) Take(batch []*Message) (_ []*Message, err error) {
 		c.phase = asleep
 	}
 	return batch, nil
+}
+
+func (c *Client) hadTurnLocked(now time.Time) {
+	c.patience = min(maxPatience, c.patience+now.Sub(c.lastTurn)/20)
+	c.lastTurn = now
+}
+
+// Rest ends the turn of a stream that lets others go first before it takes again. It reports whether
+// something waits already: then the stream has another turn without a Wake.
+func (c *Client) Rest() (more bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hadTurnLocked(time.Now())
+	if len(c.queue) == 0 && !c.catchingUp && c.cause == nil {
+		c.phase = asleep
+		return false
+	}
+	c.phase = woken
+	c.hub.pace.woken.Add(1)
+	c.hub.pace.waiting.Add(int64(len(c.queue)))
+	return true
+}
+
+// handOver gives the client to another stream, which goes on where the one before it had its turn.
+func (c *Client) handOver(to Stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stream = to
+}
+
+// abort cuts the stream.
+func (c *Client) abort() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stream.Abort()
 }
 
 // Wrote notes that the socket has taken a batch. The stream calls it.

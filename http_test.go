@@ -114,7 +114,7 @@ func (s *site) load() error {
 	if err != nil {
 		return err
 	}
-	return caddy.Load(config, true)
+	return caddy.Load(e2etest.OfThisRun(s.t, config), true)
 }
 
 func (s *site) stop() {

@@ -302,7 +302,7 @@ func (h *Hub) end(cause error, farewell func(*Client)) {
 func (h *Hub) Abort() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.eachLocked(func(c *Client) { c.stream.Abort() })
+	h.eachLocked((*Client).abort)
 }
 
 // sweep ages silent topics, and forgets owners of client_ids that nothing is left of.

@@ -38,6 +38,7 @@ type Message struct {
 	arrived  time.Time // when the hub got it
 	previous Position  // the log's position before this message
 	frame    []byte    // the encoded block, as every client gets it
+	chunk    []byte    // frame as a chunk of HTTP/1.1, around the same bytes
 	kept     int       // how many address logs hold it; guarded by Hub.mu
 }
 
@@ -47,9 +48,12 @@ func (m *Message) encode(epoch string) {
 	if !m.Ephemeral {
 		e.ID = ID{epoch, m.Position}.String()
 	}
-	m.frame = e.Append(make([]byte, 0, len(m.Data)+len(m.Event)+len(e.ID)+48))
+	m.seal(e.Append(make([]byte, chunkHead, chunkHead+len(m.Data)+len(m.Event)+len(e.ID)+48)))
 	m.Data = nil
 }
+
+// seal makes the frame, and the chunk around it, of a block behind chunkHead free bytes.
+func (m *Message) seal(block []byte) { m.chunk, m.frame = chunked(block) }
 
 // size is what the message costs a queue or the history, in bytes.
 func (m *Message) size() int { return len(m.frame) }
@@ -58,7 +62,11 @@ func (m *Message) size() int { return len(m.frame) }
 func (m *Message) published() bool { return len(m.To) > 0 }
 
 // control returns a message that only carries a frame: a heartbeat, a gap, a farewell.
-func control(frame []byte) *Message { return &Message{Ephemeral: true, frame: frame} }
+func control(frame []byte) *Message {
+	m := &Message{Ephemeral: true}
+	m.seal(append(make([]byte, chunkHead, chunkHead+len(frame)+len(chunkEnd)), frame...))
+	return m
+}
 
 // Kind tells what an Address names.
 type Kind uint8

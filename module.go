@@ -219,6 +219,9 @@ type Handler struct {
 	// Origins whose pages may use this route with credentials, exactly as browsers send them; or "*"
 	// for any without credentials. Default: none but the site itself.
 	CORSOrigins []string `json:"cors_origins,omitempty"`
+	// Whether streams over plain HTTP/1.1 are written to their sockets directly where that is safe, on Linux: without
+	// a goroutine and buffers for each, and without what else wraps the response. Default: true.
+	DirectWrites *bool `json:"direct_writes,omitempty"`
 	// Who may publish, and what. Default: nobody.
 	Publish *PublishConfig `json:"publish,omitempty"`
 	// Lets JSON Web Tokens say who may subscribe to what, and publish. Default: none; anybody may
@@ -273,10 +276,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	setDefault(&h.SlowClient, Disconnect)
 	setDefault(&h.WriteTimeout, caddy.Duration(10*time.Second))
 	setDefault(&h.MaxTopics, 100)
-	if h.ConnectedEvent == nil {
-		on := true
-		h.ConnectedEvent = &on
-	}
+	on := true
+	setDefault(&h.ConnectedEvent, &on)
+	setDefault(&h.DirectWrites, &on)
 	h.topics = newTopicRules(h.Topics)
 	h.options = h.clientOptions()
 	if h.Publish != nil {
@@ -323,8 +325,7 @@ const drainTime = time.Second
 // for every request, and so for every stream, before it goes.
 func (h *Handler) drainIfExiting() {
 	if caddy.Exiting() {
-		h.hub.Drain()
-		time.AfterFunc(drainTime, h.hub.Abort)
+		h.hub.shutDown()
 	}
 }
 

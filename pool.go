@@ -27,6 +27,8 @@ type sharedHub struct {
 	name      string
 	ready     chan struct{} // closed by start
 	startOnce sync.Once
+	shutOnce  sync.Once
+	writers   writers
 	limiters
 	keySets
 	refusals rate.Sometimes // when a refused client is logged, lest a flood of them fills the disk
@@ -66,9 +68,18 @@ func releaseHub(name string) error {
 	return err
 }
 
-// Destruct closes the hub with the last reference to it.
+// Destruct closes the hub with the last reference to it. When the process exits it waits for direct streams to
+// end; Caddy has waited for the others.
 func (s *sharedHub) Destruct() error {
-	s.Close()
+	if caddy.Exiting() {
+		s.shutDown()
+	} else {
+		s.Close()
+	}
+	s.writers.retire()
+	if caddy.Exiting() {
+		s.writers.wait()
+	}
 	s.brokerMu.Lock()
 	defer s.brokerMu.Unlock()
 	if s.broker == nil {
@@ -77,6 +88,14 @@ func (s *sharedHub) Destruct() error {
 	err := s.broker.Close()
 	s.broker = nil
 	return err
+}
+
+// shutDown ends the hub's clients in an orderly way, and cuts those that do not take what is theirs in time.
+func (s *sharedHub) shutDown() {
+	s.shutOnce.Do(func() {
+		s.Drain()
+		time.AfterFunc(drainTime, s.Abort)
+	})
 }
 
 // offer proposes a config's settings. They hold at once if no other config runs, else when it stops.

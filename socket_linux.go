@@ -32,10 +32,26 @@ func (s *socket) acked() (bytes uint64) {
 	if s == nil {
 		return 0
 	}
-	_ = s.raw.Control(func(fd uintptr) {
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			bytes = info.Bytes_acked
+	_ = s.raw.Control(func(fd uintptr) { bytes = ackedBy(int(fd)) })
+	return bytes
+}
+
+func ackedBy(fd int) uint64 {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0
+	}
+	return info.Bytes_acked
+}
+
+// duplicate returns another descriptor of the socket, which lives on when the connection is closed; -1 if there
+// can't be one.
+func (s *socket) duplicate() (fd int) {
+	fd = -1
+	_ = s.raw.Control(func(original uintptr) {
+		if duplicate, err := unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			fd = duplicate
 		}
 	})
-	return bytes
+	return fd
 }

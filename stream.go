@@ -16,8 +16,8 @@ type handlerStream struct {
 	w          http.ResponseWriter
 	controller *http.ResponseController
 	request    *http.Request
-	socket     *socket       // below the response; nil where that can't be told
-	timeout    time.Duration // how long one write may make no progress
+	socket     *socket // below the response; nil where that can't be told
+	timeout    time.Duration
 	wake       chan struct{}
 	abort      chan struct{} // closed by Abort
 
@@ -26,8 +26,25 @@ type handlerStream struct {
 	over     bool        // the handler is about to return, and w is off limits
 	cut      error       // why it was aborted; nil while it was not
 	watchdog *time.Timer // runs while writing
-	progress time.Time   // when the write under way began, or was last seen to have got further
-	acked    uint64      // what the peer had acknowledged by then
+	headway              // of the write under way
+}
+
+// headway tells whether a write gets anywhere. A thin line takes some bytes all the same, and then the write
+// goes on; one that has taken none for as long as its timeout is stuck.
+type headway struct {
+	seen  time.Time // when the write began, or was last seen to have got further
+	acked uint64    // what the peer had acknowledged by then
+}
+
+func (p *headway) begin() { p.seen = time.Now() }
+
+// stuck reports whether a write has got nowhere for that long. It is asked now and then, with what the peer has
+// acknowledged by now.
+func (p *headway) stuck(acked uint64, timeout time.Duration) bool {
+	if acked != p.acked {
+		p.acked, p.seen = acked, time.Now()
+	}
+	return time.Since(p.seen) >= timeout
 }
 
 // maxWrite is the most that is written at once, so that progress shows on thin lines too, whatever
@@ -52,26 +69,37 @@ func newHandlerStream(w http.ResponseWriter, r *http.Request, timeout time.Durat
 	return s
 }
 
-// run writes first and then all that the client is sent, until its stream ends. It returns why.
-func (s *handlerStream) run(c *Client, first []byte) error {
+// open readies the response for a stream. The returned function is to be called before the handler returns.
+func (s *handlerStream) open() (end func()) {
 	restore := s.liftDeadlines()
-	defer restore()
-	defer s.finish()
-	defer context.AfterFunc(s.request.Context(), s.left)()
-	if err := s.write(first); err != nil {
+	stop := context.AfterFunc(s.request.Context(), s.left)
+	return func() {
+		stop()
+		_ = s.finish()
+		restore()
+	}
+}
+
+// hello writes what the stream begins with, so that the client has it at once.
+func (s *handlerStream) hello(block []byte) error {
+	if err := s.write(block); err != nil {
 		return err
 	}
+	return s.watched(s.controller.Flush)
+}
+
+// run writes all that the client is sent, until its stream ends. It returns why.
+func (s *handlerStream) run(c *Client) error {
 	var batch []*Message
-	for flushed := false; ; {
+	for {
 		var end error
 		batch, end = c.Take(batch[:0])
-		if len(batch) > 0 || !flushed {
+		if len(batch) > 0 {
 			if err := s.writeAll(batch); err != nil {
 				return err
 			}
 			c.Wrote(batch)
 			clear(batch)
-			flushed = true
 			continue
 		}
 		if end != nil {
@@ -129,7 +157,8 @@ func (s *handlerStream) watched(write func() error) error {
 		defer s.mu.Unlock()
 		return s.cut
 	}
-	s.writing, s.progress = true, time.Now()
+	s.writing = true
+	s.begin()
 	if s.watchdog == nil {
 		s.watchdog = time.AfterFunc(s.timeout/4, s.lookForProgress)
 	} else {
@@ -152,18 +181,14 @@ func (s *handlerStream) watched(write func() error) error {
 	return nil
 }
 
-// lookForProgress runs now and then during a write. A thin line takes some bytes all the same, and
-// then the write goes on; one that has taken none for as long as the timeout is stuck.
+// lookForProgress runs now and then during a write.
 func (s *handlerStream) lookForProgress() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.writing {
 		return
 	}
-	if acked := s.socket.acked(); acked != s.acked {
-		s.acked, s.progress = acked, time.Now()
-	}
-	if time.Since(s.progress) >= s.timeout {
+	if s.stuck(s.socket.acked(), s.timeout) {
 		s.cutLocked(ErrStuck)
 		return
 	}
@@ -215,13 +240,15 @@ func (s *handlerStream) Blocked() bool {
 	return s.writing && (s.request.ProtoMajor != 1 || s.socket.blocked())
 }
 
-func (s *handlerStream) finish() {
+// finish makes the stream leave the response alone from now on. It returns why the stream was cut, nil if it was not.
+func (s *handlerStream) finish() (cut error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over = true
 	if s.watchdog != nil {
 		s.watchdog.Stop()
 	}
+	return s.cut
 }
 
 // liftDeadlines frees the stream from the timeouts meant for ordinary answers; ours is the watchdog.

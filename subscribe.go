@@ -45,40 +45,56 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 		}
 		return writeProblem(w, problemOf(err))
 	}
-	h.noteConnected(client, welcome)
+	h.hub.noteConnected(client, welcome)
 	defer h.closeHTTP3AtExit(r)()
+	direct := h.directly(w, r)
 	setStreamHeaders(w)
+	if direct {
+		w.Header().Set("Connection", "close") // the HTTP server will not be there for a further request
+	}
 	w.WriteHeader(http.StatusOK)
-	ended := stream.run(client, h.hello(client, welcome))
-	cause := h.hub.Leave(client, ended)
-	h.noteDisconnected(client, cause)
-	if !endsCleanly(cause) || !endsCleanly(ended) {
+	defer stream.open()()
+	ended := stream.hello(h.hello(client, welcome))
+	if ended == nil {
+		if direct && stream.goDirect(h.hub, client) {
+			return nil
+		}
+		ended = stream.run(client)
+	}
+	if !h.hub.leave(client, ended) {
 		panic(http.ErrAbortHandler)
 	}
 	return nil
 }
 
+// leave takes a client out whose stream has ended. It reports whether that was in good order.
+func (s *sharedHub) leave(c *Client, ended error) bool {
+	cause := s.Leave(c, ended)
+	s.noteDisconnected(c, cause)
+	return endsCleanly(cause) && endsCleanly(ended)
+}
+
 // noteConnected tells the operator of a client that came: in the log, and as an event.
-func (h *Handler) noteConnected(c *Client, welcome Welcome) {
-	current := h.hub.current.Load()
-	current.logger.Debug("client connected", zap.String("hub", h.Hub), zap.String("client_id", c.ClientID),
+func (s *sharedHub) noteConnected(c *Client, welcome Welcome) {
+	current := s.current.Load()
+	current.logger.Debug("client connected", zap.String("hub", s.name), zap.String("client_id", c.ClientID),
 		zap.String("user", c.User), zap.String("resume", string(welcome.Resume)))
 	current.emit("sse.connected", map[string]any{
-		"hub": h.Hub, "client_id": c.ClientID, "user": c.User, "topics": slices.Concat(c.Topics, c.Patterns),
+		"hub": s.name, "client_id": c.ClientID, "user": c.User, "topics": slices.Concat(c.Topics, c.Patterns),
 		"resume": string(welcome.Resume),
 	})
 }
 
 // noteDisconnected tells the operator of a client whose stream has ended, and what it had got.
-func (h *Handler) noteDisconnected(c *Client, cause error) {
-	current := h.hub.current.Load()
+func (s *sharedHub) noteDisconnected(c *Client, cause error) {
+	current := s.current.Load()
 	messages, bytes := c.Sent()
 	duration := time.Since(c.joined)
-	current.logger.Debug("client disconnected", zap.String("hub", h.Hub), zap.String("client_id", c.ClientID),
+	current.logger.Debug("client disconnected", zap.String("hub", s.name), zap.String("client_id", c.ClientID),
 		zap.String("user", c.User), zap.String("reason", nameOf(cause)), zap.Duration("duration", duration),
 		zap.Uint64("messages", messages), zap.Uint64("bytes", bytes))
 	current.emit("sse.disconnected", map[string]any{
-		"hub": h.Hub, "client_id": c.ClientID, "user": c.User, "reason": nameOf(cause),
+		"hub": s.name, "client_id": c.ClientID, "user": c.User, "reason": nameOf(cause),
 		"seconds": duration.Seconds(), "messages": messages, "bytes": bytes,
 	})
 }
@@ -136,6 +152,7 @@ func (h *Handler) clientOptions() *ClientOptions {
 		IdleTimeout:  time.Duration(h.IdleTimeout),
 		MaxAge:       time.Duration(h.MaxAge),
 		MaxPerSource: h.MaxClientsPerIP,
+		WriteTimeout: time.Duration(h.WriteTimeout),
 	}
 }
 

@@ -38,6 +38,8 @@ type Server struct {
 	proc    *process
 	asked   bool // to end, so that its end is no failure
 
+	caddyfile string // as it was loaded last
+
 	mu   sync.Mutex        // guards vars
 	vars map[string]string // by name, without braces
 }
@@ -105,14 +107,13 @@ func Start(t testing.TB, caddyfile string, options ...ServerOption) *Server {
 
 func (s *Server) start() {
 	s.t.Helper()
-	cmd := exec.Command(s.binary, "run", "--adapter", "caddyfile", "--config", s.configFile())
-	cmd.Dir = s.workDir
-	cmd.Env = homeIn(s.dir)
-	for _, v := range s.env {
-		cmd.Env = append(cmd.Env, s.Expand(v))
+	args := []string{"run", "--config", s.configFile()}
+	if config := s.adapted(s.caddyfile); config != nil {
+		args[2] = s.WriteFile("caddy.json", string(config))
+	} else {
+		args = append(args, "--adapter", "caddyfile")
 	}
-	cmd.Env = append(cmd.Env, "CADDY_ADMIN="+s.admin, "GORACE=atexit_sleep_ms=0") // or it lingers for 1 s
-	proc, err := startProcess(cmd, s.logFile())
+	proc, err := startProcess(s.command(args...), s.logFile())
 	if err != nil {
 		s.t.Fatalf("starting caddy: %v", err)
 	}
@@ -123,6 +124,18 @@ func (s *Server) start() {
 			s.t.Fatalf("starting caddy: %v", err)
 		}
 	}
+}
+
+// command returns a command of the server's own binary, in its place and with its environment.
+func (s *Server) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(s.binary, args...)
+	cmd.Dir = s.workDir
+	cmd.Env = homeIn(s.dir)
+	for _, v := range s.env {
+		cmd.Env = append(cmd.Env, s.Expand(v))
+	}
+	cmd.Env = append(cmd.Env, "CADDY_ADMIN="+s.admin, "GORACE=atexit_sleep_ms=0") // or it lingers for 1 s
+	return cmd
 }
 
 // homeIn is this process's environment with everything that names a place of
@@ -160,20 +173,17 @@ func (s *Server) shakesHands() error {
 
 // askAdmin makes one request on a connection of its own: Caddy closes the admin
 // endpoint's at every reload.
-func (s *Server) askAdmin(method, path, caddyfile string) (Answer, error) {
+func (s *Server) askAdmin(method, path, body string, options ...Option) (Answer, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	options := []Option{}
-	if caddyfile != "" {
-		options = append(options, Header("Content-Type", "text/caddyfile"), Header("Cache-Control", "must-revalidate"))
-	}
-	return Do(ctx, method, s.AdminURL(path), caddyfile, options...)
+	return Do(ctx, method, s.AdminURL(path), body, options...)
 }
 
 func (s *Server) configFile() string { return filepath.Join(s.dir, "Caddyfile") }
 func (s *Server) logFile() string    { return filepath.Join(s.dir, "caddy.log") }
 
 func (s *Server) writeConfig(caddyfile string) error {
+	s.caddyfile = caddyfile
 	return os.WriteFile(s.configFile(), []byte(caddyfile), 0o600)
 }
 
@@ -216,7 +226,12 @@ func (s *Server) AdminURL(path string) string { return "http://" + s.admin + pat
 // last.
 func (s *Server) Reload(caddyfile string) error {
 	caddyfile = s.Expand(caddyfile)
-	answer, err := s.askAdmin(http.MethodPost, "/load", caddyfile)
+	body, kind := caddyfile, "text/caddyfile"
+	if config := s.adapted(caddyfile); config != nil {
+		body, kind = string(config), "application/json"
+	}
+	answer, err := s.askAdmin(http.MethodPost, "/load", body,
+		Header("Content-Type", kind), Header("Cache-Control", "must-revalidate"))
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,64 @@
+package e2etest
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// There are two kinds of stream below HTTP/1.1, and every test that opens streams has to pass over both. A run
+// with SSE_TEST_DIRECT_WRITES=off sets `direct_writes off` in every config, which leaves the one kind.
+var directWritesOff = os.Getenv("SSE_TEST_DIRECT_WRITES") == "off"
+
+// OfThisRun returns a config, in JSON, as this run of the tests wants it: as it is, or without direct writes.
+func OfThisRun(t testing.TB, config []byte) []byte {
+	t.Helper()
+	if !directWritesOff {
+		return config
+	}
+	var tree any
+	if err := json.Unmarshal(config, &tree); err != nil {
+		t.Fatalf("reading a config: %v", err)
+	}
+	turnOffDirectWrites(tree)
+	changed, err := json.Marshal(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changed
+}
+
+func turnOffDirectWrites(node any) {
+	switch node := node.(type) {
+	case map[string]any:
+		if _, set := node["direct_writes"]; node["handler"] == "sse" && !set {
+			node["direct_writes"] = false
+		}
+		for _, child := range node {
+			turnOffDirectWrites(child)
+		}
+	case []any:
+		for _, child := range node {
+			turnOffDirectWrites(child)
+		}
+	}
+}
+
+// adapted returns a Caddyfile as JSON of this run; nil if the run wants it as it is, or if it has mistakes, which
+// the server is to find.
+func (s *Server) adapted(caddyfile string) []byte {
+	s.t.Helper()
+	if !directWritesOff {
+		return nil
+	}
+	file := filepath.Join(s.t.TempDir(), "Caddyfile")
+	if err := os.WriteFile(file, []byte(caddyfile), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	config, err := s.command("adapt", "--adapter", "caddyfile", "--config", file).Output()
+	if err != nil {
+		return nil
+	}
+	return OfThisRun(s.t, config)
+}

@@ -1,0 +1,256 @@
+package sse
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"reflect"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// directStream writes a client's messages to its socket, past the HTTP server, which has let the
+// connection go after the headers. It needs no goroutine, no request and no buffer: one of a few writers
+// gives it a turn when there is something to do. All but its atomic fields belong to that writer.
+type directStream struct {
+	client *Client
+	hub    *sharedHub
+	writer *writer
+	fd     int // the socket, which is this stream's alone
+
+	queued  atomic.Bool   // it is in line for a turn
+	news    atomic.Uint32 // what has happened since its last turn
+	blocked atomic.Bool   // the socket takes no more; parked tells what waits for it
+	over    bool
+	cause   error // why it ends once endOfStream is written; nil while it goes on
+	parked  *parking
+}
+
+// parking is what a stream keeps while its socket is full.
+type parking struct {
+	unsent []*Message
+	skip   int // how many bytes of the first are sent already
+	headway
+	timer *time.Timer
+}
+
+// What happens to a stream between its turns.
+const (
+	toTake   uint32 = 1 << iota // the hub has something for the client
+	writable                    // the socket takes bytes again
+	hungUp                      // the peer has closed its side
+	aborted                     // the hub has cut the stream
+	lookNow                     // it is time to see whether the socket gets anywhere
+)
+
+// endOfStream is written last on a stream that ends in good order.
+var endOfStream = &Message{Ephemeral: true, chunk: []byte(lastChunk)}
+
+// directly reports whether a stream may be written past the response: over plain HTTP/1.1 on a TCP socket, with
+// nothing between that would miss the bytes.
+func (h *Handler) directly(w http.ResponseWriter, r *http.Request) bool {
+	return *h.DirectWrites && r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.TLS == nil && plainSocket(r.Context()) && plainResponse(w)
+}
+
+// plainSocket reports whether what is written to the socket that a request came by arrives as it is: nothing lies
+// above it but what Caddy puts there.
+func plainSocket(ctx context.Context) bool {
+	conn, _ := ctx.Value(connKey{}).(net.Conn)
+	for conn != nil {
+		if _, ok := conn.(*net.TCPConn); ok {
+			return true
+		}
+		if !isCaddys(conn) {
+			return false
+		}
+		conn = below(conn)
+	}
+	return false
+}
+
+// plainResponse reports whether all wrappers of a response are known to let go of what is written.
+func plainResponse(w http.ResponseWriter) bool {
+	for {
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			_, ok = w.(http.Hijacker)
+			return ok
+		}
+		if !isCaddys(w) {
+			return false
+		}
+		w = wrapper.Unwrap()
+	}
+}
+
+// isCaddys reports whether a value's type is one of Caddy's own.
+func isCaddys(value any) bool {
+	return strings.HasPrefix(reflect.Indirect(reflect.ValueOf(value)).Type().PkgPath()+"/", "github.com/caddyserver/caddy/v2/")
+}
+
+// changed reports whether a wrapper has made something else of the response than a plain stream.
+func changed(w http.ResponseWriter) bool {
+	for {
+		if recorder, ok := w.(interface{ Buffered() bool }); ok && recorder.Buffered() {
+			return true
+		}
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w.Header().Get("Content-Encoding") != ""
+		}
+		w = wrapper.Unwrap()
+	}
+}
+
+// goDirect goes on with a stream whose headers and hello have been written, without the request, which is to
+// return. It reports whether it does; if not, nothing has happened.
+func (s *handlerStream) goDirect(hub *sharedHub, c *Client) bool {
+	if changed(s.w) {
+		return false
+	}
+	fd := s.socket.duplicate()
+	if fd < 0 {
+		return false
+	}
+	direct := &directStream{client: c, hub: hub, fd: fd}
+	if !hub.writers.add(direct) {
+		unix.Close(fd)
+		return false
+	}
+	conn, _, err := innermost(s.w).(http.Hijacker).Hijack()
+	if err != nil {
+		hub.writers.remove(direct)
+		unix.Close(fd)
+		return false
+	}
+	conn.Close() // the socket lives on in its duplicate
+	c.handOver(direct)
+	if s.finish() != nil {
+		direct.post(aborted)
+	}
+	if hub.writers.watch(direct) != nil {
+		direct.post(aborted)
+	}
+	direct.post(toTake)
+	return true
+}
+
+// post notes that something has happened and sees to it that the stream has a turn.
+func (s *directStream) post(news uint32) {
+	s.news.Or(news)
+	s.writer.enqueue(s)
+}
+
+// Wake implements Stream.
+func (s *directStream) Wake() { s.post(toTake) }
+
+// Abort implements Stream.
+func (s *directStream) Abort() { s.post(aborted) }
+
+// Blocked implements Stream.
+func (s *directStream) Blocked() bool { return s.blocked.Load() }
+
+// turn writes what waits for the client. It reports whether there is more, for a further turn.
+func (s *directStream) turn(w *writer) (more bool) {
+	news := s.news.Swap(0)
+	switch {
+	case s.over:
+		return false
+	case news&aborted != 0:
+		return s.end(errAborted)
+	case news&hungUp != 0:
+		return s.end(ErrGone)
+	case news&writable != 0:
+		s.blocked.Store(false)
+	case s.parked == nil:
+	case news&lookNow != 0 && s.parked.stuck(ackedBy(s.fd), s.client.WriteTimeout):
+		return s.end(ErrStuck)
+	default:
+		s.parked.timer.Reset(s.client.WriteTimeout / 4)
+		return false
+	}
+	var batch []*Message
+	var skip int
+	if s.parked != nil {
+		batch, skip = s.parked.unsent, s.parked.skip
+	} else {
+		var cause error
+		batch, cause = s.client.Take(w.batch[:0])
+		w.batch = batch
+		switch {
+		case len(batch) > 0:
+		case cause == nil:
+			return false
+		case !endsCleanly(cause):
+			return s.end(cause)
+		default:
+			s.cause = cause
+			batch = append(batch, endOfStream)
+		}
+	}
+	rest, skip, err := w.write(s.fd, batch, skip)
+	if err != nil {
+		return s.end(ErrGone)
+	}
+	if sent := batch[:len(batch)-len(rest)]; len(sent) > 0 {
+		s.client.Wrote(sent)
+	}
+	if len(rest) > 0 {
+		s.park(rest, skip)
+		return false
+	}
+	s.unpark()
+	if s.cause != nil {
+		return s.end(s.cause)
+	}
+	return s.client.Rest()
+}
+
+// park keeps what the socket did not take until it is writable.
+func (s *directStream) park(rest []*Message, skip int) {
+	if s.parked == nil {
+		s.parked = &parking{unsent: append([]*Message(nil), rest...)}
+		s.parked.timer = time.AfterFunc(s.client.WriteTimeout/4, func() { s.post(lookNow) })
+	} else {
+		s.parked.unsent = rest
+		s.parked.timer.Reset(s.client.WriteTimeout / 4)
+	}
+	s.parked.skip = skip
+	s.parked.begin()
+	s.blocked.Store(true)
+}
+
+func (s *directStream) unpark() {
+	if s.parked != nil {
+		s.parked.timer.Stop()
+		s.parked = nil
+		s.blocked.Store(false)
+	}
+}
+
+// end is the stream's last turn. What is to be told of it takes no writer's time.
+func (s *directStream) end(cause error) (more bool) {
+	s.over = true
+	s.unpark()
+	go func() {
+		s.hub.leave(s.client, cause)
+		discard(s.fd)
+		unix.Close(s.fd)
+		s.hub.writers.remove(s)
+	}()
+	return false
+}
+
+// discard reads what the peer has sent: if it were still there when the socket is closed, the peer would be told of
+// a broken connection, and lose what it has not read yet.
+func discard(fd int) {
+	var b [512]byte
+	for range 128 {
+		if n, err := unix.Read(fd, b[:]); n <= 0 || err != nil {
+			return
+		}
+	}
+}

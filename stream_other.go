@@ -1,0 +1,17 @@
+//go:build !linux
+
+package sse
+
+import "net/http"
+
+// These systems have no direct streams: every client has a handler stream.
+
+type writers struct{}
+
+func (*writers) retire() {}
+
+func (*writers) wait() {}
+
+func (*Handler) directly(http.ResponseWriter, *http.Request) bool { return false }
+
+func (*handlerStream) goDirect(*sharedHub, *Client) bool { return false }

@@ -1,0 +1,293 @@
+package sse
+
+import (
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// writers write all direct streams of a hub: a few goroutines that give turns to those that have something
+// to do, and one that waits for their sockets. They start with the first stream, and end with the last once
+// the hub is closed.
+type writers struct {
+	running sync.WaitGroup // the goroutines
+
+	mu      sync.Mutex               // guards all below
+	streams map[uint64]*directStream // by their clients' serial numbers
+	each    []*writer
+	sockets *os.File // an epoll instance; nil until the first stream
+	retired bool
+}
+
+// add assigns a writer to a stream. It reports whether there is one.
+func (w *writers) add(s *directStream) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.retired || w.sockets == nil && w.startLocked() != nil {
+		return false
+	}
+	s.writer = w.each[s.client.serial%uint64(len(w.each))]
+	w.streams[s.client.serial] = s
+	return true
+}
+
+// remove forgets a stream that has ended.
+func (w *writers) remove(s *directStream) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.streams, s.client.serial)
+	w.stopIfUnusedLocked()
+}
+
+// retire says that no more streams will come.
+func (w *writers) retire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.retired = true
+	w.stopIfUnusedLocked()
+}
+
+// wait returns when the last stream has ended.
+func (w *writers) wait() { w.running.Wait() }
+
+func (w *writers) startLocked() error {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	sockets := os.NewFile(uintptr(fd), "epoll") // which Go's own poller waits for
+	conn, err := sockets.SyscallConn()
+	if err != nil {
+		_ = sockets.Close()
+		return err
+	}
+	w.sockets = sockets
+	w.streams = make(map[uint64]*directStream)
+	w.running.Go(func() { w.listen(conn) })
+	for range runtime.GOMAXPROCS(0) {
+		one := &writer{wake: make(chan struct{}, 1), buffer: make([]byte, 0, maxGathered)}
+		w.each = append(w.each, one)
+		w.running.Go(one.run)
+	}
+	return nil
+}
+
+func (w *writers) stopIfUnusedLocked() {
+	if !w.retired || len(w.streams) > 0 || w.sockets == nil {
+		return
+	}
+	_ = w.sockets.Close()
+	w.sockets = nil
+	for _, one := range w.each {
+		one.stop()
+	}
+}
+
+// watch has a stream told when its socket is writable again after it was full, and when its peer hangs up.
+func (w *writers) watch(s *directStream) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	conn, err := w.sockets.SyscallConn()
+	if err != nil {
+		return err
+	}
+	event := unix.EpollEvent{
+		Events: unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
+		Fd:     int32(s.client.serial), Pad: int32(s.client.serial >> 32), // data of ours
+	}
+	var added error
+	err = conn.Control(func(fd uintptr) { added = unix.EpollCtl(int(fd), unix.EPOLL_CTL_ADD, s.fd, &event) })
+	if err != nil {
+		return err
+	}
+	return added
+}
+
+// listen passes on what sockets report, until there are no more.
+func (w *writers) listen(conn syscall.RawConn) {
+	events := make([]unix.EpollEvent, 256)
+	for {
+		n := 0
+		err := conn.Read(func(fd uintptr) bool {
+			n, _ = unix.EpollWait(int(fd), events, 0)
+			return n > 0
+		})
+		if err != nil {
+			return // closed
+		}
+		w.report(events[:n])
+	}
+}
+
+func (w *writers) report(events []unix.EpollEvent) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, event := range events {
+		s := w.streams[uint64(uint32(event.Pad))<<32|uint64(uint32(event.Fd))]
+		switch {
+		case s == nil: // it has ended meanwhile
+		case event.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0:
+			s.post(hungUp)
+		default:
+			s.post(writable)
+		}
+	}
+}
+
+// writer is one goroutine that writes to sockets.
+type writer struct {
+	wake chan struct{}
+
+	mu      sync.Mutex // guards all below
+	line    []*directStream
+	idle    bool // it waits for wake
+	stopped bool
+
+	// All below belong to the goroutine.
+	batch    []*Message // what a stream has taken
+	gathered []*Message // whose chunks stand in buffer
+	buffer   []byte
+}
+
+// enqueue puts a stream in line for a turn, unless it stands there already.
+func (w *writer) enqueue(s *directStream) {
+	if !s.queued.CompareAndSwap(false, true) {
+		return
+	}
+	w.mu.Lock()
+	w.line = append(w.line, s)
+	wake := w.idle
+	w.idle = false
+	w.mu.Unlock()
+	if wake {
+		w.wake <- struct{}{}
+	}
+}
+
+func (w *writer) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stopped = true
+	if w.idle {
+		w.idle = false
+		w.wake <- struct{}{}
+	}
+}
+
+// run gives turns. A stream that has more to write stands in line again, behind the others: meanwhile messages
+// gather, and go out in one write.
+func (w *writer) run() {
+	var turns, again []*directStream
+	for {
+		var stopped bool
+		if turns, stopped = w.next(turns, again); stopped {
+			return
+		}
+		again = again[:0]
+		for i, s := range turns {
+			s.queued.Store(false)
+			if s.turn(w) && s.queued.CompareAndSwap(false, true) {
+				again = append(again, s)
+			}
+			turns[i] = nil
+			clear(w.batch)
+		}
+	}
+}
+
+// next waits until streams stand in line, besides those that have another turn, and returns them all. It reports
+// whether the writer has stopped.
+func (w *writer) next(done, again []*directStream) (turns []*directStream, stopped bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.line) == 0 && len(again) == 0 {
+		if w.stopped {
+			return nil, true
+		}
+		w.idle = true
+		w.mu.Unlock()
+		w.forget()
+		<-w.wake
+		w.mu.Lock()
+	}
+	turns = append(w.line, again...)
+	w.line = done[:0]
+	return turns, false
+}
+
+// forget lets go of messages that nobody may need any more.
+func (w *writer) forget() {
+	clear(w.gathered)
+	w.gathered = w.gathered[:0]
+}
+
+const (
+	// maxGathered is up to how many bytes small chunks are copied together, to be sent by one call.
+	maxGathered = 64 << 10
+	// minAlone is from how many bytes on a chunk is sent as it is.
+	minAlone = 16 << 10
+)
+
+// write sends the chunks of messages, from skip bytes into the first on, until the socket takes no more. It
+// returns what is left. An error is the end of the connection.
+func (w *writer) write(fd int, messages []*Message, skip int) (rest []*Message, skipped int, err error) {
+	for len(messages) > 0 {
+		piece, n := w.gather(messages)
+		sent, err := send(fd, piece[skip:])
+		if err == unix.EAGAIN {
+			break
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		if skip += sent; skip == len(piece) {
+			messages, skip = messages[n:], 0
+			continue
+		}
+		for skip >= len(messages[0].chunk) {
+			skip -= len(messages[0].chunk)
+			messages = messages[1:]
+		}
+	}
+	return messages, skip, nil
+}
+
+// gather returns the bytes of as many messages as are to be sent at once, and how many those are. Clients that
+// are sent the same share the work.
+func (w *writer) gather(messages []*Message) (piece []byte, n int) {
+	size := 0
+	for n < len(messages) && len(messages[n].chunk) < minAlone && size+len(messages[n].chunk) <= maxGathered {
+		size += len(messages[n].chunk)
+		n++
+	}
+	if n <= 1 {
+		return messages[0].chunk, 1
+	}
+	if slices.Equal(w.gathered, messages[:n]) {
+		return w.buffer, n
+	}
+	w.gathered = append(w.gathered[:0], messages[:n]...)
+	w.buffer = w.buffer[:0]
+	for _, m := range messages[:n] {
+		w.buffer = append(w.buffer, m.chunk...)
+	}
+	return w.buffer, n
+}
+
+// send writes to a socket without waiting, and without a signal if its peer is gone.
+func send(fd int, p []byte) (n int, err error) {
+	for {
+		n, err = unix.SendmsgN(fd, p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
