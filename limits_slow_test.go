@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"syscall"
 	"testing"
@@ -215,5 +216,30 @@ func TestWriteThatIsStuckForWriteTimeoutEndsTheClient(t *testing.T) {
 		if event, err := c.decoder.Next(); err == nil || err == io.EOF {
 			t.Errorf("%s: the stream that was cut ended with %d bytes of data, %v", c.name, len(event.Data), err)
 		}
+	}
+}
+
+func TestPeerThatFreezesIsGoneAfterWriteTimeout(t *testing.T) {
+	s := serve(t, `
+		sse /events {
+			write_timeout 1s
+			publish {
+				open
+				max_size 32MiB
+			}
+		}`, withTLS)
+	for name, client := range map[string]*http.Client{"HTTP 1": e2etest.H1(t), "HTTP 2": e2etest.H2(t)} {
+		t.Run(name, func(t *testing.T) {
+			freeze := e2etest.Freezing(client)
+			const n = 8 // streams of one connection must be more than their windows, or the socket is never full
+			for range n {
+				e2etest.Subscribe(t, s.secure("/events?topic=a"), e2etest.Via(client)).Connected(t)
+			}
+			freeze()
+			publish(t, s.url("/events?topic=a"), hugeData)
+			eventually(t, 10*time.Second, "the frozen clients are gone", func() bool {
+				return receivers(t, s.url("/events?broadcast&ephemeral")) == 0
+			})
+		})
 	}
 }

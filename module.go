@@ -329,17 +329,19 @@ func (h *Handler) drainIfExiting() {
 	}
 }
 
-// closeHTTP3AtExit sees to it that the client of an HTTP/3 request doesn't hold the exit up. When its
-// server shuts down it waits for clients to close their connections; one that has stalled or vanished
-// won't. Exits before the returned function is called count.
-func (h *Handler) closeHTTP3AtExit(r *http.Request) (stop func() bool) {
-	server, ok := r.Context().Value(http3.ServerContextKey).(*http3.Server)
-	if !ok {
-		return func() bool { return true }
+// cutAtExit sees to it that a connection with many requests, one of which is this, doesn't hold the exit up. Its
+// server waits for the peer to take the last of it; one that has stalled or vanished won't. Exits before the
+// returned function is called count.
+func (h *Handler) cutAtExit(r *http.Request) (stop func() bool) {
+	cut := func() error { return nil }
+	if server, ok := r.Context().Value(http3.ServerContextKey).(*http3.Server); ok {
+		cut = server.Close
+	} else if s := socketOf(r.Context()); s != nil && r.ProtoMajor == 2 {
+		cut = s.tcp.Close
 	}
 	return context.AfterFunc(h.hub.Context(), func() {
 		if caddy.Exiting() {
-			time.AfterFunc(drainTime, func() { _ = server.Close() })
+			time.AfterFunc(drainTime, func() { _ = cut() })
 		}
 	})
 }

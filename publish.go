@@ -42,7 +42,7 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request) error {
 	}
 	p.liftWriteDeadline()
 	defer p.stopReadingAtTheEnd()()
-	defer p.closeHTTP3AtExit(r)()
+	defer p.cutAtExit(r)()
 	if refusal := p.prepare(); refusal != nil {
 		return p.refuse(refusal)
 	}

@@ -188,7 +188,11 @@ func (s *handlerStream) lookForProgress() {
 	if !s.writing {
 		return
 	}
-	if s.stuck(s.socket.acked(), s.timeout) {
+	acked := s.acked
+	if s.request.ProtoMajor == 1 || s.socket.blocked() { // else what the peer takes is for other streams
+		acked = s.socket.acked()
+	}
+	if s.stuck(acked, s.timeout) {
 		s.cutLocked(ErrStuck)
 		return
 	}
@@ -217,15 +221,15 @@ func (s *handlerStream) left() {
 	s.cutLocked(ErrGone)
 }
 
-// cutLocked makes a write under way fail. HTTP/1 has the connection to itself; of the others only the
-// stream is reset.
+// cutLocked makes a write under way fail. HTTP/1 has the connection to itself. Of the others only the stream is
+// reset, unless nothing can be sent, not even that.
 func (s *handlerStream) cutLocked(cause error) {
 	if s.over || s.cut != nil {
 		return
 	}
 	s.cut = cause
 	close(s.abort)
-	if s.request.ProtoMajor == 1 && s.socket != nil {
+	if s.socket != nil && (s.request.ProtoMajor == 1 || s.socket.blocked()) {
 		_ = s.socket.tcp.Close() // and not the TLS connection, which would say goodbye first, and wait
 		return
 	}

@@ -46,7 +46,7 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 		return writeProblem(w, problemOf(err))
 	}
 	h.hub.noteConnected(client, welcome)
-	defer h.closeHTTP3AtExit(r)()
+	defer h.cutAtExit(r)()
 	direct := h.directly(w, r)
 	setStreamHeaders(w)
 	if direct {

@@ -77,3 +77,26 @@ func TestVanishedHTTP3ClientsDoNotHoldTheExitUp(t *testing.T) {
 	terminate(t, server)
 	f.checkFarewell(t, 2*time.Second, 5*time.Second)
 }
+
+// What was on its way to a peer that freezes, or vanishes, stays on its way.
+func TestFrozenPeersDoNotHoldTheExitUp(t *testing.T) {
+	for name, connect := range map[string]func(t *testing.T) (client *http.Client, freeze func()){
+		"h1 over TLS": func(t *testing.T) (*http.Client, func()) { h1 := e2etest.H1(t); return h1, e2etest.Freezing(h1) },
+		"h2":          func(t *testing.T) (*http.Client, func()) { h2 := e2etest.H2(t); return h2, e2etest.Freezing(h2) },
+		"h3":          vanishing,
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := e2etest.Start(t, tlsSite(siteOptions{route: patientRoute}), awaitTLS, e2etest.Plain())
+			plain, secure := server.URL("/events?topic=load"), server.Expand("https://localhost:{{tls}}/events?topic=load")
+			f, frozen := newFleet(t), newFleet(t)
+			f.dial(t, plain, 10)
+			client, freeze := connect(t)
+			frozen.via(t, client, secure, 8, "frozen")
+			freeze()
+			publishBeyondBuffers(t, plain)
+			f.await(t, beyondBuffers)
+			terminate(t, server)
+			f.checkFarewell(t, 2*time.Second, 5*time.Second)
+		})
+	}
+}
