@@ -1,0 +1,111 @@
+//go:build linux
+
+// Package workload is what the servers are put through. Every file is one kind of it.
+package workload
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/caddy-sse/caddy-sse/bench/load"
+	"github.com/caddy-sse/caddy-sse/bench/peer"
+	"github.com/caddy-sse/caddy-sse/bench/proc"
+	"github.com/caddy-sse/caddy-sse/bench/report"
+)
+
+// Group is rows of the table that are measured on the same clients of the same server, one after the other.
+type Group struct {
+	Key    string
+	Rows   []report.Row
+	Rounds int // at most so many, where repeating shows nothing new; 0 = any number
+	// Takes reports whether a server takes part.
+	Takes func(peer.Peer) bool
+	// Run starts a server, measures it once, and stops it.
+	Run func(context.Context, *Bench, peer.Peer) error
+}
+
+// All returns all groups in the order of the table.
+func All() []Group {
+	return []Group{fanout()}
+}
+
+// Bench is a run of the benchmark: how large everything is, and where results go.
+type Bench struct {
+	Env     *peer.Env
+	Scale   float64 // of the numbers of clients; 1 = as published
+	Warmup  time.Duration
+	Measure time.Duration
+	Profile string // a directory for CPU profiles of servers that offer them; "" = none
+	Record  func(row string, p peer.Peer, v report.Values)
+}
+
+// clients scales a number of clients.
+func (b *Bench) clients(n int) int { return max(2, int(float64(n)*b.Scale)) }
+
+// everyone is for groups that all servers take part in.
+func everyone(peer.Peer) bool { return true }
+
+// target is where a fleet finds a server over HTTP/1.1 in the clear.
+func target(s *peer.Server, topics int) load.Target {
+	return load.Target{Addr: s.Plain, Path: func(i int) (string, []load.Field) { return s.Subscribe(i % topics) }}
+}
+
+const messageSize = 200
+
+// run puts a load on a server and its fleet, and records what that cost.
+func (b *Bench) run(ctx context.Context, row string, p peer.Peer, s *peer.Server, f *load.Fleet, l load.Load) error {
+	pids, err := s.PIDs()
+	if err != nil {
+		return err
+	}
+	var cpu time.Duration
+	var cpuErr error
+	meter := func(sign time.Duration) func() {
+		return func() {
+			now, err := proc.CPU(pids)
+			if err != nil {
+				cpuErr = err
+			}
+			cpu += sign * now
+		}
+	}
+	l.Addr, l.Request = s.Plain, s.Publish
+	l.Size, l.Warmup, l.Measure = messageSize, b.Warmup, b.Measure
+	l.Began, l.Ended = meter(-1), meter(1)
+	awaitProfile := b.profile(s, row+"-"+p.Key)
+	r, err := f.Run(ctx, l)
+	awaitProfile()
+	if err == nil {
+		err = cpuErr
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", row, err)
+	}
+	v := report.Values{
+		report.Rate:      float64(r.Deliveries) / r.Elapsed.Seconds(),
+		report.Publishes: float64(r.Published) / r.Elapsed.Seconds(),
+		report.P50:       r.P50.Seconds() * 1000,
+		report.P99:       r.P99.Seconds() * 1000,
+		report.Lost:      float64(r.Lost + r.CutOff),
+		report.Disorder:  float64(r.OutOfOrder),
+	}
+	if r.Deliveries > 0 {
+		v[report.CPU] = cpu.Seconds() * 1e6 / float64(r.Deliveries)
+	}
+	b.Record(row, p, v)
+	return s.Alive()
+}
+
+// subscribe starts a server and a fleet at it, and makes sure that everybody gets messages.
+func (b *Bench) subscribe(ctx context.Context, s *peer.Server, t load.Target, o load.Options) (*load.Fleet, error) {
+	f, err := load.Dial(ctx, t, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Sync(ctx, load.Load{Addr: s.Plain, Request: s.Publish, Size: messageSize}); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
