@@ -71,7 +71,7 @@ func (h *Hub) subscribe(w http.ResponseWriter, r *http.Request, topic string) {
 
 // drain takes what comes until the channel is closed.
 func drain(messages <-chan []byte) {
-	for range messages { //nolint:revive // that is all
+	for range messages {
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 
 // Target is where a fleet subscribes, and how.
 type Target struct {
-	Addr string
-	TLS  bool
+	Addrs []string // the clients take turns
+	TLS   bool
 	// StreamsPerConn says that the streams are HTTP/2's, so many a connection; 0 = HTTP/1.1, one a connection.
 	StreamsPerConn int
 	// Path returns the request target of client i, and the header fields it needs beside Host and Accept.
@@ -84,6 +84,11 @@ func Dial(ctx context.Context, target Target, o Options) (*Fleet, error) {
 	return f, nil
 }
 
+// Nobody is a fleet without clients, for loads that only publish.
+func Nobody(publishers int) *Fleet {
+	return &Fleet{publishers: publishers, topics: 1, sent: make([]uint32, publishers)}
+}
+
 // share distributes the streams among n tallies.
 func (f *Fleet) share(n int) {
 	for range n {
@@ -120,8 +125,8 @@ func (f *Fleet) total(of func(*tally) uint64) (sum uint64) {
 	return sum
 }
 
-// Ended returns how many clients the server has cut off.
-func (f *Fleet) Ended() int {
+// ended returns how many clients the server has cut off.
+func (f *Fleet) ended() int {
 	return int(f.total(func(t *tally) (n uint64) {
 		for _, s := range t.streams {
 			if s.ended != nil {

@@ -34,7 +34,7 @@ func (f *Fleet) dialH2(ctx context.Context, target Target) error {
 	g.SetLimit(dialers)
 	for first := 0; first < len(f.streams); first += per {
 		g.Go(func() error {
-			conn, err := conns.dial(ctx, target.Addr, "h2")
+			conn, err := conns.dial(ctx, target.addr(first), "h2")
 			if err != nil {
 				return err
 			}
@@ -85,7 +85,7 @@ func (c *h2Conn) open(conn *tls.Conn, target Target) error {
 		fields = append([]Field{
 			{":method", "GET"},
 			{":scheme", "https"},
-			{":authority", target.Addr},
+			{":authority", target.addr(c.first)},
 			{":path", path},
 			{"accept", "text/event-stream"},
 		}, fields...)

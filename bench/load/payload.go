@@ -60,12 +60,20 @@ func appendHex(b []byte, n uint64, digits int) []byte {
 	return b
 }
 
+// parseHex is where most of the time of parsing goes, hence the table.
 func parseHex(digits []byte) (n uint64) {
 	for _, c := range digits {
-		n = n<<4 | uint64(c&15)
-		if c >= 'a' {
-			n += 9
-		}
+		n = n<<4 | uint64(hexValues[c])
 	}
 	return n
 }
+
+var hexValues = func() (values [256]uint8) {
+	for i, c := range "0123456789abcdef" {
+		values[c] = uint8(i)
+	}
+	for i, c := range "ABCDEF" {
+		values[c] = uint8(10 + i)
+	}
+	return values
+}()

@@ -29,14 +29,14 @@ func DialPublisher(addr string) (*Publisher, error) {
 	// A server that answers nothing for so long has failed.
 	limit := unix.NsecToTimeval(patience.Nanoseconds())
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
-		unix.Close(fd) //nolint:errcheck // nothing hangs on it
+		unix.Close(fd)
 		return nil, err
 	}
 	return &Publisher{fd: fd, buf: make([]byte, 16<<10)}, nil
 }
 
 // Close ends the connection.
-func (p *Publisher) Close() { unix.Close(p.fd) } //nolint:errcheck // nothing hangs on it
+func (p *Publisher) Close() { unix.Close(p.fd) }
 
 // Do sends a whole request and returns the status of the answer. Any error means that the connection is of no more use.
 func (p *Publisher) Do(request []byte) (status int, err error) {
@@ -86,11 +86,11 @@ func (p *Publisher) answer() (status int, err error) {
 
 // parseAnswer reports whether b is a whole answer.
 func parseAnswer(b []byte) (status int, whole bool, err error) {
-	end := bytes.Index(b, []byte("\r\n\r\n"))
-	if end < 0 {
+	headBytes, body, found := bytes.Cut(b, []byte("\r\n\r\n"))
+	if !found {
 		return 0, false, nil
 	}
-	head, body := strings.ToLower(string(b[:end])), b[end+4:]
+	head := strings.ToLower(string(headBytes))
 	if len(head) < len("http/1.1 200") {
 		return 0, false, fmt.Errorf("the answer began %q", head)
 	}

@@ -43,7 +43,7 @@ func (f *Fleet) dialRaw(ctx context.Context, target Target) error {
 		f.wg.Wait()
 		for _, fd := range fds {
 			if fd >= 0 {
-				unix.Close(fd) //nolint:errcheck // nothing hangs on it
+				unix.Close(fd)
 			}
 		}
 	}
@@ -54,7 +54,7 @@ func (f *Fleet) dialRaw(ctx context.Context, target Target) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if fds[i], err = connect(target.Addr); err != nil {
+			if fds[i], err = connect(target.addr(i)); err != nil {
 				return err
 			}
 			if _, err := unix.Write(fds[i], h1Request(target, i)); err != nil {
@@ -69,15 +69,21 @@ func (f *Fleet) dialRaw(ctx context.Context, target Target) error {
 // h1Request returns the request of client i.
 func h1Request(target Target, i int) []byte {
 	path, fields := target.Path(i)
-	b := fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n", path, target.Addr)
+	b := fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n", path, target.addr(i))
 	for _, f := range fields {
 		b = fmt.Appendf(b, "%s: %s\r\n", f.Name, f.Value)
 	}
 	return append(b, "\r\n"...)
 }
 
-// connect opens a blocking socket without Nagle's delay.
-func connect(addr string) (fd int, err error) {
+// addr returns the address that client i connects to.
+func (t Target) addr(i int) string { return t.Addrs[i%len(t.Addrs)] }
+
+// unixOption is a socket's.
+type unixOption struct{ level, name, value int }
+
+// connect opens a blocking socket without Nagle's delay, and with these options before it connects.
+func connect(addr string, options ...unixOption) (fd int, err error) {
 	tcp, err := net.ResolveTCPAddr("tcp4", addr)
 	if err != nil {
 		return -1, err
@@ -86,12 +92,16 @@ func connect(addr string) (fd int, err error) {
 	if err != nil {
 		return -1, fmt.Errorf("opening a socket: %w", err)
 	}
+	options = append(options, unixOption{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1})
+	for _, o := range options {
+		err = errors.Join(err, unix.SetsockoptInt(fd, o.level, o.name, o.value))
+	}
 	to := &unix.SockaddrInet4{Port: tcp.Port, Addr: [4]byte(tcp.IP.To4())}
-	if err = unix.Connect(fd, to); err == nil {
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	if err == nil {
+		err = unix.Connect(fd, to)
 	}
 	if err != nil {
-		unix.Close(fd) //nolint:errcheck // nothing hangs on it
+		unix.Close(fd)
 		return -1, fmt.Errorf("connecting to %s: %w", addr, err)
 	}
 	return fd, nil
@@ -112,7 +122,7 @@ func newReader(f *Fleet, t *tally) (*reader, error) {
 	}
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		unix.Close(epoll) //nolint:errcheck // nothing hangs on it
+		unix.Close(epoll)
 		return nil, fmt.Errorf("creating an eventfd: %w", err)
 	}
 	r := &reader{fleet: f, tally: t, epoll: epoll, wake: wake}

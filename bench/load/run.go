@@ -58,20 +58,21 @@ func (f *Fleet) Sync(ctx context.Context, l Load) error {
 	defer p.Close()
 	const attempts = 20
 	for range attempts {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		w := worker{Load: l, fleet: f, conn: p, count: 1}
 		for topic := range f.topics {
 			if err := w.publish(topic, now()); err != nil {
 				return err
 			}
 		}
-		before := time.Now()
-		for f.behind() && time.Since(before) < 500*time.Millisecond {
-			time.Sleep(5 * time.Millisecond)
-		}
-		if !f.behind() {
+		_ = f.await(ctx, silence/4, func() bool { return !f.behind() }) // who is still behind gets another chance
+		done := !f.behind()
+		f.forget() // also what came late of an earlier attempt
+		if done {
 			return nil
 		}
-		f.forget()
 	}
 	return fmt.Errorf("not every client got a message that was published %d times", attempts)
 }
@@ -87,6 +88,7 @@ func (f *Fleet) forget() {
 
 // Run publishes for a while and counts what the clients get.
 func (f *Fleet) Run(ctx context.Context, l Load) (Result, error) {
+	endedBefore := f.ended()
 	workers := make([]*worker, l.Publishers)
 	var g *gather
 	if l.Pace == Closed {
@@ -117,7 +119,7 @@ func (f *Fleet) Run(ctx context.Context, l Load) (Result, error) {
 	cancel(nil)
 	publishing.Wait()
 	r.Lost, r.OutOfOrder = f.settle(ctx)
-	r.CutOff = f.Ended()
+	r.CutOff = f.ended() - endedBefore
 	return r, failed
 }
 

@@ -57,7 +57,7 @@ func (s *stream) readHTTP(b []byte, at int64) error {
 				}
 				s.part = inChunk
 			} else if c != '\r' {
-				s.left = s.left<<4 | int(parseHex([]byte{c}))
+				s.left = s.left<<4 | int(hexValues[c])
 			}
 		case inChunk:
 			n := min(s.left, len(b))

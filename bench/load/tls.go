@@ -58,7 +58,7 @@ func (f *Fleet) dialTLS(ctx context.Context, target Target) error {
 	g.SetLimit(dialers)
 	for i, s := range f.streams {
 		g.Go(func() error {
-			conn, err := conns.dial(ctx, target.Addr, "http/1.1")
+			conn, err := conns.dial(ctx, target.addr(i), "http/1.1")
 			if err != nil {
 				return err
 			}

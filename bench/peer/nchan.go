@@ -3,22 +3,27 @@
 package peer
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	"github.com/caddy-sse/caddy-sse/bench/load"
 )
 
-const nchanModule = "/usr/lib/nginx/modules/ngx_nchan_module.so"
+const (
+	nchanModule  = "/usr/lib/nginx/modules/ngx_nchan_module.so"
+	nchanWorkers = 2 // as the targets were measured
+)
 
 // nchan is nginx with Nchan, as Debian packages them. nginx closes a connection after 1,000 requests and takes 512
 // connections unless told otherwise, so it is. Where a subscriber begins is set so that it gets, as with the others, what is
 // published from then on.
 func nchan() Peer {
 	return Peer{
-		Key: "nchan", Name: "Nchan, 2 workers", TLS: true,
+		Key: "nchan", Name: "Nchan, 2 workers", TLS: true, SurvivesStalled: true,
 		Lacks: func(*Env) string {
 			if _, err := exec.LookPath("nginx"); err != nil {
 				return "nginx is not on the PATH"
@@ -55,7 +60,7 @@ func startNchan(env *Env) (*Server, error) {
 load_module %[1]s;
 %[2]s
 daemon off;
-worker_processes 2;
+worker_processes %[8]d;
 pid %[3]s/nginx.pid;
 error_log stderr error;
 events {
@@ -85,7 +90,7 @@ http {
 		}
 	}
 }
-`, nchanModule, user, env.Dir, s.Plain, s.Secure, cert, key))
+`, nchanModule, user, env.Dir, s.Plain, s.Secure, cert, key, nchanWorkers))
 	if err != nil {
 		return nil, err
 	}
@@ -94,9 +99,23 @@ http {
 		return nil, err
 	}
 	s.processes = []*process{p}
+	if err := awaitWorkers(s); err != nil {
+		s.Stop()
+		return nil, err
+	}
 	s.Subscribe = func(topic int) (string, []load.Field) { return "/sub?topic=" + topicName(topic), nil }
 	s.Publish = func(b []byte, topic int, payload []byte) []byte {
 		return post(b, s.Plain, "/pub?topic="+topicName(topic), "", payload)
 	}
 	return s, nil
+}
+
+// awaitWorkers waits until nginx's processes are there, which listens before it starts them.
+func awaitWorkers(s *Server) error {
+	for deadline := time.Now().Add(startPatience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if pids, err := s.PIDs(); err != nil || len(pids) == 1+nchanWorkers {
+			return err
+		}
+	}
+	return errors.New("nginx does not start its workers")
 }

@@ -5,8 +5,6 @@ package peer
 import (
 	"fmt"
 	"os/exec"
-	"runtime/debug"
-	"strings"
 
 	"github.com/caddy-sse/caddy-sse/bench/load"
 )
@@ -21,7 +19,9 @@ func direct() Peer {
 			}
 			return ""
 		},
-		Start: func(env *Env) (*Server, error) { return startCaddy(env, "", "direct_writes on") },
+		SurvivesStalled: true,
+		Start:           func(env *Env) (*Server, error) { return startCaddy(env, "", directOn(env)) },
+		Cluster:         func(env *Env) (*Server, error) { return startCluster(env, directOn) },
 	}
 }
 
@@ -29,15 +29,21 @@ func direct() Peer {
 func handler() Peer {
 	return Peer{
 		Key: "handler", Name: "caddy-sse, direct_writes off", Ours: true, TLS: true, Version: caddyVersion,
-		Lacks: func(*Env) string { return "" },
-		Start: func(env *Env) (*Server, error) {
-			option := ""
-			if env.hasDirect() {
-				option = "direct_writes off"
-			}
-			return startCaddy(env, "", option)
-		},
+		Lacks:           func(*Env) string { return "" },
+		SurvivesStalled: true,
+		Start:           func(env *Env) (*Server, error) { return startCaddy(env, "", directOff(env)) },
+		Cluster:         func(env *Env) (*Server, error) { return startCluster(env, directOff) },
 	}
+}
+
+func directOn(*Env) string { return "direct_writes on" }
+
+// directOff returns the option, which a Caddy that has no direct streams does not know.
+func directOff(env *Env) string {
+	if !env.hasDirect() {
+		return ""
+	}
+	return "direct_writes off"
 }
 
 // hasDirect reports whether the Caddy knows direct streams.
@@ -50,12 +56,7 @@ func (e *Env) hasDirect() bool {
 }
 
 func caddyVersion(env *Env) string {
-	version := output(env.Caddy, "version")
-	info, ok := debug.ReadBuildInfo()
-	if ok {
-		version += ", " + info.GoVersion
-	}
-	return "Caddy " + strings.TrimSuffix(version, "\n")
+	return "Caddy " + builtFrom(env.Caddy, "github.com/caddyserver/caddy/v2")
 }
 
 // startCaddy starts a Caddy with a hub's options and a route's.

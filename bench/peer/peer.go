@@ -22,18 +22,23 @@ type Peer struct {
 	Limit bool   // what others are compared with
 	TLS   bool   // serves TLS, over HTTP/1.1 and 2
 
+	SurvivesStalled bool // a client that does not read does not stop it
+
 	// Lacks says why the peer can't run on this machine; "" = it can.
 	Lacks func(*Env) string
 	// Version is asked only if it can.
 	Version func(*Env) string
 	Start   func(*Env) (*Server, error)
+	// Cluster starts two instances that a store joins; nil = it knows none.
+	Cluster func(*Env) (*Server, error)
 }
 
 // Server is a running peer.
 type Server struct {
-	Plain  string // address for HTTP/1.1 in the clear, of subscribers and publishers
-	Secure string // address for TLS; "" = none
-	Admin  string // base URL with Go's /debug/pprof; "" = none
+	Plain  string   // address for HTTP/1.1 in the clear, of subscribers and publishers
+	Others []string // other instances' addresses, for subscribers
+	Secure string   // address for TLS; "" = none
+	Admin  string   // base URL with Go's /debug/pprof; "" = none
 
 	// Subscribe returns a subscriber's request target and header fields.
 	Subscribe func(topic int) (path string, fields []load.Field)
@@ -45,6 +50,7 @@ type Server struct {
 	Rest func() error
 
 	processes []*process
+	store     *process // what joins instances; nil = nothing
 }
 
 // PIDs returns all processes of the server.
@@ -59,10 +65,16 @@ func (s *Server) PIDs() (pids []int, err error) {
 	return pids, nil
 }
 
+// StorePIDs returns the processes of what joins the instances.
+func (s *Server) StorePIDs() []int { return []int{s.store.pid()} }
+
 // Stop ends the server.
 func (s *Server) Stop() {
 	for _, p := range s.processes {
 		p.stop()
+	}
+	if s.store != nil {
+		s.store.stop()
 	}
 }
 

@@ -9,8 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -34,7 +32,7 @@ func run(env *Env, listens []string, program string, args ...string) (*process, 
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // the program has its own
 	p := &process{cmd: exec.Command(program, args...), log: log.Name(), ended: make(chan struct{})}
 	p.cmd.Dir = env.Dir
 	p.cmd.Env = append(os.Environ(), "HOME="+env.Dir, "XDG_CONFIG_HOME="+env.Dir, "XDG_DATA_HOME="+env.Dir)
@@ -114,14 +112,4 @@ func freeAddrs(n int) (addrs []string, err error) {
 		addrs, err = append(addrs, addr), errors.Join(err, oneErr)
 	}
 	return addrs, err
-}
-
-// output returns the first line that a program prints.
-func output(program string, args ...string) string {
-	out, err := exec.Command(program, args...).CombinedOutput()
-	line, _, _ := strings.Cut(string(out), "\n")
-	if err != nil {
-		return "version unknown: " + strconv.Quote(line)
-	}
-	return line
 }

@@ -19,7 +19,7 @@ func (r *Results) Tables(w io.Writer) {
 				table = append(table, cells)
 			}
 		}
-		writeTable(w, table)
+		writeTable(w, 1, table)
 	}
 }
 
@@ -37,7 +37,7 @@ func (r *Results) cells(row Row, s Server) []string {
 		figure, ok := r.Figure(row.Key, s.Key, column)
 		cell := ""
 		if ok {
-			cell = number(figure)
+			cell = format(column, figure)
 		}
 		if ratio, ok := r.Ratio(row.Key, s.Key, column); ok && !s.Limit {
 			cell += fmt.Sprintf(" (%s ×)", number(ratio))
@@ -47,8 +47,8 @@ func (r *Results) cells(row Row, s Server) []string {
 	return cells
 }
 
-// writeTable writes a Markdown table that reads well in a terminal, too. The first column is text, the others numbers.
-func writeTable(w io.Writer, table [][]string) {
+// writeTable writes a Markdown table that reads well in a terminal, too. The first so many columns are text, the others numbers.
+func writeTable(w io.Writer, texts int, table [][]string) {
 	width := make([]int, len(table[0]))
 	for _, cells := range table {
 		for i, cell := range cells {
@@ -60,7 +60,7 @@ func writeTable(w io.Writer, table [][]string) {
 		for i, cell := range cells {
 			format := "| %*s "
 			pad := width[i]
-			if i == 0 {
+			if i < texts {
 				pad = -pad
 			}
 			fmt.Fprintf(&line, format, pad, cell)
@@ -72,7 +72,7 @@ func writeTable(w io.Writer, table [][]string) {
 		line.Reset()
 		for i := range cells {
 			rule := strings.Repeat("-", width[i]+2)
-			if i > 0 {
+			if i >= texts {
 				rule = rule[1:] + ":"
 			}
 			line.WriteString("|" + rule)

@@ -28,17 +28,24 @@ type Values map[string]float64
 
 // The columns.
 const (
-	CPU       = "CPU-s/M"
-	Rate      = "deliveries/s"
-	Publishes = "publishes/s"
-	P50       = "p50 ms"
-	P99       = "p99 ms"
-	Lost      = "lost"
-	Disorder  = "out of order"
+	CPU        = "CPU-s/M"           // of the server, per million deliveries
+	CPUPublish = "CPU-s/M publishes" // of the server, per million messages published
+	CPUConnect = "CPU µs/connect"
+	CPURedis   = "Redis CPU-s/M"
+	Rate       = "deliveries/s"
+	Publishes  = "publishes/s"
+	Connects   = "connects/s"
+	Bytes      = "bytes/client" // resident
+	Faster     = "× single POSTs"
+	P50        = "p50 ms"
+	P99        = "p99 ms"
+	Lost       = "lost"
+	CutOff     = "cut off" // clients whose stream the server ended
+	Disorder   = "out of order"
 )
 
 // counted are the columns that no round may have any of: they are added up, not averaged.
-var counted = []string{Lost, Disorder}
+var counted = []string{Lost, CutOff, Disorder}
 
 // Results are all rounds of all rows.
 type Results struct {
@@ -70,6 +77,16 @@ func (r *Results) Fail(row, server string, err error) {
 		r.failed[row] = make(map[string]error)
 	}
 	r.failed[row][server] = err
+}
+
+// Failures returns what servers could not do.
+func (r *Results) Failures() (failures []error) {
+	for row, servers := range r.failed {
+		for server, err := range servers {
+			failures = append(failures, fmt.Errorf("%s, %s: %w", row, server, err))
+		}
+	}
+	return failures
 }
 
 // Figure returns a server's figure: the median of the rounds.
@@ -124,6 +141,14 @@ func median(all []float64) float64 {
 	return (all[(n-1)/2] + all[n/2]) / 2
 }
 
+// format formats a column's figure.
+func format(column string, x float64) string {
+	if slices.Contains(counted, column) {
+		return strconv.FormatFloat(x, 'f', 0, 64)
+	}
+	return number(x)
+}
+
 // number formats a figure with three significant digits, and whole ones with commas.
 func number(x float64) string {
 	switch {
@@ -145,7 +170,7 @@ func (row Row) Line(v Values) string {
 	var parts []string
 	for _, column := range row.Columns {
 		if x, ok := v[column]; ok {
-			parts = append(parts, fmt.Sprintf("%s %s", number(x), column))
+			parts = append(parts, fmt.Sprintf("%s %s", format(column, x), column))
 		}
 	}
 	return strings.Join(parts, ", ")

@@ -10,7 +10,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/bench/report"
 )
 
-var fanoutColumns = []string{report.CPU, report.Rate, report.P50, report.P99, report.Lost, report.Disorder}
+var fanoutColumns = []string{report.CPU, report.Rate, report.P50, report.P99, report.Lost, report.CutOff, report.Disorder}
 
 // fanout is 5,000 clients of one topic.
 func fanout() Group {

@@ -42,11 +42,9 @@ func (b *Bench) fetchProfile(admin, file string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	f, err := os.Create(file)
+	profile, err := io.ReadAll(response.Body)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	_, err = io.Copy(f, response.Body)
-	return err
+	return os.WriteFile(file, profile, 0o644)
 }

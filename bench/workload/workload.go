@@ -10,15 +10,14 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/bench/load"
 	"github.com/caddy-sse/caddy-sse/bench/peer"
-	"github.com/caddy-sse/caddy-sse/bench/proc"
 	"github.com/caddy-sse/caddy-sse/bench/report"
 )
 
 // Group is rows of the table that are measured on the same clients of the same server, one after the other.
 type Group struct {
-	Key    string
-	Rows   []report.Row
-	Rounds int // at most so many, where repeating shows nothing new; 0 = any number
+	Key  string
+	Rows []report.Row
+	Slow bool // it takes long and varies little, so that a third of the rounds does
 	// Takes reports whether a server takes part.
 	Takes func(peer.Peer) bool
 	// Run starts a server, measures it once, and stops it.
@@ -27,7 +26,18 @@ type Group struct {
 
 // All returns all groups in the order of the table.
 func All() []Group {
-	return []Group{fanout()}
+	return []Group{
+		fanout(),
+		latency(),
+		topics(),
+		idle(),
+		stalled(),
+		publishing(),
+		tlsFanout("tls", "5,000 clients over TLS and HTTP/1.1, 8 messages under way", 0),
+		tlsFanout("h2-100", "5,000 clients over HTTP/2, 100 streams a connection, 8 messages under way", 100),
+		browsers(),
+		cluster(),
+	}
 }
 
 // Bench is a run of the benchmark: how large everything is, and where results go.
@@ -36,7 +46,8 @@ type Bench struct {
 	Scale   float64 // of the numbers of clients; 1 = as published
 	Warmup  time.Duration
 	Measure time.Duration
-	Profile string // a directory for CPU profiles of servers that offer them; "" = none
+	Settle  time.Duration // how often an idle server's memory is looked at until it is steady
+	Profile string        // a directory for CPU profiles of servers that offer them; "" = none
 	Record  func(row string, p peer.Peer, v report.Values)
 }
 
@@ -48,56 +59,71 @@ func everyone(peer.Peer) bool { return true }
 
 // target is where a fleet finds a server over HTTP/1.1 in the clear.
 func target(s *peer.Server, topics int) load.Target {
-	return load.Target{Addr: s.Plain, Path: func(i int) (string, []load.Field) { return s.Subscribe(i % topics) }}
+	return load.Target{Addrs: append([]string{s.Plain}, s.Others...), Path: func(i int) (string, []load.Field) { return s.Subscribe(i % topics) }}
 }
 
 const messageSize = 200
 
-// run puts a load on a server and its fleet, and records what that cost.
+// run puts a load on a server and its fleet, and records what came of it.
 func (b *Bench) run(ctx context.Context, row string, p peer.Peer, s *peer.Server, f *load.Fleet, l load.Load) error {
-	pids, err := s.PIDs()
-	if err != nil {
-		return err
-	}
-	var cpu time.Duration
-	var cpuErr error
-	meter := func(sign time.Duration) func() {
-		return func() {
-			now, err := proc.CPU(pids)
-			if err != nil {
-				cpuErr = err
-			}
-			cpu += sign * now
-		}
-	}
-	l.Addr, l.Request = s.Plain, s.Publish
-	l.Size, l.Warmup, l.Measure = messageSize, b.Warmup, b.Measure
-	l.Began, l.Ended = meter(-1), meter(1)
 	awaitProfile := b.profile(s, row+"-"+p.Key)
-	r, err := f.Run(ctx, l)
+	v, err := b.measure(ctx, s, f, l)
 	awaitProfile()
-	if err == nil {
-		err = cpuErr
-	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", row, err)
+	}
+	b.Record(row, p, v)
+	return s.Alive()
+}
+
+// measure puts a load on a server and its fleet.
+func (b *Bench) measure(ctx context.Context, s *peer.Server, f *load.Fleet, l load.Load) (report.Values, error) {
+	pids, err := s.PIDs()
+	if err != nil {
+		return nil, err
+	}
+	l.Addr, l.Request, l.Size, l.Warmup = s.Plain, s.Publish, messageSize, b.Warmup
+	if l.Measure == 0 {
+		l.Measure = b.Measure
+	}
+	var server meter
+	began, ended := l.Began, l.Ended
+	l.Began = func() {
+		if server.read(pids, -1); began != nil {
+			began()
+		}
+	}
+	l.Ended = func() {
+		if server.read(pids, 1); ended != nil {
+			ended()
+		}
+	}
+	r, err := f.Run(ctx, l)
+	if err == nil {
+		err = server.err
+	}
+	if err != nil {
+		return nil, err
 	}
 	v := report.Values{
 		report.Rate:      float64(r.Deliveries) / r.Elapsed.Seconds(),
 		report.Publishes: float64(r.Published) / r.Elapsed.Seconds(),
 		report.P50:       r.P50.Seconds() * 1000,
 		report.P99:       r.P99.Seconds() * 1000,
-		report.Lost:      float64(r.Lost + r.CutOff),
+		report.Lost:      float64(r.Lost),
+		report.CutOff:    float64(r.CutOff),
 		report.Disorder:  float64(r.OutOfOrder),
 	}
 	if r.Deliveries > 0 {
-		v[report.CPU] = cpu.Seconds() * 1e6 / float64(r.Deliveries)
+		v[report.CPU] = server.cpu.Seconds() * 1e6 / float64(r.Deliveries)
 	}
-	b.Record(row, p, v)
-	return s.Alive()
+	if r.Published > 0 {
+		v[report.CPUPublish] = server.cpu.Seconds() * 1e6 / float64(r.Published)
+	}
+	return v, nil
 }
 
-// subscribe starts a server and a fleet at it, and makes sure that everybody gets messages.
+// subscribe connects a fleet, and makes sure that everybody gets messages.
 func (b *Bench) subscribe(ctx context.Context, s *peer.Server, t load.Target, o load.Options) (*load.Fleet, error) {
 	f, err := load.Dial(ctx, t, o)
 	if err != nil {

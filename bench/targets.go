@@ -1,0 +1,28 @@
+//go:build linux
+
+package main
+
+import "github.com/caddy-sse/caddy-sse/bench/report"
+
+// targets are what this repository's Caddy is held to. OfLimit: as a multiple of the bare loop's figure in the same
+// run.
+var targets = []report.Target{
+	{Row: "fanout-closed", Server: "ours", Column: report.CPU, Bound: 0.30, OfLimit: true},
+	{Row: "fanout-1", Server: "ours", Column: report.CPU, Bound: 0.12, OfLimit: true},
+	{Row: "fanout-8", Server: "ours", Column: report.CPU, Bound: 0.08, OfLimit: true},
+	{Row: "fanout-8", Server: "ours", Column: report.P99, Bound: 200},
+	{Row: "fanout-1", Server: "handler", Column: report.CPU, Bound: 0.9, OfLimit: true},
+	{Row: "fanout-8", Server: "handler", Column: report.CPU, Bound: 0.25, OfLimit: true},
+	{Row: "latency", Server: "ours", Column: report.CPU, Bound: 1.15, OfLimit: true},
+	{Row: "latency", Server: "ours", Column: report.P50, Bound: 1.2, OfLimit: true},
+	{Row: "latency", Server: "ours", Column: report.P99, Bound: 1.2, OfLimit: true},
+	{Row: "topics", Server: "ours", Column: report.Publishes, Bound: 0.6, OfLimit: true, AtLeast: true},
+	{Row: "idle", Server: "ours", Column: report.Bytes, Bound: 2000},
+	{Row: "stalled", Server: "ours", Column: report.Bytes, Bound: 16_000},
+	{Row: "publish-stream", Server: "ours", Column: report.Faster, Bound: 10, AtLeast: true},
+	{Row: "tls", Server: "ours", Column: report.CPU, Bound: 7},
+	{Row: "h2-100", Server: "ours", Column: report.CPU, Bound: 4.5},
+	{Row: "h2-1", Server: "ours", Column: report.CPU, Bound: 10},
+	{Row: "h2-1-paced", Server: "ours", Column: report.CPU, Bound: 21},
+	{Row: "h2-1-idle", Server: "ours", Column: report.Bytes, Bound: 65_000},
+}

@@ -1,0 +1,65 @@
+//go:build linux
+
+package workload
+
+import (
+	"context"
+
+	"github.com/caddy-sse/caddy-sse/bench/load"
+	"github.com/caddy-sse/caddy-sse/bench/peer"
+	"github.com/caddy-sse/caddy-sse/bench/proc"
+	"github.com/caddy-sse/caddy-sse/bench/report"
+)
+
+// publishing is taking messages in that nobody gets.
+func publishing() Group {
+	rows := []report.Row{
+		{Key: "publish", Title: "Nobody listens, 8 publishers back-to-back, a POST per message", Columns: []string{report.Publishes, report.CPUPublish}},
+		{Key: "publish-stream", Title: "Nobody listens, one NDJSON stream of messages", Columns: []string{report.Publishes, report.CPUPublish, report.Faster}},
+	}
+	return Group{
+		Key: "publish", Rows: rows, Takes: everyone,
+		Run: func(ctx context.Context, b *Bench, p peer.Peer) error {
+			s, err := p.Start(b.Env)
+			if err != nil {
+				return err
+			}
+			defer s.Stop()
+			v, err := b.measure(ctx, s, load.Nobody(8), load.Load{Pace: load.Open, Publishers: 8})
+			if err != nil {
+				return err
+			}
+			b.Record("publish", p, v)
+			if s.Stream == nil {
+				return s.Alive()
+			}
+			stream, err := b.publishLines(ctx, s)
+			if err != nil {
+				return err
+			}
+			stream[report.Faster] = stream[report.Publishes] / v[report.Publishes]
+			b.Record("publish-stream", p, stream)
+			return s.Alive()
+		},
+	}
+}
+
+func (b *Bench) publishLines(ctx context.Context, s *peer.Server) (report.Values, error) {
+	pids, err := s.PIDs()
+	if err != nil {
+		return nil, err
+	}
+	before, err := proc.CPU(pids)
+	if err != nil {
+		return nil, err
+	}
+	n, elapsed, err := load.PublishLines(ctx, s.Plain, s.Stream(0), messageSize, b.Measure)
+	if err != nil {
+		return nil, err
+	}
+	after, err := proc.CPU(pids)
+	return report.Values{
+		report.Publishes:  float64(n) / elapsed.Seconds(),
+		report.CPUPublish: (after - before).Seconds() * 1e6 / float64(n),
+	}, err
+}
