@@ -3,6 +3,8 @@
 # Needed: Go and make. `make test` installs whatever else the tests use.
 
 LINT := go tool -modfile=tools/go.mod golangci-lint
+# bench/ is a module of its own.
+LINT_BENCH := go tool -modfile=../tools/go.mod golangci-lint
 
 # The Caddy that the end-to-end tests run. Built once here, for all packages.
 TEST_CADDY := $(CURDIR)/build/test/caddy
@@ -32,6 +34,12 @@ test: ## install what the tests need, then run all of them with -race
 	go build -race -buildvcs=false -o build/test/ ./...
 	go test -race -p 1 -timeout 25m ./...
 	SSE_TEST_DIRECT_WRITES=off go test -race -p 1 -timeout 25m . ./internal/e2e
+	go -C bench test -race -p 1 ./...
+
+.PHONY: bench
+bench: ## measure it beside other servers; FLAGS='-rows fanout' chooses what
+	scripts/install-bench-peers
+	go -C bench run . $(or $(FLAGS),-out results)
 
 .PHONY: check
 check: fmt-check lint tidy-check cross links ## everything CI asks besides the tests
@@ -39,19 +47,23 @@ check: fmt-check lint tidy-check cross links ## everything CI asks besides the t
 .PHONY: fmt
 fmt: ## format all Go code
 	$(LINT) fmt
+	cd bench && $(LINT_BENCH) fmt
 
 .PHONY: fmt-check
 fmt-check:
 	$(LINT) fmt --diff
+	cd bench && $(LINT_BENCH) fmt --diff
 
 .PHONY: lint
 lint: ## run the linters of .golangci.yml
 	$(LINT) run
+	cd bench && $(LINT_BENCH) run
 
 .PHONY: tidy-check
 tidy-check:
 	go mod tidy -diff
 	go -C tools mod tidy -diff
+	go -C bench mod tidy -diff
 
 # Every platform we say we run on must compile, tests included.
 PLATFORMS := cross-linux cross-darwin cross-windows
@@ -61,6 +73,7 @@ $(PLATFORMS): export CGO_ENABLED = 0
 $(PLATFORMS): cross-%:
 	GOOS=$* go build -buildvcs=false ./...
 	GOOS=$* go vet ./...
+	GOOS=$* go -C bench vet ./...
 
 .PHONY: links
 links:
