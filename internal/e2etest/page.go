@@ -20,7 +20,7 @@ type Page struct {
 }
 
 // OpenPage loads a URL in a tab such as that of [Chromium].
-func OpenPage(tab context.Context, t testing.TB, url string) Page {
+func OpenPage(t testing.TB, tab context.Context, url string) Page {
 	t.Helper()
 	p := Page{t, tab}
 	p.Do(chromedp.Navigate(url))
@@ -28,7 +28,7 @@ func OpenPage(tab context.Context, t testing.TB, url string) Page {
 }
 
 // NewTab opens another tab of the same browser.
-func NewTab(browser context.Context, t testing.TB) context.Context {
+func NewTab(t testing.TB, browser context.Context) context.Context {
 	t.Helper()
 	tab, closeTab := chromedp.NewContext(browser)
 	t.Cleanup(closeTab)
@@ -107,7 +107,7 @@ func (p Page) Screenshots(name string) {
 		p.t.Error("the page is wider than a phone")
 	}
 	Screenshot(p.Tab, p.t, name+"-phone")
-	p.Do(chromedp.EmulateViewport(1280, 800))
+	p.Do(chromedp.ResetViewport())
 }
 
 // prefer makes the browser ask for a color scheme, light or dark.
