@@ -107,7 +107,7 @@ func (p Page) Screenshots(name string) {
 		p.t.Error("the page is wider than a phone")
 	}
 	Screenshot(p.Tab, p.t, name+"-phone")
-	p.Do(chromedp.ResetViewport())
+	p.Do(chromedp.EmulateViewport(1280, 800))
 }
 
 // prefer makes the browser ask for a color scheme, light or dark.
