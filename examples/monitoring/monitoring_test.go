@@ -77,7 +77,7 @@ func start(t *testing.T) *e2etest.Server {
 
 func open(t *testing.T, server *e2etest.Server) e2etest.Page {
 	t.Helper()
-	page := e2etest.OpenPage(t, e2etest.Chromium(t), server.URL("/"))
+	page := e2etest.OpenPage(e2etest.Chromium(t), t, server.URL("/"))
 	page.Await(`$("#state")?.dataset.state === "live"`)
 	return page
 }

@@ -20,7 +20,7 @@ type Page struct {
 }
 
 // OpenPage loads a URL in a tab such as that of [Chromium].
-func OpenPage(t testing.TB, tab context.Context, url string) Page {
+func OpenPage(tab context.Context, t testing.TB, url string) Page {
 	t.Helper()
 	p := Page{t, tab}
 	p.Do(chromedp.Navigate(url))
@@ -28,7 +28,7 @@ func OpenPage(t testing.TB, tab context.Context, url string) Page {
 }
 
 // NewTab opens another tab of the same browser.
-func NewTab(t testing.TB, browser context.Context) context.Context {
+func NewTab(browser context.Context, t testing.TB) context.Context {
 	t.Helper()
 	tab, closeTab := chromedp.NewContext(browser)
 	t.Cleanup(closeTab)

@@ -1,0 +1,140 @@
+package reconnect_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+)
+
+func TestMain(m *testing.M) { e2etest.Main(m) }
+
+func TestBothResumeAfterACut(t *testing.T) {
+	page := open(t, start(t, "%s"))
+	page.Click(`[data-break=""]`)
+	for _, column := range []string{"browser", "own"} {
+		page.Await(`$("#%s .log").textContent.includes("The connection ended")`, column)
+		comesBack(page, column, 1)
+	}
+	nothingIsMissing(t, page)
+}
+
+func TestOnlyTheBrowserGivesUpOnARefusal(t *testing.T) {
+	page := open(t, start(t, "%s"))
+	resumes := map[string]int{}
+	for _, status := range []string{"503", "429", "401"} {
+		page.Click(fmt.Sprintf(`[data-break="%s"]`, status))
+		page.Await(`$("#browser .state").dataset.state === "closed" && !$("#anew").hidden`)
+		page.Await(`$("#own .log").textContent.includes("the server answered %s") || $("#own .log").textContent.includes("The server answered %s")`, status, status)
+		resumes["own"]++
+		comesBack(page, "own", resumes["own"])
+		if status == "503" {
+			page.Screenshots("reconnect-given-up")
+		}
+		// A new EventSource goes on exactly where the old one was.
+		awaitNewSource(page)
+		resumes["browser"]++
+		comesBack(page, "browser", resumes["browser"])
+	}
+	nothingIsMissing(t, page)
+	page.Screenshots("reconnect")
+}
+
+// The Retry-After of a refusal is heeded, and told.
+func TestOwnClientWaitsAsLongAsItIsTold(t *testing.T) {
+	page := open(t, start(t, "%s"))
+	page.Click(`[data-break="429"]`)
+	page.Await(`/Waits 3\.\d s: the server answered 429/.test($("#own .log").textContent)`)
+	comesBack(page, "own", 1)
+}
+
+// Not the page's cookie, but the hub itself.
+func TestOwnClientOutlastsAFullHub(t *testing.T) {
+	server := start(t, "{\n\tsse {\n\t\tmax_clients 2\n\t}\n}\n%s")
+	page := open(t, server)
+	page.Click(`[data-break=""]`)
+	guests := []*e2etest.Stream{}
+	for len(guests) < 2 { // the places that were just left
+		guest, err := e2etest.Open(t.Context(), server.URL("/events?topic=x"))
+		if err == nil {
+			guests = append(guests, guest)
+		}
+	}
+	page.Await(`$("#browser .state").dataset.state === "closed"`)
+	page.Await(`$("#own .log").textContent.includes("the server answered 503")`)
+	for _, guest := range guests {
+		guest.Close()
+	}
+	comesBack(page, "own", 1)
+	awaitNewSource(page)
+	comesBack(page, "browser", 1)
+	nothingIsMissing(t, page)
+}
+
+func TestBothOutlastARestart(t *testing.T) {
+	server := start(t, "{\n\tsse {\n\t\tbroker bolt {{dir}}/sse.db\n\t}\n}\n%s")
+	page := open(t, server)
+	server.Kill()
+	page.Await(`$("#own .state").dataset.state === "reconnecting" && $("#browser .state").dataset.state === "reconnecting"`)
+	page.Await(`$("#publishing").textContent.includes("does not answer")`)
+	server.Restart()
+	comesBack(page, "browser", 1)
+	comesBack(page, "own", 1)
+	nothingIsMissing(t, page)
+}
+
+// start runs the example as its README says, but for the port and what stands around the site.
+func start(t *testing.T, around string) *e2etest.Server {
+	t.Helper()
+	content, err := os.ReadFile("Caddyfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(content, []byte(":8080")) {
+		t.Fatal("the Caddyfile listens elsewhere than on :8080")
+	}
+	caddyfile := strings.Replace(around, "%s", strings.ReplaceAll(string(content), ":8080", ":{{port}}"), 1)
+	return e2etest.Start(t, caddyfile, e2etest.WorkDir(e2etest.RepoRoot(t)))
+}
+
+func open(t *testing.T, server *e2etest.Server) e2etest.Page {
+	t.Helper()
+	page := e2etest.OpenPage(e2etest.Chromium(t), t, server.URL("/"))
+	for _, column := range []string{"browser", "own"} {
+		comesBack(page, column, 0)
+	}
+	return page
+}
+
+// comesBack waits until a column is live after so many resumes, and has something new since.
+func comesBack(page e2etest.Page, column string, resumes int) {
+	page.Await(`$("#%s .state")?.dataset.state === "live" && Number($("#%s [data-figure=resumes]").textContent) >= %d`, column, column, resumes)
+	received := e2etest.Eval[int](page, `Number($("#%s [data-figure=received]").textContent)`, column)
+	page.Await(`Number($("#%s [data-figure=received]").textContent) > %d + 1`, column, received)
+}
+
+// awaitNewSource presses the button until the refusal has passed.
+func awaitNewSource(page e2etest.Page) {
+	for !page.Is(`$("#browser .state").dataset.state === "live"`) {
+		page.Click("#anew")
+		page.Await(`["live", "closed"].includes($("#browser .state").dataset.state)`)
+	}
+}
+
+func nothingIsMissing(t *testing.T, page e2etest.Page) {
+	t.Helper()
+	for _, column := range []string{"browser", "own"} {
+		page.Await(`$$("#%s .cell").every((cell) => cell.dataset.how)`, column)
+		for _, figure := range []string{"missing", "twice"} {
+			if got := page.Text(fmt.Sprintf("#%s [data-figure=%s]", column, figure)); got != "0" {
+				t.Errorf("%s: %s %s", column, got, figure)
+			}
+		}
+	}
+	if page.Is(`$$(".log").some((log) => log.textContent.includes("Gap"))`) {
+		t.Error("there was a gap")
+	}
+}
