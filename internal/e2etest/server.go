@@ -64,6 +64,11 @@ func Var(name, value string) ServerOption {
 	return func(s *Server) { s.vars[name] = value }
 }
 
+// Program runs this Caddy instead of [Binary].
+func Program(path string) ServerOption {
+	return func(s *Server) { s.binary = path }
+}
+
 // AwaitTLS makes a start wait until a TLS handshake with this address, such as
 // 127.0.0.1:{{tls}}, succeeds: Caddy makes its certificates after it has begun
 // to serve.
@@ -86,16 +91,18 @@ func AwaitTLS(address string) ServerOption {
 func Start(t testing.TB, caddyfile string, options ...ServerOption) *Server {
 	t.Helper()
 	s := &Server{
-		t:      t,
-		binary: Binary(t),
-		dir:    t.TempDir(),
-		admin:  fmt.Sprintf("127.0.0.1:%d", FreePort(t)),
-		vars:   map[string]string{},
+		t:     t,
+		dir:   t.TempDir(),
+		admin: fmt.Sprintf("127.0.0.1:%d", FreePort(t)),
+		vars:  map[string]string{},
 	}
 	s.vars["dir"] = filepath.ToSlash(s.dir)
 	s.workDir = s.dir
 	for _, option := range options {
 		option(s)
+	}
+	if s.binary == "" {
+		s.binary = Binary(t)
 	}
 	t.Cleanup(s.cleanup)
 	if err := s.writeConfig(s.Expand(caddyfile)); err != nil {
