@@ -350,7 +350,8 @@ func parseBool(text string) (bool, error) {
 type eventSource struct {
 	post    *post
 	decoder *wire.Decoder
-	retry   *int64 // of a block without data: it goes with the next message
+	ahead   *Message // read by buffered already; nil = none
+	retry   *int64   // of a block without data: it goes with the next message
 }
 
 func newEventSource(p *post) *eventSource {
@@ -360,7 +361,7 @@ func newEventSource(p *post) *eventSource {
 }
 
 func (s *eventSource) next() (draft, error) {
-	for {
+	for s.ahead == nil {
 		e, err := s.decoder.Next()
 		if errors.Is(err, wire.ErrTooLarge) {
 			return draft{}, problemf(http.StatusRequestEntityTooLarge, "a message has more than %d bytes of data", s.post.Publish.MaxSize)
@@ -368,24 +369,39 @@ func (s *eventSource) next() (draft, error) {
 		if err != nil {
 			return draft{}, err
 		}
-		if e.HasRetry {
-			s.retry = &e.Retry
-		}
-		if !e.HasData {
-			continue // browsers dispatch nothing either
-		}
-		m := s.post.formA(e.Data)
-		m.Event = cmp.Or(e.Name, m.Event)
-		if s.retry != nil {
-			m.Retry, m.HasRetry = *s.retry, true
-			s.retry = nil
-		}
-		return draft{Message: m}, nil
+		s.ahead = s.message(e)
 	}
+	m := s.ahead
+	s.ahead = nil
+	return draft{Message: m}, nil
 }
 
-func (s *eventSource) buffered() bool { return s.decoder.Buffered() }
-func (s *eventSource) line() int      { return s.decoder.Line() }
+// message returns what a block says; nil if it has no data, as browsers dispatch nothing either.
+func (s *eventSource) message(e wire.Event) *Message {
+	if e.HasRetry {
+		s.retry = &e.Retry
+	}
+	if !e.HasData {
+		return nil
+	}
+	m := s.post.formA(e.Data)
+	m.Event = cmp.Or(e.Name, m.Event)
+	if s.retry != nil {
+		m.Retry, m.HasRetry = *s.retry, true
+		s.retry = nil
+	}
+	return m
+}
+
+func (s *eventSource) buffered() bool {
+	for s.ahead == nil && s.decoder.Buffered() {
+		e, _ := s.decoder.Next() // what is buffered has no error
+		s.ahead = s.message(e)
+	}
+	return s.ahead != nil
+}
+
+func (s *eventSource) line() int { return s.decoder.Line() }
 
 // lineSource reads NDJSON: a message, or the data of one, on each line.
 type lineSource struct {
@@ -445,6 +461,7 @@ func (s *lineSource) readLine() (line []byte, err error) {
 
 func (s *lineSource) buffered() bool {
 	ahead, _ := s.reader.Peek(s.reader.Buffered())
+	ahead = bytes.TrimLeft(ahead, "\r\n") // empty lines are no messages
 	return bytes.IndexByte(ahead, '\n') >= 0
 }
 

@@ -124,6 +124,29 @@ func TestMessagesArePublishedAsTheyArrive(t *testing.T) {
 	})
 }
 
+// What follows in the same packet may be no message yet, or never.
+func TestAMessageDoesNotWaitForWhatFollowsIt(t *testing.T) {
+	s := serve(t, listenedRoute)
+	stream, client := s.listen(t), e2etest.H1(t)
+	follows := map[string][]string{
+		ndjsonType: {"\n", "\r\n\n", "hal", "\n\nhal"},
+		eventsType: {"\n", ": comment\n\n", "id: 5\n\n", "event: a\n\n", "retry: 5\n\n", "retry: 5\n\ndata: hal", "\r\n\r\n"},
+	}
+	for _, kind := range lineBodies {
+		for _, rest := range follows[strings.TrimSuffix(kind.media, ";charset=utf-8")] {
+			if strings.HasSuffix(kind.message, "\r\r") && strings.HasPrefix(rest, "\n") {
+				continue // it would belong to the last CR
+			}
+			body := startUpload(t, client, s.url("/events"+kind.query), kind.media)
+			body.write(fmt.Sprintf(kind.message, "first") + fmt.Sprintf(kind.message, "second") + rest)
+			stream.Expect(t, "first")
+			stream.Expect(t, "second")
+			body.breakOff()
+		}
+	}
+	stream.wantNothing(t)
+}
+
 func TestLastMessageCountsWithoutItsEndIfTheBodyEndedProperly(t *testing.T) {
 	s := serve(t, listenedRoute, withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
