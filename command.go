@@ -29,10 +29,13 @@ and for a look at what happens.
 
 Messages and answers go to standard output, all else to standard error.
 
-Exit codes: 0 all went well; 1 the command was not understood; 2 the server
-refused; 3 the server can't be reached, or could not take it for now.`,
+Exit codes: 0 all went well; 1 the command makes no sense; 2 the server refused;
+3 the server can't be reached, or could not take it for now; 130 interrupted
+before all was there.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(listenCommand(), publishCommand(), tokenCommand())
+			cmd.Args = cobra.NoArgs // so that an unknown command is an error
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		},
 	})
 }
@@ -41,6 +44,7 @@ refused; 3 the server can't be reached, or could not take it for now.`,
 const (
 	exitRefused     = 2
 	exitUnreachable = 3
+	exitInterrupted = 130
 )
 
 // tokenVariable is where the commands look for a bearer token that is not given as a flag.
@@ -51,6 +55,7 @@ func runs(f func(ctx context.Context, cmd *cobra.Command, args []string) int) fu
 	return func(cmd *cobra.Command, args []string) error {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
+		context.AfterFunc(ctx, stop) // the second interrupt ends it at once
 		cmd.SilenceUsage, cmd.SilenceErrors = true, true
 		wrapped := caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return f(ctx, cmd, args), nil })
 		return wrapped(cmd, args)

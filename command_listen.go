@@ -9,20 +9,23 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	wire "github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 func listenCommand() *cobra.Command {
-	l := &listener{retry: 2 * time.Second}
+	l := &listener{retry: 2 * time.Second, err: &counter{unit: "messages"}}
 	cmd := &cobra.Command{
 		Use:   "listen URL [--topic TOPIC]...",
 		Short: "Prints what is published, reconnecting and resuming like a browser",
+		Long: `
+Prints the data of each message as it comes; with --json, each message as a line
+of JSON. When the connection ends it comes back, as browsers do, and goes on where
+it was. That it is connected, and that messages are missing, is told on standard
+error.`,
 		Example: `  caddy sse listen https://example.com/events --topic news
   caddy sse listen http://localhost:8080/events -t 'orders/**' --json | jq .data
   caddy sse listen http://localhost:8080/events -t job/7 --count 1`,
@@ -35,10 +38,8 @@ func listenCommand() *cobra.Command {
 	cmd.Flags().Uint64Var(&l.count, "count", 0, "exit after so many messages (default: never)")
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return l.remote.prepare(args[0]) }
 	cmd.RunE = runs(func(ctx context.Context, cmd *cobra.Command, _ []string) int {
-		l.out, l.err = cmd.OutOrStdout(), cmd.ErrOrStderr()
-		if term.IsTerminal(int(os.Stderr.Fd())) && !term.IsTerminal(int(os.Stdout.Fd())) {
-			defer l.showCount()()
-		}
+		l.out, l.err.Writer = cmd.OutOrStdout(), cmd.ErrOrStderr()
+		defer l.err.show(os.Stdout)()
 		return l.run(ctx)
 	})
 	return cmd
@@ -51,10 +52,10 @@ type listener struct {
 	lastID   string
 	json     bool
 	count    uint64
-	out, err io.Writer
+	out      io.Writer
+	err      *counter // of what was printed
 
-	retry   time.Duration
-	printed atomic.Uint64
+	retry time.Duration
 }
 
 // errDone ends a listener that has what it came for.
@@ -66,17 +67,28 @@ func (l *listener) run(ctx context.Context) int {
 		wait, err := l.connect(ctx)
 		var refused *refusedError
 		switch {
-		case ctx.Err() != nil || errors.Is(err, errDone):
+		case errors.Is(err, errDone):
 			return 0
+		case ctx.Err() != nil:
+			return l.interrupted()
 		case errors.As(err, &refused):
 			fmt.Fprintln(l.err, "refused:", err)
 			return exitRefused
 		}
 		fmt.Fprintf(l.err, "%v; connecting again in %v\n", err, wait)
 		if !sleep(ctx, wait) {
-			return 0
+			return l.interrupted()
 		}
 	}
+}
+
+// interrupted returns the exit code of a listener that was told to stop, which is well unless it was
+// to get a certain number of messages.
+func (l *listener) interrupted() int {
+	if l.count > 0 {
+		return exitInterrupted
+	}
+	return 0
 }
 
 // refusedError is a refusal that will not end by itself.
@@ -137,7 +149,7 @@ func (l *listener) handle(e wire.Event) error {
 	if err := l.print(e); err != nil {
 		return errDone // nobody reads any more
 	}
-	if l.printed.Add(1) == l.count {
+	if l.err.messages.Add(1) == l.count {
 		return errDone
 	}
 	return nil
@@ -153,26 +165,4 @@ func (l *listener) print(e wire.Event) error {
 		Event string `json:"event,omitempty"`
 		Data  string `json:"data"`
 	}{e.ID, e.Name, string(e.Data)})
-}
-
-// showCount keeps a counter on the terminal while the messages go elsewhere.
-func (l *listener) showCount() (stop func()) {
-	done, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		ticker := time.NewTicker(time.Second)
-		defer ticker.Stop()
-		for last := uint64(0); ; {
-			select {
-			case <-ticker.C:
-				n := l.printed.Load()
-				fmt.Fprintf(l.err, "\r%d messages, %d/s ", n, n-last)
-				last = n
-			case <-done:
-				fmt.Fprintf(l.err, "\r%d messages    \n", l.printed.Load())
-				return
-			}
-		}
-	}()
-	return func() { close(done); <-stopped }
 }

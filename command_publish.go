@@ -1,6 +1,8 @@
 package sse
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -17,13 +19,14 @@ import (
 )
 
 func publishCommand() *cobra.Command {
-	p := &sender{retry: -1}
+	p := &sender{retry: -1, err: &counter{unit: "lines"}}
 	cmd := &cobra.Command{
 		Use:   "publish URL [--topic TOPIC]... [DATA | -]",
 		Short: "Publishes a message, or each line of standard input as it arrives",
 		Long: `
 Publishes DATA as one message. Without DATA, or with -, each line of standard
-input becomes a message of its own, published as it arrives.
+input becomes a message of its own, published as it arrives; empty lines are left
+out.
 
 A single message is sent again for some seconds if the server can't take it for
 now; its idempotency key makes sure that it is published once.`,
@@ -44,10 +47,11 @@ now; its idempotency key makes sure that it is published once.`,
 	cmd.MarkFlagsMutuallyExclusive("topic", "client-id", "user", "broadcast")
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return p.remote.prepare(args[0]) }
 	cmd.RunE = runs(func(ctx context.Context, cmd *cobra.Command, args []string) int {
-		p.out, p.err = cmd.OutOrStdout(), cmd.ErrOrStderr()
+		p.out, p.err.Writer = cmd.OutOrStdout(), cmd.ErrOrStderr()
 		if len(args) == 2 && args[1] != "-" {
 			return p.publish(ctx, args[1])
 		}
+		defer p.err.show(os.Stdin)()
 		return p.publishLines(ctx, os.Stdin)
 	})
 	return cmd
@@ -59,7 +63,8 @@ type sender struct {
 	clientID, user, event, key string
 	broadcast, ephemeral       bool
 	retry                      int64
-	out, err                   io.Writer
+	out                        io.Writer
+	err                        *counter // of the lines that were sent
 }
 
 // query returns the target and the other fields, as form A has them.
@@ -109,18 +114,70 @@ func (p *sender) publish(ctx context.Context, data string) int {
 	}
 }
 
-// publishLines sends each line of r as it arrives, and returns the exit code.
+// answerWithin is how long an interrupted publisher waits for what its lines are answered.
+const answerWithin = 5 * time.Second
+
+// publishLines sends each line of r as it arrives, and returns the exit code. An interrupt ends the
+// lines, not the request, so that it is known what was published.
 func (p *sender) publishLines(ctx context.Context, r io.Reader) int {
 	header := http.Header{"Content-Type": {"application/x-ndjson"}}
 	if p.key != "" {
 		header.Set("Idempotency-Key", p.key)
 	}
-	response, err := p.do(ctx, http.MethodPost, p.query(), io.NopCloser(r), header)
+	body, lines := io.Pipe()
+	go p.feed(ctx, r, lines)
+	answered, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(answerWithin, cancel) })()
+	response, err := p.do(answered, http.MethodPost, p.query(), body, header)
 	if err != nil {
 		fmt.Fprintln(p.err, "publishing ended:", err)
 		return exitUnreachable
 	}
 	return p.answer(response)
+}
+
+// feed hands the lines of r on until they end, or ctx does, or nobody takes them. Half a line is
+// never handed on as a whole one.
+func (p *sender) feed(ctx context.Context, r io.Reader, lines *io.PipeWriter) {
+	pieces, ended := make(chan []byte), make(chan error, 1)
+	go func() {
+		in := bufio.NewReaderSize(r, 64<<10)
+		for {
+			piece, err := in.ReadSlice('\n')
+			if len(piece) > 0 {
+				pieces <- bytes.Clone(piece)
+			}
+			if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+				ended <- err
+				return
+			}
+		}
+	}()
+	for whole := true; ; {
+		select {
+		case piece := <-pieces:
+			if _, err := lines.Write(piece); err != nil {
+				return
+			}
+			if whole = piece[len(piece)-1] == '\n'; whole {
+				p.err.messages.Add(1)
+			}
+		case err := <-ended:
+			if !whole {
+				p.err.messages.Add(1) // the last line needs no newline
+			}
+			_ = lines.CloseWithError(err)
+			return
+		case <-ctx.Done():
+			if whole {
+				_ = lines.Close()
+			} else {
+				_ = lines.CloseWithError(errors.New("interrupted within a line"))
+			}
+			return
+		}
+	}
 }
 
 // answer shows what a request was told, and returns the exit code.

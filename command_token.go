@@ -2,7 +2,6 @@ package sse
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -36,15 +35,15 @@ comes from the environment or a file, since command lines can be seen by others.
 	flags.StringVar(&t.audience, "audience", "", "the audience (default: none)")
 	cmd.MarkFlagsOneRequired("secret-env", "secret-file")
 	cmd.MarkFlagsMutuallyExclusive("secret-env", "secret-file")
-	cmd.RunE = runs(func(_ context.Context, cmd *cobra.Command, _ []string) int {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cmd.SilenceUsage = true
 		token, err := t.mint(time.Now())
 		if err != nil {
-			fmt.Fprintln(cmd.ErrOrStderr(), "no token:", err)
-			return exitRefused
+			return fmt.Errorf("no token: %w", err)
 		}
-		fmt.Fprintln(cmd.OutOrStdout(), token)
-		return 0
-	})
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), token)
+		return err
+	}
 	return cmd
 }
 
