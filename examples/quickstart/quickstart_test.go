@@ -176,6 +176,75 @@ func TestPageTellsGapAfterServerWasKilled(t *testing.T) {
 	e2etest.Screenshot(page.ctx, t, "quickstart-gap")
 }
 
+// TestNobodyNoticesAKillOnceTheMessagesAreInAFile is the demonstration with the lines of the README
+// added: the page, and whoever publishes with retries, go on as if nothing had happened.
+func TestNobodyNoticesAKillOnceTheMessagesAreInAFile(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, lines, found := strings.Cut(string(readme), "```caddyfile\n")
+	lines, _, _ = strings.Cut(lines, "```")
+	if !found || !strings.Contains(lines, "broker bolt sse.db") {
+		t.Fatalf("the README has no such lines: %q", lines)
+	}
+	lines = strings.Replace(lines, "sse.db", "{{dir}}/sse.db", 1)
+	server := e2etest.Start(t, lines+caddyfile(t), e2etest.WorkDir(e2etest.RepoRoot(t)))
+	page := open(e2etest.Chromium(t), t, server)
+	clientID := page.text("#client-id")
+	page.script(`window.notices = [];
+		new MutationObserver((records) => records.forEach((r) => r.addedNodes.forEach((n) => notices.push(n.dataset?.kind ?? ""))))
+			.observe(document.querySelector("#messages"), { childList: true })`)
+
+	var want []string
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for ended := false; !ended; {
+			want = append(want, fmt.Sprint("message ", len(want)))
+			if err := persist(server.URL("/events?topic=news"), want[len(want)-1]); err != nil {
+				t.Error(err)
+				return
+			}
+			select {
+			case <-stop:
+				ended = true
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}()
+	for range 2 {
+		page.await(`$("#count").textContent >= 5`)
+		server.Kill()
+		page.await(`$("#state").dataset.state === "reconnecting"`)
+		server.Restart()
+		page.await(`$("#state").dataset.state === "live" && $("#resume").dataset.resume === "complete"`)
+	}
+	close(stop)
+	<-stopped
+	page.await(fmt.Sprintf(`$("#count").textContent === "%d"`, len(want)))
+	if got := page.all(); !slices.Equal(got, want) {
+		t.Errorf("the page shows %q", got)
+	}
+	if notices := get[[]string](page, `notices`); slices.Contains(notices, "gap") || page.text("#client-id") != clientID {
+		t.Errorf("the page was told %q, and has the client ID %s after %s", notices, page.text("#client-id"), clientID)
+	}
+	e2etest.Screenshot(page.ctx, t, "quickstart-killed")
+}
+
+// persist publishes as curl does with --retry and an Idempotency-Key.
+func persist(address, data string) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		answer, err := e2etest.Do(context.Background(), http.MethodPost, address, data, e2etest.Header("Idempotency-Key", data))
+		switch {
+		case err == nil && answer.Status == http.StatusOK:
+			return nil
+		case err == nil || time.Now().After(deadline):
+			return fmt.Errorf("publishing: %w, %d: %s", err, answer.Status, answer.Body)
+		}
+	}
+}
+
 func TestPageReconnectsAfterOrderlyStop(t *testing.T) {
 	server := start(t)
 	page := open(e2etest.Chromium(t), t, server)
