@@ -16,14 +16,15 @@ const modulePath = "github.com/caddy-sse/caddy-sse"
 
 // What this test process has built: one binary of each kind at most.
 var (
-	builds      = build{race: raceEnabled, ready: os.Getenv("SSE_TEST_CADDY")}
-	plainBuilds = build{env: []string{"CGO_ENABLED=0"}} // as it is released
+	builds      = build{program: "./cmd/caddy", race: raceEnabled, ready: os.Getenv("SSE_TEST_CADDY")}
+	plainBuilds = build{program: "./cmd/caddy", env: []string{"CGO_ENABLED=0"}} // as it is released
 )
 
 type build struct {
-	race  bool // with the race detector
-	env   []string
-	ready string // a binary that is there already; "" = none
+	program string // a package's path from the root of the repository
+	race    bool   // with the race detector
+	env     []string
+	ready   string // a binary that is there already; "" = none
 
 	mu     sync.Mutex // guards the rest
 	dir    string     // "" = nothing built, nothing to remove
@@ -52,6 +53,19 @@ func Plain() ServerOption {
 		var err error
 		if s.binary, err = plainBuilds.get(s.t); err != nil {
 			s.t.Fatalf("building ./cmd/caddy: %v", err)
+		}
+	}
+}
+
+// Program runs another program of this repository, such as "./examples/events/caddy": a Caddy with
+// more in it. It is built for each test that asks for it.
+func Program(path string) ServerOption {
+	return func(s *Server) {
+		b := build{program: path, race: raceEnabled}
+		s.t.Cleanup(b.remove)
+		var err error
+		if s.binary, err = b.get(s.t); err != nil {
+			s.t.Fatalf("building %s: %v", path, err)
 		}
 	}
 }
@@ -87,7 +101,7 @@ func (b *build) makeLocked(root string) (string, error) {
 	if b.race {
 		args = append(args, "-race")
 	}
-	cmd := exec.Command("go", append(args, "./cmd/caddy")...)
+	cmd := exec.Command("go", append(args, b.program)...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), b.env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
