@@ -1,7 +1,7 @@
 // The dashboard: it asks again and again and shows the answers. No library and no build step, and
 // nothing streams: Caddy's admin endpoint waits for its requests at every reload.
 
-import { $, ask, button, element, formats, query, show, since } from "./parts.js";
+import { $, ask, button, element, formats, query, setText, show, since } from "./parts.js";
 import { showHubs, showSeries } from "./hubs.js";
 
 const pollEvery = 2000;
@@ -144,10 +144,6 @@ class Pages {
 function enable(what, yes) {
   if (!yes && what === document.activeElement) what.parentElement.querySelector("button:enabled:not(:focus)")?.focus();
   what.disabled = !yes;
-}
-
-function setText(where, text) {
-  if (where.textContent !== text) where.textContent = text; // or a screen reader repeats it
 }
 
 function cell(label, content, className = "") {

@@ -1,6 +1,6 @@
 // The overview: a card for each hub, with its numbers and how fast they grow.
 
-import { $, Chart, element, formats, show } from "./parts.js";
+import { $, Chart, element, formats, setText, show } from "./parts.js";
 
 const keepSamples = 60;
 const rates = { messages_published: "Messages published", messages_sent: "Messages sent", connections: "Connections" };
@@ -40,10 +40,18 @@ function updateCard(card, hub, at) {
   const values = { ...hub, p99: quantile(hub.delivery, 0.99) };
   for (const shown of card.querySelectorAll("[data-metric]")) {
     const value = values[shown.dataset.metric];
+    shown.parentElement.hidden = value === undefined && shown.dataset.metric !== "p99"; // a hub without a file, say
+    if (shown.parentElement.hidden) continue;
     const text = formats[shown.dataset.unit ?? "count"](value);
-    if (shown.textContent !== text) shown.textContent = text;
+    setText(shown, text);
     shown.dataset.value = value ?? "";
     if ("bad" in shown.dataset) shown.dataset.bad = value > 0;
+  }
+
+  for (const shown of card.querySelectorAll("[data-why]")) {
+    const text = reasons(hub[shown.dataset.why]);
+    shown.hidden = !text;
+    if (text) setText(shown, `${shown.dataset.title}: ${text}`);
   }
 
   const last = before.get(card);
@@ -55,6 +63,15 @@ function updateCard(card, hub, at) {
   }
   last.hub = hub;
   last.at = at;
+}
+
+// reasons tells how often each reason was one, the most frequent first.
+function reasons(counts = {}) {
+  return Object.entries(counts)
+    .filter(([, n]) => n > 0)
+    .sort(([, a], [, b]) => b - a)
+    .map(([name, n]) => `${name} ${formats.count(n)}`)
+    .join(", ");
 }
 
 // quantile returns the bound that a part of all deliveries stayed below.

@@ -9,6 +9,11 @@ export function element(tag, className, text = "") {
   return made;
 }
 
+// setText leaves alone what says so already, which some may be reading, or hear.
+export function setText(where, text) {
+  if (where.textContent !== text) where.textContent = text; // or a screen reader repeats it
+}
+
 export function button(text, label, onClick) {
   const made = element("button", "quiet", text);
   made.type = "button";

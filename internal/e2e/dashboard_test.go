@@ -132,6 +132,8 @@ func TestDashboardShowsWhatATopicKeepsAsItArrives(t *testing.T) {
 	}
 	e2etest.Publish(t, server.URL("/events?topic=news"), strings.Repeat("☃", 10_000))
 	page.await(`$("#messages .small")?.textContent === "The beginning of 29.3 KiB."`)
+	page.run(chromedp.EmulateViewport(1280, 1600))
+	e2etest.Screenshot(page.ctx, t, "dashboard-watch")
 
 	page.run(chromedp.Click("#watch-stop"))
 	page.await(`$("#messages").childElementCount === 0 && $("#watch-state").textContent === "Not watching"`)
@@ -140,6 +142,8 @@ func TestDashboardShowsWhatATopicKeepsAsItArrives(t *testing.T) {
 	page.await(`/^400: /.test($("#watch-trouble").textContent)`)
 }
 
+// TestDashboardShowsTheNumbersOfAScrape has something to show for each of them: on the card of the hub,
+// and by name.
 func TestDashboardShowsTheNumbersOfAScrape(t *testing.T) {
 	server := e2etest.Start(t, `
 {
@@ -149,7 +153,8 @@ func TestDashboardShowsTheNumbersOfAScrape(t *testing.T) {
 	metrics
 	sse {
 		hub chat {
-			max_clients 1
+			broker bolt {{dir}}/chat.db
+			max_clients 2
 		}
 	}
 }
@@ -157,6 +162,8 @@ func TestDashboardShowsTheNumbersOfAScrape(t *testing.T) {
 http://127.0.0.1:{{chat}} {
 	sse /events {
 		hub chat
+		queue 4 256KiB
+		slow_client drop_oldest
 		publish {
 			open
 		}
@@ -164,22 +171,42 @@ http://127.0.0.1:{{chat}} {
 }
 `)
 	chat := server.Expand("http://127.0.0.1:{{chat}}/events?topic=a")
+	const hub = `hub="chat"`
+	count := func(series string) string { return scrape(t, server)["caddy_sse_"+series] }
 	stream := e2etest.Subscribe(t, chat)
 	id := stream.Connected(t).ID
+	stalled := e2etest.Stall(t, server.Expand("http://127.0.0.1:{{chat}}/events?topic=big"))
+	waitFor(t, "both are there", func() bool { return count("clients{"+hub+"}") == "2" })
 	if answer := e2etest.Send(t, http.MethodGet, chat, ""); answer.Status != http.StatusServiceUnavailable {
-		t.Fatalf("the second client of a hub for one is answered %d", answer.Status)
+		t.Fatalf("the third client of a hub for two is answered %d", answer.Status)
 	}
+	if answer := e2etest.Send(t, http.MethodGet, chat+"/**/b", ""); answer.Status != http.StatusBadRequest {
+		t.Fatalf("nonsense is answered %d", answer.Status)
+	}
+	published := 3
+	waitFor(t, "messages are dropped", func() bool {
+		published++
+		e2etest.Publish(t, strings.Replace(chat, "=a", "=big", 1), strings.Repeat("x", 200<<10))
+		return count(`messages_dropped_total{`+hub+`,reason="slow_client"}`) != "0"
+	})
+	_ = stalled.Close()
 	for i := range 3 {
 		e2etest.Publish(t, chat, strconv.Itoa(i))
 		stream.Expect(t, strconv.Itoa(i))
 	}
 	stream.Close()
-	waitFor(t, "the client is seen to have left", func() bool { return scrape(t, server)[`caddy_sse_clients{hub="chat"}`] == "0" })
+	waitFor(t, "both are seen to have left", func() bool { return count("clients{"+hub+"}") == "0" })
+	before, err := strconv.Atoi(count("messages_sent_total{" + hub + "}"))
+	if err != nil || before < 3 {
+		t.Fatalf("%d were sent, %v", before, err)
+	}
 	again := e2etest.Subscribe(t, chat, e2etest.LastEventID(id))
+	e2etest.Subscribe(t, chat, e2etest.LastEventID("of-another-log")).Connected(t)
 	for i := range 3 {
 		again.Expect(t, strconv.Itoa(i))
 	}
-	waitFor(t, "all that was sent is counted", func() bool { return scrape(t, server)[`caddy_sse_messages_sent_total{hub="chat"}`] == "6" })
+	sent := strconv.Itoa(before + 6)
+	waitFor(t, "all that was sent is counted", func() bool { return count("messages_sent_total{"+hub+"}") == sent })
 
 	page := openDashboard(t, server)
 	page.run(chromedp.Click(`[data-hub=chat] a.open`))
@@ -187,8 +214,13 @@ http://127.0.0.1:{{chat}} {
 	shown := get[map[string]string](page, `Object.fromEntries([...$("#series tbody").rows].map((r) => [r.dataset.series, r.cells[1].textContent]))`)
 	scraped := map[string]string{}
 	for series, value := range scrape(t, server) {
-		if strings.HasPrefix(series, "caddy_sse_") && strings.Contains(series, `hub="chat"`) {
+		if strings.HasPrefix(series, "caddy_sse_") && strings.Contains(series, hub) {
 			scraped[series] = value
+		}
+	}
+	for series, value := range scraped {
+		if number, err := strconv.ParseFloat(value, 64); err == nil { // Prometheus writes 1e+06 where a page writes 1000000
+			scraped[series] = strconv.FormatFloat(number, 'f', -1, 64)
 		}
 	}
 	if !maps.Equal(shown, scraped) {
@@ -198,13 +230,35 @@ http://127.0.0.1:{{chat}} {
 		t.Errorf("the dashboard shows %d series %v", len(shown), shown)
 	}
 	for name, want := range map[string]string{
-		"clients": "1", "connections": "2", "limited": "1", "messages_published": "3", "messages_sent": "6",
-		"messages_dropped": "0", "reconnects": "1", "gaps": "0",
+		"clients":            scraped[`caddy_sse_clients{`+hub+`}`],
+		"connections":        scraped[`caddy_sse_connections_total{`+hub+`,result="accepted"}`],
+		"limited":            scraped[`caddy_sse_connections_total{`+hub+`,result="limited"}`],
+		"refused":            scraped[`caddy_sse_connections_total{`+hub+`,result="refused"}`],
+		"messages_published": scraped[`caddy_sse_messages_published_total{`+hub+`}`],
+		"messages_sent":      scraped[`caddy_sse_messages_sent_total{`+hub+`}`],
+		"messages_dropped":   scraped[`caddy_sse_messages_dropped_total{`+hub+`,reason="slow_client"}`],
+		"gaps":               scraped[`caddy_sse_resumes_total{`+hub+`,result="gap"}`],
+		"history_bytes":      scraped[`caddy_sse_history_bytes{`+hub+`}`],
+		"broker_file_bytes":  scraped[`caddy_sse_broker_file_bytes{`+hub+`}`],
 	} {
+		if got := get[string](page, `$("[data-hub=chat] [data-metric=`+name+`]").dataset.value`); got != want || got == "0" || got == "" {
+			t.Errorf("the card says %s for %s, want %s", got, name, want)
+		}
+	}
+	for name, want := range map[string]string{"clients": "2", "connections": "4", "limited": "1", "refused": "1", "reconnects": "2", "gaps": "1", "messages_published": strconv.Itoa(published)} {
 		if got := page.text(`[data-hub=chat] [data-metric=` + name + `]`); got != want {
 			t.Errorf("the card says %s for %s, want %s", got, name, want)
 		}
 	}
+	page.await(`/slow_client/.test($("[data-hub=chat] [data-why=dropped_by_reason]").textContent)`)
+	page.await(`$("[data-hub=chat] [data-why=disconnects]").textContent === "Ended: left 2"`)
+	page.run(chromedp.Click(`#series summary`))
+	page.run(chromedp.EmulateViewport(1280, 2000))
+	page.script(`scrollTo(0, 0)`)
+	e2etest.Screenshot(page.ctx, t, "dashboard-two-hubs")
+	page.run(chromedp.EmulateViewport(390, 2000))
+	page.script(`scrollTo(0, 1e6)`)
+	e2etest.Screenshot(page.ctx, t, "dashboard-two-hubs-phone-end")
 }
 
 // scrape returns all that Prometheus would read, by series.
@@ -237,6 +291,7 @@ func TestDashboardTellsThatItsNumbersAreOldWhileCaddyIsGone(t *testing.T) {
 	page := openDashboard(t, server)
 	server.Stop()
 	page.await(`$("#state").dataset.state === "stale" && !$("#trouble").hidden`)
+	e2etest.Screenshot(page.ctx, t, "dashboard-stale")
 	server.Restart()
 	page.await(`$("#state").dataset.state === "live" && $("#trouble").hidden`)
 }
