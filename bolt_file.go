@@ -404,7 +404,7 @@ func findAnswer(answers *bbolt.Bucket, p *Publication, now time.Time) (found boo
 	case a.Fingerprint != p.Fingerprint:
 		return false, ErrKeyReused
 	}
-	p.Receipt = Receipt{a.ID, a.Receivers}
+	p.Receipt, p.Repeated = Receipt{a.ID, a.Receivers}, true
 	return true, nil
 }
 

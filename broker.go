@@ -97,6 +97,8 @@ type Publication struct {
 	Fingerprint [sha256.Size]byte
 	// Receipt is the answer, once published.
 	Receipt Receipt
+	// Repeated tells that it had been published before, under the same key, and Receipt is of then.
+	Repeated bool
 }
 
 // Receipt tells a publisher what became of a message.

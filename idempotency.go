@@ -34,7 +34,7 @@ func (a *answers) find(p *Publication) (found bool, err error) {
 	case old.fingerprint != p.Fingerprint:
 		return false, ErrKeyReused
 	}
-	p.Receipt = old.receipt
+	p.Receipt, p.Repeated = old.receipt, true
 	return true, nil
 }
 

@@ -264,6 +264,10 @@ func (s *sharedHub) publish(ctx context.Context, batch []*Publication) (int, err
 		return 0, ErrHubClosed
 	}
 	n, err := s.broker.Publish(ctx, batch)
-	s.stats.published.Add(uint64(n))
+	for _, p := range batch[:n] {
+		if !p.Repeated {
+			s.stats.published.Add(1)
+		}
+	}
 	return n, err
 }

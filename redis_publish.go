@@ -27,6 +27,7 @@ type pendingPublish struct {
 	// state is decided once: either the batch is sent, or its publisher has stopped waiting.
 	state    atomic.Int32
 	receipts []Receipt // of the messages that were published
+	repeated []bool    // whether each had been before
 	err      error     // why not all were
 	done     chan struct{}
 }
@@ -85,7 +86,7 @@ func (l *redisLog) publishSome(ctx context.Context, batch []*Publication) (int, 
 		return 0, ErrUnknownOutcome
 	}
 	for i, receipt := range p.receipts {
-		batch[i].Receipt = receipt
+		batch[i].Receipt, batch[i].Repeated = receipt, p.repeated[i]
 	}
 	return len(p.receipts), p.err
 }
@@ -324,6 +325,7 @@ func (l *redisLog) settle(p *pendingPublish, replies []any) {
 			return
 		}
 		p.receipts = append(p.receipts, receipt)
+		p.repeated = append(p.repeated, len(parts) > 3)
 	}
 }
 

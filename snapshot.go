@@ -15,7 +15,7 @@ import (
 // ClientInfo is what an operator sees of a client.
 type ClientInfo struct {
 	ClientID string    `json:"client_id"`
-	User     string    `json:"user,omitempty"`
+	User     string    `json:"user"`   // empty for anonymous
 	Topics   []string  `json:"topics"` // patterns included
 	Since    time.Time `json:"since"`
 	Queued   int       `json:"queued"` // messages that wait
@@ -71,11 +71,14 @@ func (c *Client) info() ClientInfo {
 	return ClientInfo{
 		ClientID: c.ClientID,
 		User:     c.User,
-		Topics:   append(slices.Clone(c.Topics), c.Patterns...),
+		Topics:   c.asked(),
 		Since:    c.joined,
 		Queued:   len(c.queue),
 	}
 }
+
+// asked returns the topics and patterns that the client asked for, never nil: it goes into JSON.
+func (c *Client) asked() []string { return append(append([]string{}, c.Topics...), c.Patterns...) }
 
 // TopicInfo is what an operator sees of a topic or pattern.
 type TopicInfo struct {

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -80,7 +79,7 @@ func (s *sharedHub) noteConnected(c *Client, welcome Welcome) {
 	current.logger.Debug("client connected", zap.String("hub", s.name), zap.String("client_id", c.ClientID),
 		zap.String("user", c.User), zap.String("resume", string(welcome.Resume)))
 	current.emit("sse.connected", map[string]any{
-		"hub": s.name, "client_id": c.ClientID, "user": c.User, "topics": slices.Concat(c.Topics, c.Patterns),
+		"hub": s.name, "client_id": c.ClientID, "user": c.User, "topics": c.asked(),
 		"resume": string(welcome.Resume),
 	})
 }

@@ -224,6 +224,12 @@ func TestAdminShowsClientsTopicsAndMessages(t *testing.T) {
 		t.Errorf("the client is shown as %+v", ann)
 	}
 
+	e2etest.Subscribe(t, server.URL("/events?client_id=silent")).Connected(t)
+	all := e2etest.Send(t, http.MethodGet, server.AdminURL("/sse/hubs/default/clients"), "").Body
+	if !strings.Contains(all, `{"client_id":"silent","user":"","topics":[],`) {
+		t.Errorf("a client without user and topics is shown as %s", all)
+	}
+
 	askAdmin(t, server, "/sse/hubs/default/topics", &page)
 	want := []adminTopic{{"kept", 0, 1}, {"news", 2, 3}, {"other", 1, 0}, {"room/*", 1, 0}}
 	if !slices.Equal(page.Topics, want) || page.Next != "" {

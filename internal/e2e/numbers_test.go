@@ -10,17 +10,21 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
-// twoHubs is a site whose routes use a hub each. The reload number changes both hubs and both routes.
-func twoHubs(reload int) string {
-	return strings.NewReplacer("HISTORY", fmt.Sprint(100+reload), "HEARTBEAT", fmt.Sprint(20+reload)).Replace(`
+// threeHubs is a site whose routes use a hub each, with a broker of each kind. The number of the reload
+// changes all hubs and routes.
+func threeHubs(redis string, reload int) string {
+	return strings.NewReplacer("REDIS", redis, "HISTORY", fmt.Sprint(100+reload), "HEARTBEAT", fmt.Sprint(20+reload)).Replace(`
 {
-	debug
 	sse {
 		history HISTORY
 		hub chat {
 			broker bolt {{dir}}/chat.db
 			history HISTORY
 			max_clients 3
+		}
+		hub joined {
+			broker redis REDIS
+			history HISTORY
 		}
 	}
 }
@@ -38,19 +42,27 @@ http://127.0.0.1:{{port}} {
 			open
 		}
 	}
+	sse /joined {
+		hub joined
+		heartbeat HEARTBEATs
+		publish {
+			open
+		}
+	}
 }
 `)
 }
 
-// TestNumbersOfAScriptedRunAreExactInEveryHubAcrossReloads does the same in both hubs, but for what
-// only one of them has a limit for, with a reload after each step.
+// TestNumbersOfAScriptedRunAreExactInEveryHubAcrossReloads does the same in all hubs, but for what only
+// one of them has a limit for, with a reload after each step.
 func TestNumbersOfAScriptedRunAreExactInEveryHubAcrossReloads(t *testing.T) {
-	server := e2etest.Start(t, twoHubs(0))
+	redis := e2etest.RedisServer(t).URL()
+	server := e2etest.Start(t, threeHubs(redis, 0))
 	reloads := 0
 	reload := func() {
 		t.Helper()
 		reloads++
-		if err := server.Reload(twoHubs(reloads)); err != nil {
+		if err := server.Reload(threeHubs(redis, reloads)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -60,7 +72,7 @@ func TestNumbersOfAScriptedRunAreExactInEveryHubAcrossReloads(t *testing.T) {
 		}
 		return fmt.Sprintf(`caddy_sse_%s{hub="%s"%s}`, name, hub, label)
 	}
-	for hub, path := range map[string]string{"default": "/events", "chat": "/chat"} {
+	for hub, path := range map[string]string{"default": "/events", "chat": "/chat", "joined": "/joined"} {
 		address := server.URL(path + "?topic=news")
 		clients := func(n string) {
 			t.Helper()
@@ -99,14 +111,14 @@ func TestNumbersOfAScriptedRunAreExactInEveryHubAcrossReloads(t *testing.T) {
 		if answer := e2etest.Send(t, http.MethodGet, address+"&topic=a/**/b", ""); answer.Status != http.StatusBadRequest {
 			t.Errorf("nonsense is answered %d", answer.Status)
 		}
+		waitFor(t, "all that was sent is counted", func() bool { return scrape(t, server)[series("messages_sent_total", hub, "")] == "24" })
 		reload()
 		e2etest.Send(t, http.MethodDelete, server.AdminURL("/sse/hubs/"+hub+"/clients/cy"), "")
 		clients("2")
 		reload()
 	}
-	waitFor(t, "all that was sent is counted", func() bool { return scrape(t, server)[series("messages_sent_total", "chat", "")] == "24" })
 	got := scrape(t, server)
-	for hub, limited := range map[string]string{"default": "0", "chat": "1"} {
+	for hub, limited := range map[string]string{"default": "0", "chat": "1", "joined": "0"} {
 		for name, want := range map[string]string{
 			series("clients", hub, ""):                                    "2",
 			series("connections_total", hub, `result="accepted"`):         "4",
@@ -114,7 +126,7 @@ func TestNumbersOfAScriptedRunAreExactInEveryHubAcrossReloads(t *testing.T) {
 			series("connections_total", hub, `result="refused"`):          "1",
 			series("resumes_total", hub, `result="complete"`):             "1",
 			series("resumes_total", hub, `result="gap"`):                  "1",
-			series("messages_published_total", hub, ""):                   "7",
+			series("messages_published_total", hub, ""):                   "6",
 			series("messages_sent_total", hub, ""):                        "24", // 2 × 6 live, 2 × 6 kept
 			series("messages_dropped_total", hub, `reason="slow_client"`): "0",
 			series("messages_dropped_total", hub, `reason="malformed"`):   "0",
@@ -141,8 +153,8 @@ func TestNumbersOfAScriptedRunAreExactInEveryHubAcrossReloads(t *testing.T) {
 
 // TestTheEndOfAStreamIsOneLineInTheLog also shows that no payload is in the log, at its most talkative.
 func TestTheEndOfAStreamIsOneLineInTheLog(t *testing.T) {
-	server := e2etest.Start(t, twoHubs(0))
-	address := server.URL("/chat?topic=news")
+	server := e2etest.Start(t, "{\n\tdebug\n}\n"+openSite)
+	address := server.URL("/events?topic=news")
 	stream := e2etest.Subscribe(t, address+"&client_id=ann")
 	stream.Connected(t)
 	for range 3 {
@@ -169,7 +181,7 @@ func TestTheEndOfAStreamIsOneLineInTheLog(t *testing.T) {
 		return len(ends) > 0
 	})
 	e := ends[0]
-	if len(ends) != 1 || e.Level != "debug" || e.Logger != "sse" || e.Hub != "chat" || e.ClientID != "ann" || e.Reason != "left" ||
+	if len(ends) != 1 || e.Level != "debug" || e.Logger != "sse" || e.Hub != "default" || e.ClientID != "ann" || e.Reason != "left" ||
 		e.Messages != 3 || e.Bytes < 3*len("the-payload") || e.Duration <= 0 || e.Duration > patience.Seconds() {
 		t.Errorf("the log has %+v", ends)
 	}
