@@ -29,6 +29,8 @@ type scraped map[string]map[string][]string
 
 func TestEveryQueryAsksForWhatAScrapeHas(t *testing.T) {
 	has := scrape(t)
+	histogram := "caddy_sse_delivery_seconds" // is scraped as _bucket, _count and _sum
+	has[histogram] = has[histogram+"_bucket"]
 	queries, legends := dashboardQueries(t)
 	if len(queries) < 15 {
 		t.Fatalf("the dashboard has %d queries only", len(queries))
@@ -41,6 +43,11 @@ func TestEveryQueryAsksForWhatAScrapeHas(t *testing.T) {
 		if cells := strings.Split(line, "`"); strings.HasPrefix(line, "| `") {
 			queries = append(queries, cells[1])
 			legends = append(legends, "")
+		}
+	}
+	for metric := range has {
+		if strings.HasPrefix(metric, "caddy_sse_") && !strings.HasPrefix(metric, histogram+"_") && !strings.Contains(string(readme), "\n| `"+metric+"` |") {
+			t.Errorf("the README does not tell of %s", metric)
 		}
 	}
 	asked := map[string]bool{}
