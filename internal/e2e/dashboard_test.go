@@ -84,6 +84,46 @@ func TestDashboardClosesAClientOnceTheOperatorHasConfirmed(t *testing.T) {
 	page.await(`metric("clients") === "0" && !$("#clients [data-client]")`)
 }
 
+// TestDashboardIsForTheKeyboardToo goes through the page by Tab: it comes to everything, and shows where
+// it is.
+func TestDashboardIsForTheKeyboardToo(t *testing.T) {
+	server := e2etest.Start(t, dashboardSite)
+	e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=ann")).Connected(t)
+	e2etest.Publish(t, server.URL("/events?topic=news"), "hello")
+	page := dashboard{t, e2etest.Chromium(t)}
+	page.load(server.AdminURL("/sse/"))
+	page.await(`$("#hubs a.open")`)
+	page.run(chromedp.KeyEvent(kb.Tab))
+	page.await(`document.activeElement === $("#hubs a.open")`)
+	page.run(chromedp.KeyEvent(kb.Enter))
+	page.await(`$("#clients [data-client=ann]") && $("[data-topic=news]") && document.activeElement.id === "detail-title"`)
+
+	const usable = `[...document.querySelectorAll("a[href], button:enabled, input:enabled, select, textarea, summary, [tabindex='0']")]
+		.filter((e) => e.checkVisibility())`
+	missing := usable + `.filter((e) => !("reached" in e.dataset)).map((e) => e.outerHTML.slice(0, 80))`
+	for tabs := 0; len(get[[]string](page, missing)) > 0; tabs++ {
+		if tabs > 60 {
+			t.Fatalf("Tab never comes to %q", get[[]string](page, missing))
+		}
+		page.run(chromedp.KeyEvent(kb.Tab))
+		if problem := get[string](page, `((e) => {
+			e.dataset.reached = "";
+			const style = getComputedStyle(e);
+			const name = e.labels?.[0]?.textContent || e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || e.textContent;
+			return e === document.body || name?.trim() && (style.outlineStyle !== "none" || style.boxShadow !== "none") ? "" : e.outerHTML;
+		})(document.activeElement)`); problem != "" {
+			t.Errorf("this has no name, or does not show that it has the focus: %s", problem)
+		}
+	}
+
+	page.script(`document.querySelector('[data-topic=news] [aria-label="Watch news"]').focus()`)
+	page.run(chromedp.KeyEvent(kb.Enter))
+	page.await(`$("#messages .data")?.textContent === "hello" && document.activeElement.id === "watch-topic"`)
+	page.script(`document.querySelector("#close").focus()`)
+	page.run(chromedp.KeyEvent(kb.Enter))
+	page.await(`$("#detail").hidden`)
+}
+
 func TestDashboardPublishesAndShowsTheAnswer(t *testing.T) {
 	server := e2etest.Start(t, dashboardSite)
 	stream := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=ann"))
