@@ -150,6 +150,7 @@ func TestAFullDiskRefusesPublishersUntilThereIsRoom(t *testing.T) {
 	})
 	stream.Expect(t, "after")
 	back.Expect(t, "after")
+	wantWarning(t, server, "the broker is out of reach")
 	if !strings.Contains(server.Log(), disk+"/log.db") {
 		t.Error("the log does not name the file")
 	}

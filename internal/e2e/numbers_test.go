@@ -146,9 +146,22 @@ func TestNumbersOfAScriptedRunAreExactInEveryHubAcrossReloads(t *testing.T) {
 			t.Errorf("the history of %s has %q bytes", hub, size)
 		}
 	}
+	wantWarning(t, server, "client refused")
 	if size := got[series("broker_file_bytes", "chat", "")]; size == "0" || size == "" || got[series("broker_file_bytes", "default", "")] != "" {
 		t.Errorf("the file has %q bytes", size)
 	}
+}
+
+// wantWarning checks that the log has a warning that begins like this.
+func wantWarning(t testing.TB, server *e2etest.Server, begin string) {
+	t.Helper()
+	for line := range strings.Lines(server.Log()) {
+		var e struct{ Level, Msg string }
+		if json.Unmarshal([]byte(line), &e) == nil && e.Level == "warn" && strings.HasPrefix(e.Msg, begin) {
+			return
+		}
+	}
+	t.Errorf("the log has no warning %q", begin)
 }
 
 // TestTheEndOfAStreamIsOneLineInTheLog also shows that no payload is in the log, at its most talkative.
