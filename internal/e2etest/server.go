@@ -64,8 +64,8 @@ func Var(name, value string) ServerOption {
 	return func(s *Server) { s.vars[name] = value }
 }
 
-// Program runs this Caddy instead of [Binary].
-func Program(path string) ServerOption {
+// BinaryAt runs the Caddy at this path instead of [Binary].
+func BinaryAt(path string) ServerOption {
 	return func(s *Server) { s.binary = path }
 }
 

@@ -57,7 +57,7 @@ func TestXcaddyBuildsACaddyThatRunsTheQuickstart(t *testing.T) {
 	}
 
 	caddyfile := strings.ReplaceAll(read(t, root, "examples/quickstart/Caddyfile"), ":8080", ":{{port}}")
-	server := e2etest.Start(t, caddyfile, e2etest.Program(binary), e2etest.WorkDir(root))
+	server := e2etest.Start(t, caddyfile, e2etest.BinaryAt(binary), e2etest.WorkDir(root))
 	if page := e2etest.Send(t, http.MethodGet, server.URL("/"), ""); !strings.Contains(page.Body, "<title>caddy-sse quickstart</title>") {
 		t.Errorf("the page is answered %d: %s", page.Status, page.Body)
 	}
