@@ -25,8 +25,14 @@ const maxTargets = 100
 // maxArray bounds a whole body, in messages of the largest size.
 const maxArray = 16
 
-// urlTarget returns whom a query names, nil if nobody.
+// urlTarget returns whom a query names, nil if nobody. Of what stands there twice it can't be known which
+// is meant.
 func urlTarget(query url.Values) ([]Address, *problem) {
+	for _, name := range []string{"client_id", "user", "broadcast", "event", "retry", "ephemeral"} {
+		if n := len(query[name]); n > 1 {
+			return nil, problemf(http.StatusBadRequest, "%s stands in the URL %d times; give it once", name, n)
+		}
+	}
 	fields := targetFields{Topics: query["topic"], hasTopic: query.Has("topic")}
 	if query.Has("client_id") {
 		fields.ClientID = new(string)

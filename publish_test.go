@@ -207,6 +207,15 @@ func TestTargetsThatAreNoneAre400(t *testing.T) {
 			"":                                  "target",
 			"id=5":                              "target",
 			"Topic=a":                           "target",
+			"client_id=x&client_id=y":           "client_id stands in the URL 2 times",
+			"client_id=x&client_id=x":           "client_id stands",
+			"user=u&user=u&user=":               "user stands in the URL 3 times",
+			"broadcast&broadcast=false":         "broadcast stands",
+			"broadcast&broadcast":               "broadcast stands",
+			"topic=a&event=a&event=a":           "event stands",
+			"topic=a&retry=5&retry=5":           "retry stands",
+			"topic=a&ephemeral&ephemeral=false": "ephemeral stands",
+			"event=a&event=b":                   "event stands",
 		} {
 			wantRefusal(t, post(t, p.url("/events?"+target), "text/plain", "x", p.via), http.StatusBadRequest, word)
 		}
