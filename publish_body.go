@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/go-json-experiment/json"
@@ -148,6 +149,12 @@ func (p *post) decode(body []byte) (drafts []draft, isArray bool, refusal *probl
 	switch media := mediaType(p.request); {
 	case media == "application/json":
 		return decodeJSON(text)
+	case media == "multipart/form-data":
+		return nil, false, problemf(http.StatusUnsupportedMediaType,
+			"multipart forms are not taken; send application/x-www-form-urlencoded or application/json")
+	case looksJSON && (slices.Contains(otherNamesOfNDJSON, media) || isJSONLines(text)):
+		return nil, false, problemf(http.StatusBadRequest,
+			"the body looks like one JSON message on each line; send it with Content-Type: application/x-ndjson")
 	case looksJSON:
 		return nil, false, problemf(http.StatusBadRequest, "the body looks like JSON; send it with Content-Type: application/json")
 	case media == "application/x-www-form-urlencoded":
@@ -156,12 +163,24 @@ func (p *post) decode(body []byte) (drafts []draft, isArray bool, refusal *probl
 			return nil, false, problemf(http.StatusBadRequest, "%v", err)
 		}
 		return []draft{d}, false, nil
-	case media == "multipart/form-data":
-		return nil, false, problemf(http.StatusUnsupportedMediaType,
-			"multipart forms are not taken; send application/x-www-form-urlencoded or application/json")
 	}
 	return nil, false, problemf(http.StatusBadRequest,
 		"no target; name one in the URL, as ?topic=news, or send a message with its target as application/json")
+}
+
+// otherNamesOfNDJSON are what others call application/x-ndjson.
+var otherNamesOfNDJSON = []string{
+	"application/ndjson", "application/jsonl", "application/jsonlines", "application/x-jsonl", "application/x-jsonlines",
+	"application/json-lines", "text/x-ndjson",
+}
+
+// isJSONLines reports whether a body is an object with something behind it that begins like another.
+func isJSONLines(body []byte) bool {
+	if body[0] != '{' {
+		return false
+	}
+	decoder := jsontext.NewDecoder(bytes.NewReader(body))
+	return decoder.SkipValue() == nil && decoder.PeekKind() == '{'
 }
 
 // formA makes a message of data for the target of the URL.

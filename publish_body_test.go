@@ -185,10 +185,20 @@ func TestArrayIsCheckedAsAWholeAndPublishedInOrder(t *testing.T) {
 func TestJSONThatIsNotCalledSoIs400AndSaysWhichContentTypeToSend(t *testing.T) {
 	s := serve(t, listenedRoute)
 	stream := s.listen(t)
-	for _, media := range []string{"", formType, "text/plain", "multipart/form-data", "application/octet-stream", "application/jsonx", "bad/;;"} {
-		for _, body := range []string{`{"topic":"a","data":"x"}`, ` [{"topic":"a","data":"x"}]`, "{"} {
+	for _, media := range []string{"", formType, "text/plain", "application/octet-stream", "application/jsonx", "bad/;;"} {
+		for _, body := range []string{
+			`{"topic":"a","data":"x"}`, ` [{"topic":"a","data":"x"}]`, "{", `{"topic":"a","data":"x"} y`,
+			"{\n\"topic\": \"a\",\n\"data\": {}\n}\n", "[{}]\n[{}]",
+		} {
 			wantRefusal(t, post(t, s.url("/events"), media, body), http.StatusBadRequest, "application/json")
 		}
+		for _, body := range []string{"{\"topic\":\"a\",\"data\":1}\n{\"topic\":\"a\",\"data\":2}\n", "{}\r\n\r\n{", "{}{}"} {
+			wantRefusal(t, post(t, s.url("/events"), media, body), http.StatusBadRequest, "each line", "application/x-ndjson")
+		}
+	}
+	for _, media := range []string{"application/ndjson", "application/jsonl", "application/jsonlines; charset=utf-8", "Application/X-JSONLines"} {
+		wantRefusal(t, post(t, s.url("/events"), media, `{"topic":"a","data":"x"}`+"\n"), http.StatusBadRequest, "application/x-ndjson")
+		wantRefusal(t, post(t, s.url("/events"), media, `hello`), http.StatusBadRequest, "target")
 	}
 	stream.wantNothing(t)
 }
@@ -237,7 +247,9 @@ func TestMultipartIs415(t *testing.T) {
 	s := serve(t, listenedRoute)
 	stream := s.listen(t)
 	body := "--x\r\nContent-Disposition: form-data; name=\"topic\"\r\n\r\na\r\n--x--\r\n"
-	wantRefusal(t, post(t, s.url("/events"), "multipart/form-data; boundary=x", body), http.StatusUnsupportedMediaType, formType, jsonType)
+	for _, body := range []string{body, `{"topic":"a","data":"x"}`, "[", ""} {
+		wantRefusal(t, post(t, s.url("/events"), "multipart/form-data; boundary=x", body), http.StatusUnsupportedMediaType, formType, jsonType)
+	}
 	stream.wantNothing(t)
 }
 
