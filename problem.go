@@ -16,7 +16,8 @@ type problem struct {
 	Status int    `json:"status"`
 	// Detail says what to change.
 	Detail string `json:"detail"`
-	// Published and Line tell how far a body that is published line by line had come.
+	// Published and Line tell how far a body that is published line by line had come. An array that broke
+	// off after its first message has Published too, but no lines.
 	Published *int `json:"published,omitempty"`
 	Line      int  `json:"line,omitempty"`
 

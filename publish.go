@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -114,9 +115,9 @@ func (p *post) whole() error {
 	n, err := p.hub.publish(p.request.Context(), batch)
 	if err != nil {
 		refusal := p.failed(err)
-		if isArray {
+		if n > 0 { // of an array, in spite of all that was checked
 			refusal.Published = &n
-			refusal.Line = n + 1
+			refusal.Detail = fmt.Sprintf("message %d, with those before it published: %s", n+1, refusal.Detail)
 		}
 		return p.refuse(refusal)
 	}

@@ -262,12 +262,30 @@ func TestArrayThatFailsInTheMiddleResumesUnderItsKey(t *testing.T) {
 	stream.Expect(t, "before")
 	body := `[{"topic":"a","data":"1"},{"topic":"a","data":"2","idempotency_key":"taken"},{"topic":"a","data":"3"}]`
 	for range 2 {
-		r := wantRefusal(t, post(t, s.url("/events"), jsonType, body, key("k")), http.StatusUnprocessableEntity)
-		if r.Published == nil || *r.Published != 1 {
+		r := wantRefusal(t, post(t, s.url("/events"), jsonType, body, key("k")), http.StatusUnprocessableEntity, "message 2")
+		if r.Published == nil || *r.Published != 1 || r.Line != nil {
 			t.Errorf("answered %+v", r)
 		}
 	}
 	stream.Expect(t, "1")
+	stream.wantNothing(t)
+}
+
+// Of an array none of which was published, an error tells neither lines nor numbers.
+func TestArrayThatIsRefusedAsAWholeTellsNothingOfItsParts(t *testing.T) {
+	s := serve(t, listenedRoute)
+	stream := s.listen(t)
+	publish(t, s.url("/events?topic=a"), "before", key("taken"))
+	stream.Expect(t, "before")
+	for _, body := range []string{
+		`[{"topic":"a","data":"1"},{"topic":"a","data":"2"}]`,
+		`[{"topic":"a","data":"1","idempotency_key":"taken"},{"topic":"a","data":"2"}]`,
+	} {
+		r := wantRefusal(t, post(t, s.url("/events"), jsonType, body, key("taken")), http.StatusUnprocessableEntity, "Idempotency-Key")
+		if r.Published != nil || r.Line != nil {
+			t.Errorf("%s is answered %+v", body, r)
+		}
+	}
 	stream.wantNothing(t)
 }
 
