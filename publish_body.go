@@ -231,11 +231,28 @@ func decodeJSON(body []byte) (drafts []draft, isArray bool, refusal *problem) {
 // decodeObject reads one message. Names are matched exactly, and none may be unknown or there twice.
 func decodeObject(object []byte) (draft, error) {
 	var j jsonMessage
-	if err := json.Unmarshal(object, &j, json.RejectUnknownMembers(true)); err != nil {
+	if err := json.Unmarshal(object, &j, exactly); err != nil {
 		return draft{}, explainJSON(err)
 	}
 	return j.draft()
 }
+
+// exactly are the rules that messages are read by: a field is known and has a value, or is left out. Null
+// would leave fields as they were, and a target with null in it would be no target; as data it is JSON
+// like any other, which is read later.
+var exactly = json.JoinOptions(
+	json.RejectUnknownMembers(true),
+	json.WithUnmarshalers(json.UnmarshalFromFunc(func(d *jsontext.Decoder, value any) error {
+		if _, raw := value.(*jsontext.Value); !raw && d.PeekKind() == 'n' {
+			return errNull
+		}
+		return errors.ErrUnsupported // as usual
+	})),
+)
+
+var errNull = errors.New("null")
+
+var errTopicKind = errors.New("topic must be a string or an array of strings; where it is not the target, leave it out")
 
 // draft makes a message of the fields.
 func (j *jsonMessage) draft() (draft, error) {
@@ -248,11 +265,11 @@ func (j *jsonMessage) draft() (draft, error) {
 		target.Topics, target.hasTopic = []string{one}, true
 	case '[':
 		target.hasTopic = true
-		if err := json.Unmarshal(j.Topic, &target.Topics); err != nil {
-			return draft{}, errors.New("topic must be a string or an array of strings")
+		if err := json.Unmarshal(j.Topic, &target.Topics, exactly); err != nil {
+			return draft{}, errTopicKind
 		}
 	default:
-		return draft{}, errors.New("topic must be a string or an array of strings")
+		return draft{}, errTopicKind
 	}
 	to, err := target.addresses()
 	if err != nil {
@@ -291,6 +308,8 @@ func explainJSON(err error) error {
 		return fmt.Errorf("field %q is there twice", syntactic.JSONPointer.LastToken())
 	case errors.As(err, &semantic) && semantic.JSONPointer == "":
 		return errors.New("a message must be a JSON object")
+	case errors.Is(err, errNull):
+		return fmt.Errorf("field %q is null; leave it out or give it a value", semantic.JSONPointer.LastToken())
 	case errors.As(err, &semantic):
 		return fmt.Errorf("field %q has a value of the wrong type", semantic.JSONPointer.LastToken())
 	case errors.As(err, &syntactic):

@@ -125,7 +125,19 @@ var badMessages = map[string]string{
 	`{'topic':'a','data':'x'}`:                             "JSON",
 	`{"topic":"a","data":NaN}`:                             "JSON",
 	`{"topic":"a","data":01}`:                              "JSON",
-	`{}`:                                                   "",
+	`{"topic":null,"data":"x"}`:                            "topic must be a string or an array",
+	`{"topic":["a",null],"data":"x"}`:                      "topic must be a string or an array",
+	`{"topic":null,"user":"u","data":"x"}`:                 "leave it out",
+	`{"client_id":null,"data":"x"}`:                        `"client_id" is null`,
+	`{"topic":"a","client_id":null,"data":"x"}`:            `"client_id" is null`,
+	`{"topic":"a","user":null,"data":"x"}`:                 `"user" is null`,
+	`{"topic":"a","broadcast":null,"data":"x"}`:            `"broadcast" is null`,
+	`{"topic":"a","event":null,"data":"x"}`:                `"event" is null; leave it out`,
+	`{"topic":"a","retry":null,"data":"x"}`:                `"retry" is null`,
+	`{"topic":"a","ephemeral": null ,"data":"x"}`:          `"ephemeral" is null`,
+	`{"topic":"a","idempotency_key":null,"data":"x"}`:      `"idempotency_key" is null`,
+	`null`: "must be a JSON object",
+	`{}`:   "",
 	`{"topic":"a","data":"x","idempotency_key":"` + strings.Repeat("k", 256) + `"}`: "256",
 }
 
@@ -148,8 +160,8 @@ func TestBadJSONMessagesAre400AndSayWhatToChange(t *testing.T) {
 	for _, body := range []string{"", "   ", `"x"`, `5`, `true`, `[5]`, `["x"]`, `[[]]`, `[{}`, `[{"topic":"a","data":1}`, `\xEF\xBB\xBF{}`} {
 		wantRefusal(t, post(t, s.url("/events"), jsonType, body), http.StatusBadRequest, "JSON")
 	}
-	for _, body := range []string{"null", "[null]"} {
-		wantRefusal(t, post(t, s.url("/events"), jsonType, body), http.StatusBadRequest)
+	for _, body := range []string{"null", "[null]", " 5", `"x"`} {
+		wantRefusal(t, post(t, s.url("/events"), jsonType, body), http.StatusBadRequest, "must be a JSON object")
 	}
 	stream.wantNothing(t)
 }

@@ -88,7 +88,7 @@ type channelMessage struct {
 // decodeChannelMessage reads what any program may have sent. Without a hub it is for the default one.
 func decodeChannelMessage(payload string) (m *Message, hub string, err error) {
 	var c channelMessage
-	if err := json.Unmarshal([]byte(payload), &c, json.RejectUnknownMembers(true)); err != nil {
+	if err := json.Unmarshal([]byte(payload), &c, exactly); err != nil {
 		return nil, "", explainJSON(err)
 	}
 	d, err := c.draft()

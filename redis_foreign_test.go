@@ -180,7 +180,8 @@ func TestMalformedRedisChannelMessagesAreSkippedCountedAndLogged(t *testing.T) {
 		`{"topic":"news","user":"alice","data":"x"}`, `{"topic":"a/*","data":"x"}`, `{"client_id":"a b","data":"x"}`,
 		`{"topic":"news","event":"gap","data":"x"}`, `{"topic":"news","retry":-1,"data":"x"}`, `{"topic":"news","retry":1.5,"data":"x"}`,
 		`{"topic":"news","data":"\ud800"}`, "{\"topic\":\"news\",\"data\":\"\xff\"}", `{"topic":"news","data":"x","hub":7}`,
-		`{"broadcast":false,"data":"x"}`, `{"broadcast":"yes","data":"x"}`,
+		`{"broadcast":false,"data":"x"}`, `{"broadcast":"yes","data":"x"}`, `{"topic":"news","user":null,"data":"x"}`,
+		`{"topic":"news","data":"x","hub":null}`,
 	}
 	for _, message := range bad {
 		if err := client.Publish(t.Context(), "sse:messages", message).Err(); err != nil {
