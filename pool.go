@@ -31,7 +31,8 @@ type sharedHub struct {
 	writers   writers
 	limiters
 	keySets
-	refusals rate.Sometimes // when a refused client is logged, lest a flood of them fills the disk
+	// When a refused client is logged, and a publish that failed, lest a flood of them fills the disk.
+	refusals, failures rate.Sometimes
 
 	current atomic.Pointer[settings] // those that hold
 
@@ -55,7 +56,8 @@ type settings struct {
 // acquireHub returns the hub of that name, made if nobody has it yet. releaseHub gives it back.
 func acquireHub(name string) *sharedHub {
 	value, _, _ := hubs.LoadOrNew(name, func() (caddy.Destructor, error) {
-		s := &sharedHub{Hub: NewHub(Limits{}), name: name, ready: make(chan struct{}), refusals: rate.Sometimes{Interval: time.Second}}
+		s := &sharedHub{Hub: NewHub(Limits{}), name: name, ready: make(chan struct{})}
+		s.refusals.Interval, s.failures.Interval = time.Second, time.Second
 		s.current.Store(&settings{logger: zap.NewNop(), emit: func(string, map[string]any) {}})
 		s.BrokerChanged = s.brokerChanged
 		return s, nil

@@ -3,11 +3,14 @@ package sse
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // testBroker is a broker module that counts what is opened and closed: memory logs all of them.
@@ -337,4 +340,23 @@ func TestAnAppThatCannotStartTakesBackWhatItOffered(t *testing.T) {
 			t.Errorf("a log that was opened was closed %d times", l.closed)
 		}
 	}
+}
+
+func TestThatPublishingFailsIsLoggedOnceASecondHoweverManyPublish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.WarnLevel)
+		p := &post{Handler: &Handler{hub: use(t), logger: zap.New(core)}}
+		defer release(t)
+		for second := 1; second <= 3; second++ {
+			for range 100 {
+				if refusal := p.failed(ErrUnavailable); refusal.Status != http.StatusServiceUnavailable {
+					t.Errorf("it is answered %d", refusal.Status)
+				}
+			}
+			if logs.Len() != second {
+				t.Errorf("in second %d it was logged %d times", second, logs.Len())
+			}
+			time.Sleep(time.Second)
+		}
+	})
 }

@@ -242,11 +242,14 @@ func (p *post) publication(d draft, nth int, extent []byte) *Publication {
 	return b
 }
 
-// failed turns what the broker said into an answer, and tells the operator where it is news.
+// failed turns what the broker said into an answer, and tells the operator, who hears of an outage once a
+// second however many publish.
 func (p *post) failed(err error) *problem {
 	refusal := problemOf(err)
 	if refusal.Status == http.StatusServiceUnavailable {
-		p.logger.Warn("publishing failed", zap.String("hub", p.Hub), zap.Error(err))
+		p.hub.failures.Do(func() {
+			p.logger.Warn("publishing failed", zap.String("hub", p.Hub), zap.Error(err))
+		})
 	}
 	return refusal
 }
