@@ -275,9 +275,9 @@ func TestPublishersHaveARateAndABurst(t *testing.T) {
 		return "[" + strings.Repeat(`{"topic":"a","data":1},`, n-1) + `{"topic":"a","data":1}]`
 	}
 	answer := post(t, s.url("/default"), jsonType, array(21), as("alice"))
-	wantRefusal(t, answer, http.StatusTooManyRequests, "21", "20")
-	if answer.Header.Get("Retry-After") == "" {
-		t.Error("there is no Retry-After")
+	wantRefusal(t, answer, http.StatusRequestEntityTooLarge, "21", "20 or fewer")
+	if after := answer.Header.Get("Retry-After"); after != "" {
+		t.Errorf("what can never be published is to come back after %s", after)
 	}
 	if answer := post(t, s.url("/default"), jsonType, array(20), as("alice")); answer.Status != http.StatusOK {
 		t.Errorf("an array of the burst is answered %d %s", answer.Status, answer.Body)

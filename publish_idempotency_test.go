@@ -214,7 +214,7 @@ func TestRefusedRequestLeavesItsKeyFree(t *testing.T) {
 		{400, "", jsonType, `{"topic":"a"}`, "secret"},
 		{400, "?topic=a", ndjsonType, "\xff", "secret"},
 		{413, "?topic=a", "", strings.Repeat("x", 11), "secret"},
-		{429, "", jsonType, array(3), "secret"},
+		{413, "", jsonType, array(3), "secret"},
 	} {
 		wantRefusal(t, post(t, s.url("/strict"+c.query), c.media, c.body, bearer(c.token), key("k")), c.status)
 	}

@@ -24,15 +24,16 @@ type rateKey struct {
 // maxLimiters is when publishers who have been silent are looked for and forgotten.
 const maxLimiters = 10_000
 
-// allow takes n messages from a publisher's rate, or says when to come back.
+// allow takes n messages from a publisher's rate, or says when to come back. For more than the burst no
+// time would be right.
 func (l *limiters) allow(who string, c *PublishConfig, n int) *problem {
 	if c.Rate <= 0 {
 		return nil
 	}
-	limiter := l.limiter(rateKey{who, c.Rate, c.Burst})
 	if n > c.Burst {
-		return problemf(http.StatusTooManyRequests, "%d messages at once are more than the burst of %d; send smaller arrays", n, c.Burst)
+		return problemf(http.StatusRequestEntityTooLarge, "%d messages at once are more than the rate ever allows; send %d or fewer in an array", n, c.Burst)
 	}
+	limiter := l.limiter(rateKey{who, c.Rate, c.Burst})
 	now := time.Now()
 	reservation := limiter.ReserveN(now, n)
 	delay := reservation.DelayFrom(now)
