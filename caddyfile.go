@@ -196,7 +196,7 @@ func (c *HubConfig) unmarshalHistory(d *caddyfile.Dispenser) error {
 	if len(args) == 2 {
 		age, err := caddy.ParseDuration(args[1])
 		if err != nil || age <= 0 {
-			return d.Errf("history: %q is not an age such as 1h", args[1])
+			return d.Errf("history: %q is not an age of more than 0, such as 1h", args[1])
 		}
 		c.HistoryAge = caddy.Duration(age)
 	}

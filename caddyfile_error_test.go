@@ -19,12 +19,12 @@ const (
 		history -5               | history | "-5" | 1 or more | off
 		history 10 x             | history | "x" | age | 1h
 		history 10 0             | history | "0" | age | 1h
-		history 10 -1h           | history | "-1h" | age | 1h
+		history 10 -1h           | history | "-1h" | age of more than 0 | 1h
 		history 10 1h 5          | history | <messages> [<age>] | off
 		history off 5            | history | off
 		history_bytes            | history_bytes | <size>
 		history_bytes x          | history_bytes | "x" | 1MiB
-		history_bytes 0          | history_bytes | "0" | 1MiB
+		history_bytes 0          | history_bytes | "0" | more than 0 | 1MiB
 		history_bytes -1         | history_bytes | "-1" | 1MiB
 		history_bytes 1 2        | history_bytes | <size>
 		history_bytes 99999PB    | history_bytes | "99999PB" | 1MiB
@@ -35,7 +35,7 @@ const (
 		max_clients 1 2          | max_clients | <number>
 		drain_spread             | drain_spread | <duration>
 		drain_spread x           | drain_spread | "x" | 30s
-		drain_spread -1s         | drain_spread | "-1s" | 30s
+		drain_spread -1s         | drain_spread | "-1s" | 0 or more | 30s
 		drain_spread 5           | drain_spread | "5" | 30s
 		heartbeat 30s            | unknown option "heartbeat" | broker, drain_spread, history, history_bytes
 		max_clients 1; max_clients 2 | "max_clients" | twice`
@@ -61,12 +61,12 @@ const (
 		user a b                 | user | <value>
 		heartbeat                | heartbeat | <duration> | off
 		heartbeat 0              | heartbeat | "0" | 30s | off
-		heartbeat -1s            | heartbeat | "-1s" | 30s | off
+		heartbeat -1s            | heartbeat | "-1s" | more than 0 | 30s | off
 		heartbeat x              | heartbeat | "x" | 30s | off
 		heartbeat 1s 2s          | heartbeat | <duration> | off
 		retry                    | retry | <duration>
 		retry off                | retry | "off" | 30s
-		retry -1s                | retry | "-1s" | 30s
+		retry -1s                | retry | "-1s" | 0 or more | 30s
 		idle_timeout             | idle_timeout | <duration> | off
 		idle_timeout 0           | idle_timeout | "0" | 30s | off
 		max_age                  | max_age | <duration> | off
@@ -81,7 +81,7 @@ const (
 		slow_client              | slow_client | disconnect | drop_oldest
 		slow_client wait         | slow_client | "wait" | disconnect | drop_oldest
 		write_timeout            | write_timeout | <duration>
-		write_timeout 0          | write_timeout | "0" | 30s
+		write_timeout 0          | write_timeout | "0" | more than 0 | 30s
 		write_timeout off        | write_timeout | "off" | 30s
 		max_clients_per_ip       | max_clients_per_ip | <number>
 		max_clients_per_ip -1    | max_clients_per_ip | "-1" | 0 or more

@@ -152,9 +152,13 @@ const (
 )
 
 func durationOption(field *caddy.Duration, rule durationRule) option {
-	takes, alternative := "<duration>", ""
-	if rule == offAllowed || rule == offIsDefault {
-		takes, alternative = "<duration> | off", ", nor off"
+	takes, least := "<duration>", "of more than 0, such as 30s"
+	switch rule {
+	case offAllowed, offIsDefault:
+		takes, least = "<duration> | off", "of more than 0, such as 30s, nor off"
+	case zeroIsOff:
+		least = "of 0 or more, such as 30s"
+	case positive:
 	}
 	return option{takes, func(d *caddyfile.Dispenser) error {
 		name := d.Val()
@@ -169,7 +173,7 @@ func durationOption(field *caddy.Duration, rule durationRule) option {
 		case word == "off" && rule == offIsDefault:
 			*field = 0
 		case err != nil || duration <= 0:
-			return d.Errf("%s: %q is not a duration such as 30s%s", name, word, alternative)
+			return d.Errf("%s: %q is not a duration %s", name, word, least)
 		default:
 			*field = caddy.Duration(duration)
 		}
@@ -193,7 +197,7 @@ func bytesOption[T int | int64](field *T) option {
 func sizeOf(d *caddyfile.Dispenser, name, word string) (int64, error) {
 	size, err := humanize.ParseBytes(word)
 	if err != nil || size == 0 || size > math.MaxInt32*1024 {
-		return 0, d.Errf("%s: %q is not a size such as 1MiB", name, word)
+		return 0, d.Errf("%s: %q is not a size of more than 0, such as 1MiB", name, word)
 	}
 	return int64(size), nil
 }
