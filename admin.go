@@ -244,12 +244,12 @@ func (a *Admin) clients(w http.ResponseWriter, r *http.Request) error {
 			return badRequest("after must be the next of an earlier page")
 		}
 	}
-	page, next := hub.ListClients(query)
-	answer := map[string]any{"clients": page}
-	if next > 0 {
-		answer["next"] = strconv.FormatUint(next, 10)
+	page, last := hub.ListClients(query)
+	next := ""
+	if last > 0 {
+		next = strconv.FormatUint(last, 10)
 	}
-	return answerJSON(w, http.StatusOK, answer)
+	return answerJSON(w, http.StatusOK, map[string]any{"clients": page, "next": next})
 }
 
 func (a *Admin) topics(w http.ResponseWriter, r *http.Request) error {
@@ -266,11 +266,7 @@ func (a *Admin) topics(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	page, next := hub.ListTopics(q["after"], limit)
-	answer := map[string]any{"topics": page}
-	if next != "" {
-		answer["next"] = next
-	}
-	return answerJSON(w, http.StatusOK, answer)
+	return answerJSON(w, http.StatusOK, map[string]any{"topics": page, "next": next})
 }
 
 // messages shows the newest kept messages of a topic, for whoever watches it by asking again.

@@ -85,7 +85,7 @@ function showDetail() {
 // Pages shows one page of a list and goes back and forth between pages.
 class Pages {
   #cursors = [""]; // where each page up to this one goes on after
-  #next;
+  #next = "";
   #asked = 0;
 
   constructor(name, filter, keyOf, make, update) {
@@ -97,13 +97,13 @@ class Pages {
 
   restart() {
     this.#cursors = [""];
-    this.#next = undefined;
+    this.#next = "";
     this.#asked++; // whatever is under way is too late
     $(this.name).tBodies[0].replaceChildren();
   }
 
   #go(direction) {
-    if (direction === "next" && this.#next !== undefined) this.#cursors.push(this.#next);
+    if (direction === "next" && this.#next) this.#cursors.push(this.#next);
     else if (direction === "previous" && this.#cursors.length > 1) this.#cursors.pop();
     else return;
     $(this.name).parentElement.scrollTop = 0;
@@ -131,9 +131,9 @@ class Pages {
     this.empty.hidden = items.length > 0;
     $(this.name).parentElement.hidden = items.length === 0;
     const [previous, forward] = this.pager.querySelectorAll("button");
-    this.pager.hidden = page === 1 && next === undefined;
+    this.pager.hidden = page === 1 && !next;
     enable(previous, page > 1);
-    enable(forward, next !== undefined);
+    enable(forward, next !== "");
     setText(this.pager.querySelector("[data-page]"), `Page ${formats.count(page)}`);
     const first = (page - 1) * pageSize;
     setText($(`${this.name}-range`), items.length ? `${formats.count(first + 1)} to ${formats.count(first + items.length)}` : "");

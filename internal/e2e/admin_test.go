@@ -261,6 +261,24 @@ func TestAdminShowsClientsTopicsAndMessages(t *testing.T) {
 	}
 }
 
+// Whoever reads pages finds every field of the contract on each of them.
+func TestAdminPagesLeaveNothingOut(t *testing.T) {
+	server := e2etest.Start(t, openSite)
+	wantPage := func(path string, words ...string) {
+		t.Helper()
+		body := e2etest.Send(t, http.MethodGet, server.AdminURL("/sse/hubs/default/"+path), "").Body
+		for _, word := range words {
+			if !strings.Contains(body, word) {
+				t.Errorf("%s has no %s: %s", path, word, body)
+			}
+		}
+	}
+	wantPage("clients", `"clients":[]`, `"next":""`)
+	wantPage("topics", `"topics":[]`, `"next":""`)
+	e2etest.Subscribe(t, server.URL("/events?client_id=ann")).Connected(t)
+	wantPage("clients", `"client_id":"ann","user":"","topics":[],`, `"next":""`)
+}
+
 func TestAdminPagesAreCompleteWhileClientsComeAndGo(t *testing.T) {
 	server := e2etest.Start(t, openSite)
 	var staying []string

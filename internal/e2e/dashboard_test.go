@@ -397,7 +397,7 @@ func (f *fakeHub) page(name string, item func(i int) any) http.HandlerFunc {
 		f.mu.Lock()
 		f.largest = max(f.largest, limit)
 		f.mu.Unlock()
-		answer := map[string]any{}
+		answer := map[string]any{"next": ""}
 		var items []any
 		for i := after; i < min(after+limit, f.clients); i++ {
 			items = append(items, item(i))
