@@ -1,6 +1,7 @@
 package sse
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -61,8 +62,9 @@ func (l *redisLog) receive(working func()) error {
 func (l *redisLog) passOn(payload string) {
 	m, hub, err := decodeChannelMessage(payload)
 	switch {
-	case err != nil:
+	case err != nil && hub == l.hub: // every hub hears it, one counts it
 		l.skipMalformed("channel "+l.Channel, err)
+	case err != nil:
 	case hub == l.hub:
 		l.replica.Wait(l.context, l.replica.Deliver(m))
 	}
@@ -85,21 +87,31 @@ type channelMessage struct {
 	Hub string `json:"hub,omitempty"`
 }
 
-// decodeChannelMessage reads what any program may have sent. Without a hub it is for the default one.
+// decodeChannelMessage reads what any program may have sent, and says which hub it is for, or would be:
+// without a hub it is the default one.
 func decodeChannelMessage(payload string) (m *Message, hub string, err error) {
 	var c channelMessage
 	if err := json.Unmarshal([]byte(payload), &c, exactly); err != nil {
-		return nil, "", explainJSON(err)
+		return nil, hubOfMalformed(payload), explainJSON(err)
 	}
+	hub = cmp.Or(c.Hub, defaultHub)
 	d, err := c.draft()
 	if err != nil {
-		return nil, "", err
+		return nil, hub, err
 	}
 	d.Ephemeral = true
-	if c.Hub == "" {
-		c.Hub = defaultHub
+	return d.Message, hub, d.Check()
+}
+
+// hubOfMalformed returns the hub that an object names which has something else wrong with it.
+func hubOfMalformed(payload string) string {
+	var named struct {
+		Hub string `json:"hub"`
 	}
-	return d.Message, c.Hub, d.Check()
+	if err := json.Unmarshal([]byte(payload), &named); err != nil {
+		return defaultHub
+	}
+	return cmp.Or(named.Hub, defaultHub)
 }
 
 // encodeChannelMessage writes an ephemeral message for the channel.

@@ -195,6 +195,34 @@ func TestMalformedRedisChannelMessagesAreSkippedCountedAndLogged(t *testing.T) {
 	}
 }
 
+func TestAMalformedRedisChannelMessageCountsAtTheHubItIsForAlone(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	client := admin(t, server.URL())
+	standard := start(t, server.URL())
+	chat := launch(t, newBroker(t, server.URL()), func(i *instance) { i.name = "chat" })
+	chat.awaitReady()
+	awaitSubscribed(t, client, "sse:messages", 2)
+	ofStandard, ofChat := standard.subscribe(everyTarget()), chat.subscribe(everyTarget())
+	for _, message := range []string{
+		`{"topic":"news"}`, `{"topic":"news","data":"x","typo":1}`, `{"topic":"a/*","data":"x"}`, `{"hub":"","data":"x"}`, // names none
+		`hello`, `{"hub":"chat","topic":`, `{"hub":"chat","hub":"chat"}`, `{"hub":7}`, `["chat"]`, `null`, // can't be read
+		`{"hub":"chat","topic":"news"}`, `{"hub":"chat","topic":"a","data":"x","typo":1}`, `{"hub":"chat","topic":"a/*","data":"x"}`,
+		`{"hub":"nobody","topic":"news"}`, `{"hub":"nobody","typo":1}`,
+	} {
+		client.Publish(t.Context(), "sse:messages", message)
+	}
+	client.Publish(t.Context(), "sse:messages", `{"topic":"news","data":"last"}`)
+	client.Publish(t.Context(), "sse:messages", `{"topic":"news","data":"last","hub":"chat"}`)
+	ofStandard.want("last")
+	ofChat.want("last")
+	if n, logged := standard.malformed(), standard.warnings("malformed"); n != 10 || logged != 10 {
+		t.Errorf("at the default hub %d count and %d are logged, want 10", n, logged)
+	}
+	if n, logged := chat.malformed(), chat.warnings("malformed"); n != 3 || logged != 3 {
+		t.Errorf("at the other hub %d count and %d are logged, want 3", n, logged)
+	}
+}
+
 func TestAMalformedEntryMayBeTheLastBeforeARedisReconnect(t *testing.T) {
 	server := e2etest.RedisServer(t, "--appendonly", "yes", "--appendfsync", "always")
 	i := start(t, server.URL())
