@@ -260,6 +260,7 @@ func TestWhatIsNotConfiguredIsAsDocumented(t *testing.T) {
 	}
 	if want := (ClientOptions{
 		Queue: 256, QueueBytes: 1 << 20, SlowClient: Disconnect, Retry: 2 * time.Second, Heartbeat: 30 * time.Second,
+		WriteTimeout: 10 * time.Second,
 	}); *h.options != want {
 		t.Errorf("a client has %+v; want %+v", h.clientOptions(), want)
 	}
