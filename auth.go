@@ -41,6 +41,9 @@ func (p *PublishConfig) readSecrets() error {
 		if err != nil || secret == "" {
 			return fmt.Errorf("the token %s is empty or not set; set it, or nobody could be told from anybody", placeholderOnly(token))
 		}
+		if err := checkToken(secret); err != nil {
+			return fmt.Errorf("the token %s: %w", placeholderOnly(token), err)
+		}
 		p.secrets = append(p.secrets, sha256.Sum256([]byte(secret)))
 	}
 	return nil

@@ -41,12 +41,12 @@ func (b *BoltBroker) Provision(ctx caddy.Context) error {
 		on := true
 		b.Sync = &on
 	}
-	b.File = caddy.NewReplacer().ReplaceAll(b.File, "")
-	if b.File == "" {
-		return errors.New("broker bolt: give it a file")
+	file := caddy.NewReplacer().ReplaceAll(b.File, "")
+	if file == "" {
+		return fmt.Errorf("broker bolt: the file %q is empty or not set; give it one, such as /var/lib/caddy/sse.db", b.File)
 	}
 	var err error
-	b.File, err = filepath.Abs(b.File)
+	b.File, err = filepath.Abs(file)
 	return err
 }
 

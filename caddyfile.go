@@ -1,12 +1,9 @@
 package sse
 
 import (
-	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -69,10 +66,10 @@ func (a *App) unmarshalHub(d *caddyfile.Dispenser) error {
 	if err := readWord(d, &name); err != nil {
 		return err
 	}
-	switch {
-	case name == "":
-		return d.Err("hub: give it a name")
-	case a.Hubs[name] != nil:
+	if err := checkHubName(name); err != nil {
+		return d.Errf("hub: %w", err)
+	}
+	if a.Hubs[name] != nil {
 		return d.Errf("hub %q is already defined; the options of %q stand in the sse block itself", name, defaultHub)
 	}
 	hub := new(HubConfig)
@@ -132,7 +129,7 @@ func (*MemoryBroker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //	}
 func (b *BoltBroker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the broker's name
-	if !d.Args(&b.File) || d.NextArg() {
+	if !d.Args(&b.File) || b.File == "" || d.NextArg() {
 		return d.Err("broker bolt: give it one file, such as /var/lib/caddy/sse.db")
 	}
 	return readBlock(d, map[string]option{"sync": onOffOption(&b.Sync)})
@@ -161,22 +158,26 @@ func (b *RedisBroker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if b.URLs = d.RemainingArgs(); len(b.URLs) == 0 {
 		return d.Err("broker redis: give it a URL, such as redis://localhost:6379")
 	}
-	return readBlock(d, map[string]option{
-		"master_name":              wordOption("<name>", &b.MasterName),
-		"prefix":                   wordOption("<prefix>", &b.Prefix),
-		"channel":                  wordOption("<name>", &b.Channel),
-		"username":                 wordOption("<name>", &b.Username),
-		"password":                 wordOption("<password>", &b.Password),
-		"sentinel_username":        wordOption("<name>", &b.SentinelUsername),
-		"sentinel_password":        wordOption("<password>", &b.SentinelPassword),
+	at := places{"": d.Token()}
+	if err := at.readBlock(d, "", map[string]option{
+		"master_name":              wordOption("<name>", &b.MasterName, checkNotEmpty),
+		"prefix":                   wordOption("<prefix>", &b.Prefix, checkNotEmpty),
+		"channel":                  wordOption("<name>", &b.Channel, checkNotEmpty),
+		"username":                 wordOption("<name>", &b.Username, checkNotEmpty),
+		"password":                 wordOption("<password>", &b.Password, checkNotEmpty),
+		"sentinel_username":        wordOption("<name>", &b.SentinelUsername, checkNotEmpty),
+		"sentinel_password":        wordOption("<password>", &b.SentinelPassword, checkNotEmpty),
 		"max_len":                  numberOption(&b.MaxLen, 1),
 		"timeout":                  durationOption(&b.Timeout, positive),
-		"tls_ca":                   wordOption("<file>", &b.TLSCA),
-		"tls_cert":                 wordOption("<file>", &b.TLSCert),
-		"tls_key":                  wordOption("<file>", &b.TLSKey),
-		"tls_server_name":          wordOption("<name>", &b.TLSServerName),
+		"tls_ca":                   wordOption("<file>", &b.TLSCA, checkNotEmpty),
+		"tls_cert":                 wordOption("<file>", &b.TLSCert, checkNotEmpty),
+		"tls_key":                  wordOption("<file>", &b.TLSKey, checkNotEmpty),
+		"tls_server_name":          wordOption("<name>", &b.TLSServerName, checkNotEmpty),
 		"tls_insecure_skip_verify": flagOption(&b.TLSInsecureSkipVerify),
-	})
+	}); err != nil {
+		return err
+	}
+	return at.locate(b.check())
 }
 
 func (c *HubConfig) unmarshalHistory(d *caddyfile.Dispenser) error {
@@ -214,7 +215,7 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 
 // checkHubDefined refuses a hub that the global options do not define.
 func checkHubDefined(h httpcaddyfile.Helper, name string) error {
-	if name == "" || name == defaultHub {
+	if name == defaultHub {
 		return nil
 	}
 	var app App
@@ -274,15 +275,15 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // unmarshalCaddyfile is UnmarshalCaddyfile with checks of the hub's name.
 func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, ofHub ...func(name string) error) error {
 	d.Next() // the directive's name
-	directive := d.Token()
+	at := places{"": d.Token()}
 	if d.NextArg() {
 		return d.Errf("sse takes a matcher and a block, not %q", d.Val())
 	}
-	err := readBlock(d, map[string]option{
-		"hub":                wordOption("<name>", &h.Hub, ofHub...),
+	err := at.readBlock(d, "", map[string]option{
+		"hub":                wordOption("<name>", &h.Hub, append([]func(string) error{checkHubName}, ofHub...)...),
 		"topics":             wordsOption("<topics...>", &h.Topics, checkRouteTopic),
-		"client_id":          wordOption("<value>", &h.ClientID),
-		"user":               wordOption("<value>", &h.User),
+		"client_id":          wordOption("<value>", &h.ClientID, literally(CheckClientID)),
+		"user":               wordOption("<value>", &h.User, literally(checkUser)),
 		"heartbeat":          durationOption(&h.Heartbeat, offAllowed),
 		"retry":              durationOption(&h.Retry, zeroIsOff),
 		"idle_timeout":       durationOption(&h.IdleTimeout, offIsDefault),
@@ -295,16 +296,13 @@ func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, ofHub ...func(name 
 		"connected_event":    onOffOption(&h.ConnectedEvent),
 		"cors_origins":       wordsOption("<origins...> | *", &h.CORSOrigins, checkCORSOrigin),
 		"direct_writes":      onOffOption(&h.DirectWrites),
-		"publish":            {"{ ... }", h.unmarshalPublish},
-		"jwt":                {"{ ... }", h.unmarshalJWT},
+		"publish":            {"{ ... }", func(d *caddyfile.Dispenser) error { return h.unmarshalPublish(d, at) }},
+		"jwt":                {"{ ... }", func(d *caddyfile.Dispenser) error { return h.unmarshalJWT(d, at) }},
 	}, "topics", "cors_origins")
 	if err != nil {
 		return err
 	}
-	if err := h.check(); err != nil { // a combination: the line is that of the whole
-		return fmt.Errorf("%w, at %s:%d", err, directive.File, directive.Line)
-	}
-	return nil
+	return at.locate(h.check())
 }
 
 func (h *Handler) unmarshalQueue(d *caddyfile.Dispenser) error {
@@ -322,14 +320,14 @@ func (h *Handler) unmarshalQueue(d *caddyfile.Dispenser) error {
 	return err
 }
 
-func (h *Handler) unmarshalPublish(d *caddyfile.Dispenser) error {
+func (h *Handler) unmarshalPublish(d *caddyfile.Dispenser, at places) error {
 	if d.NextArg() {
 		return errArguments
 	}
 	p := new(PublishConfig)
 	h.Publish = p
-	return readBlock(d, map[string]option{
-		"token":     wordsOption("<tokens...>", &p.Tokens),
+	return at.readBlock(d, "publish: ", map[string]option{
+		"token":     wordsOption("<tokens...>", &p.Tokens, literally(checkToken)),
 		"open":      flagOption(&p.Open),
 		"topics":    wordsOption("<topics...>", &p.Topics, CheckPattern),
 		"targets":   wordsOption("client | user | broadcast ...", &p.Targets, checkTarget),
@@ -339,19 +337,19 @@ func (h *Handler) unmarshalPublish(d *caddyfile.Dispenser) error {
 	}, "token", "topics", "targets")
 }
 
-func (h *Handler) unmarshalJWT(d *caddyfile.Dispenser) error {
+func (h *Handler) unmarshalJWT(d *caddyfile.Dispenser, at places) error {
 	if d.NextArg() {
 		return errArguments
 	}
 	c := new(JWTConfig)
 	h.JWT = c
-	return readBlock(d, map[string]option{
+	return at.readBlock(d, "jwt: ", map[string]option{
 		"key":      {"<algorithm> <secret or public key> [<key ID>]", c.unmarshalKey},
-		"jwks":     wordOption("<address>", &c.JWKS),
-		"issuer":   wordOption("<iss>", &c.Issuer),
-		"audience": wordOption("<aud>", &c.Audience),
-		"cookie":   wordOption("<name>", &c.Cookie),
-		"query":    wordOption("<name>", &c.Query),
+		"jwks":     wordOption("<address>", &c.JWKS, literally(checkJWKSAddress)),
+		"issuer":   wordOption("<iss>", &c.Issuer, checkNotEmpty),
+		"audience": wordOption("<aud>", &c.Audience, checkNotEmpty),
+		"cookie":   wordOption("<name>", &c.Cookie, checkCookieName),
+		"query":    wordOption("<name>", &c.Query, checkTokenParameter),
 		"public":   wordsOption("<topics...>", &c.Public, CheckPattern),
 	}, "key", "public")
 }
@@ -369,6 +367,9 @@ func (c *JWTConfig) unmarshalKey(d *caddyfile.Dispenser) error {
 		return errArguments
 	}
 	c.Keys = append(c.Keys, k)
+	if err := k.check(); err != nil {
+		return d.Errf("key: %w", err)
+	}
 	return nil
 }
 
@@ -385,104 +386,6 @@ func (p *PublishConfig) unmarshalRate(d *caddyfile.Dispenser) error {
 		if p.Burst, err = strconv.Atoi(args[1]); err != nil || p.Burst < 1 {
 			return d.Errf("rate: the burst %q is not a number of messages, 1 or more", args[1])
 		}
-	}
-	return nil
-}
-
-// check refuses values and combinations that make no sense, before placeholders are replaced.
-func (h *Handler) check() error {
-	for _, topic := range h.Topics {
-		if err := checkRouteTopic(topic); err != nil {
-			return fmt.Errorf("topics: %w", err)
-		}
-	}
-	for _, origin := range h.CORSOrigins {
-		if err := checkCORSOrigin(origin); err != nil {
-			return fmt.Errorf("cors_origins: %w", err)
-		}
-	}
-	if err := checkSlowClient(cmp.Or(string(h.SlowClient), string(Disconnect))); err != nil {
-		return fmt.Errorf("slow_client: %w", err)
-	}
-	switch {
-	case len(h.CORSOrigins) > 1 && slices.Contains(h.CORSOrigins, "*"):
-		return errors.New("cors_origins: * stands alone; list origins to allow credentials, or use * for all without them")
-	case h.QueueMessages < 0 || h.QueueBytes < 0:
-		return errors.New("queue: give it 1 or more messages and bytes")
-	case h.MaxTopics < 0 || h.MaxClientsPerIP < 0:
-		return errors.New("max_topics and max_clients_per_ip can't be negative")
-	case h.IdleTimeout < 0 || h.MaxAge < 0 || h.WriteTimeout < 0:
-		return errors.New("idle_timeout, max_age and write_timeout can't be negative")
-	}
-	if h.JWT != nil {
-		if err := h.JWT.check(); err != nil {
-			return fmt.Errorf("jwt: %w", err)
-		}
-	}
-	if h.Publish == nil {
-		return nil
-	}
-	if !h.Publish.Open && len(h.Publish.Tokens) == 0 && h.JWT == nil {
-		return errors.New("publish: give it a token, or a jwt block beside it, or open if other directives guard this route")
-	}
-	return h.Publish.check(!newTopicRules(h.Topics).asked)
-}
-
-func checkRouteTopic(topic string) error {
-	if err := CheckPattern(topic); err != nil {
-		return err
-	}
-	if isPattern(topic) && strings.Contains(topic, "{") {
-		return fmt.Errorf("%q has a wildcard and a placeholder; a topic may have one of them", topic)
-	}
-	return nil
-}
-
-func checkCORSOrigin(origin string) error {
-	if origin != "*" && !checkOrigin(origin) {
-		return fmt.Errorf("%q is not an origin as browsers send it, such as https://app.example.com, nor *", origin)
-	}
-	return nil
-}
-
-func checkSlowClient(policy string) error {
-	if policy != string(Disconnect) && policy != string(DropOldest) {
-		return fmt.Errorf("%q is neither disconnect nor drop_oldest", policy)
-	}
-	return nil
-}
-
-func checkTarget(target string) error {
-	if target != "client" && target != "user" && target != "broadcast" {
-		return fmt.Errorf("%q is none of client, user and broadcast", target)
-	}
-	return nil
-}
-
-func (p *PublishConfig) check(routeRestricted bool) error {
-	for _, topic := range p.Topics {
-		if err := CheckPattern(topic); err != nil {
-			return fmt.Errorf("publish: topics: %w", err)
-		}
-	}
-	for _, target := range p.Targets {
-		if err := checkTarget(target); err != nil {
-			return fmt.Errorf("publish: targets: %w", err)
-		}
-	}
-	restricted := routeRestricted || len(p.Topics) > 0
-	broadcasts := slices.Contains(p.Targets, "broadcast")
-	switch {
-	case p.Open && len(p.Tokens) > 0:
-		return errors.New("publish: open and token exclude each other; keep token unless other directives guard this route")
-	case len(p.Targets) > 0 && !restricted:
-		return errors.New("publish: targets is for routes restricted by topics; without topics all targets are allowed")
-	case p.Broadcast != nil && *p.Broadcast && restricted && !broadcasts:
-		return errors.New("publish: broadcast on a route restricted by topics is allowed by: targets broadcast")
-	case p.Broadcast != nil && !*p.Broadcast && broadcasts:
-		return errors.New("publish: broadcast off and targets broadcast contradict each other")
-	case p.MaxSize < 0 || p.Rate < 0 || p.Burst < 0:
-		return errors.New("publish: max_size and rate can't be negative")
 	}
 	return nil
 }

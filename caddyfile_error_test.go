@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 // Each line is what stands in a block, where "; " is a line's end, and the words that its error must have beside the line number:
@@ -13,6 +15,15 @@ const (
 		broker                   | broker | memory | bolt | redis
 		broker none              | broker | "none" | memory | bolt | redis
 		broker memory x          | memory | "x"
+		broker bolt              | bolt | one file | /var/lib/caddy/sse.db
+		broker bolt ""           | bolt | one file | /var/lib/caddy/sse.db
+		broker bolt a b          | bolt | one file | /var/lib/caddy/sse.db
+		broker redis             | redis | URL | redis://localhost:6379
+		broker redis ""          | redis | URL 1 | redis://user:password@host:6379/0
+		broker redis http://x    | redis | URL 1 | redis://user:password@host:6379/0
+		broker redis notaurl     | redis | URL 1 | redis://user:password@host:6379/0
+		broker redis redis://localhost:1/x | redis | URL 1 | redis://user:password@host:6379/0
+		broker redis {env.X} redis://a:b   | redis | URL 2 | redis://user:password@host:6379/0
 		history                  | history | <messages> [<age>] | off
 		history 0                | history | "0" | 1 or more | off
 		history x                | history | "x" | 1 or more | off
@@ -43,13 +54,20 @@ const (
 	wrongGlobalOptions = wrongHubOptions + `
 		hub                      | hub | <name>
 		hub a b                  | hub | <name>
-		hub ""                   | hub | name
+		hub ""                   | hub | "" | 1 or more characters
+		hub a/b                  | hub | "a/b" | none of spaces, /, { and }
+		hub "a b"                | hub | "a b" | none of spaces, /, { and }
+		hub a{b                  | hub | "a{b" | none of spaces, /, { and }
+		hub a}b                  | hub | "a}b" | none of spaces, /, { and }
+		hub ..                   | hub | ".." | name
 		hub default              | "default" | already
 		hub a; hub a             | "a" | already`
 
 	wrongRouteOptions = `
 		hub                      | hub | <name>
 		hub a b                  | hub | <name>
+		hub ""                   | hub | "" | 1 or more characters
+		hub a/b                  | hub | "a/b" | none of spaces, /, { and }
 		hub none                 | "none" | not defined | { sse { hub none } }
 		topics                   | topics | <topics...>
 		topics a b/**/c          | topics | "b/**/c" | only as the last segment
@@ -57,7 +75,10 @@ const (
 		topics a/*/{query.x}     | topics | wildcard | placeholder
 		client_id                | client_id | <value>
 		client_id a b            | client_id | <value>
+		client_id ""             | client_id | 1 to 128 | A-Za-z0-9._~-
+		client_id bad!id         | client_id | 1 to 128 | A-Za-z0-9._~-
 		user                     | user | <value>
+		user ""                  | user | 1 to 256
 		user a b                 | user | <value>
 		heartbeat                | heartbeat | <duration> | off
 		heartbeat 0              | heartbeat | "0" | 30s | off
@@ -92,6 +113,16 @@ const (
 		cors_origins             | cors_origins | <origins...>
 		cors_origins a.example   | cors_origins | "a.example" | https://app.example.com
 		cors_origins https://a/b | cors_origins | "https://a/b" | https://app.example.com
+		cors_origins https://a.b https://*.b | cors_origins | "https://*.b" | no wildcard | https://app.example.com
+		cors_origins https://a.b:443 | cors_origins | "https://a.b:443" | no default port | https://app.example.com
+		cors_origins http://a.b:80 | cors_origins | "http://a.b:80" | no default port | https://app.example.com
+		cors_origins https://a.b:0443 | cors_origins | "https://a.b:0443" | https://app.example.com
+		cors_origins https://a.b: | cors_origins | "https://a.b:" | https://app.example.com
+		cors_origins https://a.b:70000 | cors_origins | "https://a.b:70000" | https://app.example.com
+		cors_origins https://A.b | cors_origins | "https://A.b" | https://app.example.com
+		cors_origins https://u@a.b | cors_origins | "https://u@a.b" | https://app.example.com
+		cors_origins https://bücher.example | cors_origins | https://app.example.com
+		cors_origins ftp://a.b   | cors_origins | "ftp://a.b" | https://app.example.com
 		direct_writes            | direct_writes | on | off
 		direct_writes maybe      | direct_writes | "maybe" | on | off
 		publish x                | publish | { ... }
@@ -101,6 +132,10 @@ const (
 
 	wrongPublishOptions = `
 		token                    | token | <tokens...>
+		token ""                 | token | empty
+		token good ""            | token | empty
+		token "a b"              | token | spaces
+		token "a	b"              | token | spaces or control characters
 		open x                   | open
 		topics                   | topics | <topics...>
 		topics a/**/b            | topics | "a/**/b" | only as the last segment
@@ -121,6 +156,48 @@ const (
 		rate 1 x                 | rate | burst | "x" | 1 or more
 		rate 1 2 3               | rate | <messages per second> [<burst>]
 		tokens a                 | unknown option "tokens" | token`
+
+	wrongJWTOptions = `
+		key                      | key | <algorithm> <secret or public key> [<key ID>]
+		key HS256                | key | <algorithm> <secret or public key> [<key ID>]
+		key FOO x                | key | "FOO" | HS256 | EdDSA
+		key HS256 ""             | key | HS256 | empty
+		key HS256 short          | key | HS256 | 5 bytes | 32 or more
+		key HS512 0123456789abcdef0123456789abcdef | key | HS512 | 32 bytes | 64 or more
+		key RS256 notpem         | key | RS256 | PEM | BEGIN PUBLIC KEY
+		jwks                     | jwks | <address>
+		jwks ""                  | jwks | https
+		jwks http://x.example/   | jwks | loopback | https
+		jwks ftp://x             | jwks | https
+		jwks notaurl             | jwks | https
+		issuer ""                | issuer | empty
+		audience ""              | audience | empty
+		cookie ""                | cookie | "" | session
+		cookie "a=b"             | cookie | "a=b" | session
+		cookie "a b"             | cookie | "a b" | session
+		query ""                 | query | empty
+		query topic              | query | "topic" | token
+		query client_id          | query | "client_id" | token
+		query user               | query | "user" | token
+		query last_event_id      | query | "last_event_id" | token
+		query event              | query | "event" | token
+		query retry              | query | "retry" | token
+		query ephemeral          | query | "ephemeral" | token
+		query broadcast          | query | "broadcast" | token
+		public a/**/b            | public | "a/**/b" | only as the last segment`
+
+	wrongRedisOptions = `
+		prefix ""                | prefix | empty
+		password ""              | password | empty
+		max_len 0                | max_len | "0" | 1 or more
+		timeout 0                | timeout | "0" | more than 0
+		tls_ca f                 | tls_ca | rediss://
+		tls_server_name a        | tls_server_name | rediss://
+		tls_insecure_skip_verify | tls_insecure_skip_verify | rediss://
+		tls_cert f               | tls_cert | tls_key
+		tls_key f                | tls_key | tls_cert
+		tls_key f; tls_cert f    | tls_cert | rediss://
+		hosts a                  | unknown option "hosts" | master_name`
 )
 
 // The error of a wrong option names its line, what is wrong, and what is accepted.
@@ -130,6 +207,8 @@ func TestAWrongOptionIsAnErrorThatHelps(t *testing.T) {
 		{"hub", "{\nsse {\nhub x {\n", wrongHubOptions, "\n}\n}\n}"},
 		{"route", ":8080 {\n#\nsse /events {\n", wrongRouteOptions, "\n}\n}"},
 		{"publish", ":8080 {\nsse /events {\npublish {\n", wrongPublishOptions, "\n}\n}\n}"},
+		{"jwt", ":8080 {\nsse /events {\njwt {\n", wrongJWTOptions, "\n}\n}\n}"},
+		{"redis", "{\nsse {\nbroker redis redis://localhost {\n", wrongRedisOptions, "\n}\n}\n}"},
 	} {
 		t.Run(block.name, func(t *testing.T) {
 			for line := range strings.Lines(strings.TrimSpace(block.wrong)) {
@@ -156,16 +235,31 @@ func wantHelp(t *testing.T, text string, err error, words ...string) {
 	}
 }
 
-// Of a wrong combination the error names the line of the whole.
+func TestAKeyOfAnotherKindThanItsAlgorithmsIsAnErrorThatHelps(t *testing.T) {
+	key := strings.TrimSpace(publicPEM(t, issuers()[jose.RS256].public))
+	for _, algorithm := range []string{"ES256", "EdDSA"} {
+		_, _, err := adapt(":8080 {\nsse {\njwt {\nkey " + algorithm + " \"" + key + "\"\n}\n}\n}")
+		wantHelp(t, algorithm, err, "key", algorithm, "rsa.PublicKey", "Caddyfile:4")
+	}
+	if _, _, err := adapt(":8080 {\nsse {\njwt {\nkey RS256 \"" + key + "\"\n}\n}\n}"); err != nil {
+		t.Error(err)
+	}
+}
+
+// Of a wrong combination the error names the line of an option that makes it so, or of the block that
+// lacks one.
 func TestAWrongCombinationIsAnErrorThatHelps(t *testing.T) {
 	for _, test := range []struct{ text, where, words string }{
-		{":8080 {\n#\nsse {\npublish {\n}\n}\n}", "Caddyfile:3", "publish token jwt open"},
-		{":8080 {\n#\nsse {\npublish\n}\n}", "Caddyfile:3", "publish token jwt open"},
-		{":8080 {\n#\nsse {\npublish {\nopen\ntoken x\n}\n}\n}", "Caddyfile:3", "publish open token exclude"},
-		{":8080 {\n#\nsse {\npublish {\nopen\ntargets user\n}\n}\n}", "Caddyfile:3", "publish targets topics"},
-		{":8080 {\n#\nsse {\ntopics a\npublish {\nopen\nbroadcast on\n}\n}\n}", "Caddyfile:3", "publish broadcast targets"},
-		{":8080 {\n#\nsse {\ntopics a\npublish {\nopen\nbroadcast off\ntargets broadcast\n}\n}\n}", "Caddyfile:3", "broadcast contradict"},
-		{":8080 {\n#\nsse {\ncors_origins * https://a.example\n}\n}", "Caddyfile:3", "cors_origins * alone"},
+		{":8080 {\n#\nsse {\npublish {\n}\n}\n}", "Caddyfile:4", "publish token jwt open"},
+		{":8080 {\n#\nsse {\npublish\n}\n}", "Caddyfile:4", "publish token jwt open"},
+		{":8080 {\n#\nsse {\npublish {\nopen\ntoken x\n}\n}\n}", "Caddyfile:5", "publish open token exclude"},
+		{":8080 {\n#\nsse {\npublish {\nopen\ntargets user\n}\n}\n}", "Caddyfile:6", "publish targets topics"},
+		{":8080 {\n#\nsse {\ntopics a\npublish {\nopen\nbroadcast on\n}\n}\n}", "Caddyfile:7", "publish broadcast targets"},
+		{":8080 {\n#\nsse {\ntopics a\npublish {\nopen\nbroadcast off\ntargets broadcast\n}\n}\n}", "Caddyfile:8", "broadcast contradict"},
+		{":8080 {\n#\nsse {\ncors_origins * https://a.example\n}\n}", "Caddyfile:4", "cors_origins * alone"},
+		{":8080 {\n#\nsse {\ncors_origins *\nretry 2s\ncors_origins https://a.example\n}\n}", "Caddyfile:6", "cors_origins * alone"},
+		{":8080 {\n#\nsse {\nretry 2s\njwt\n}\n}", "Caddyfile:5", "jwt key jwks"},
+		{":8080 {\n#\nsse {\njwt {\nissuer a\n}\n}\n}", "Caddyfile:4", "jwt key jwks"},
 		{":8080 {\nsse /events x\n}", "Caddyfile:2", `sse "x" matcher block`},
 		{"{\nsse x\n}", "Caddyfile:2", `sse "x" block`},
 		{"{\nsse\nsse\n}", "Caddyfile:3", "sse twice"},
@@ -193,11 +287,60 @@ func TestErrorsShowNoSecret(t *testing.T) {
 	for _, text := range []string{
 		":8080 {\nsse {\npublish {\nopen\ntoken s3cret\n}\n}\n}",
 		":8080 {\nsse {\npublish {\ntoken s3cret {\n}\n}\n}\n}",
+		":8080 {\nsse {\npublish {\ntoken \"s3cret s3cret\"\n}\n}\n}",
+		":8080 {\nsse {\njwt {\nkey HS256 s3cret\n}\n}\n}",
+		":8080 {\nsse {\njwt {\nkey RS256 s3cret\n}\n}\n}",
+		":8080 {\nsse {\njwt {\nkey s3cret-key HS256\n}\n}\n}",
+		"{\nsse {\nbroker redis redis://:s3cret@localhost:x\n}\n}",
 		"{\nsse {\nbroker redis redis://localhost {\npassword a s3cret\n}\n}\n}",
 		"{\nsse {\nbroker redis redis://localhost {\npassword s3cret s3cret\n}\n}\n}",
 	} {
 		if _, _, err := adapt(text); err == nil || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s gives %v", text, err)
+		}
+	}
+}
+
+// A value that comes of a placeholder is checked when the config is loaded. That error names the option.
+func TestWhatPlaceholdersStandForIsCheckedOnLoad(t *testing.T) {
+	for name, value := range map[string]string{"EMPTY": "", "SHORT": "short", "BLANK": "a b", "HTTP": "http://x", "PLAIN": "redis://localhost"} {
+		t.Setenv("SSE_TEST_"+name, value)
+	}
+	for _, test := range []struct{ text, words string }{
+		{":8080 {\nsse {\npublish {\ntoken {env.SSE_TEST_EMPTY}\n}\n}\n}", "publish token {env.SSE_TEST_EMPTY} empty"},
+		{":8080 {\nsse {\npublish {\ntoken {env.SSE_TEST_BLANK}\n}\n}\n}", "publish token {env.SSE_TEST_BLANK} spaces"},
+		{":8080 {\nsse {\njwt {\nkey HS256 {env.SSE_TEST_SHORT}\n}\n}\n}", "jwt key HS256 32"},
+		{":8080 {\nsse {\njwt {\nkey RS256 {env.SSE_TEST_SHORT}\n}\n}\n}", "jwt key RS256 PEM"},
+		{":8080 {\nsse {\njwt {\njwks {env.SSE_TEST_HTTP}\n}\n}\n}", "jwt jwks https loopback"},
+		{":8080 {\nsse {\njwt {\njwks {env.SSE_TEST_UNSET}\n}\n}\n}", "jwt jwks https"},
+		{"{\nsse {\nbroker bolt {env.SSE_TEST_EMPTY}\n}\n}\n:8080 {\nsse\n}", "broker bolt file {env.SSE_TEST_EMPTY} empty"},
+		{"{\nsse {\nbroker redis {env.SSE_TEST_HTTP}\n}\n}\n:8080 {\nsse\n}", "broker redis URL 1"},
+		{"{\nsse {\nbroker redis {env.SSE_TEST_PLAIN} {\ntls_ca f\n}\n}\n}\n:8080 {\nsse\n}", "broker redis tls_ca rediss://"},
+		{"{\nsse {\nbroker redis redis://a {\npassword {env.SSE_TEST_EMPTY}\n}\n}\n}\n:8080 {\nsse\n}", "redis password {env.SSE_TEST_EMPTY} empty"},
+	} {
+		wantHelp(t, test.text, validated(t, test.text), strings.Fields(test.words)...)
+	}
+}
+
+// Values that no option should mind.
+func TestUnusualValuesAreAccepted(t *testing.T) {
+	for _, options := range []string{
+		"client_id {query.client_id}", "client_id a.b_c~d-e", "client_id fixed-{path}", "user böb@example.com", "user {header.Remote-User}",
+		"cors_origins https://a.b:8443 http://localhost:3000 http://[::1]:8080 http://a.b:443 https://a.b:80 https://xn--bcher-kva.example", "cors_origins *",
+		"publish {\ntoken a=b+c/d {env.X} \"a{b\" \"{env.X} \" ü\n}",
+		"jwt {\njwks http://127.0.0.1:1/keys\ncookie __Host-token\nquery access_token\n}",
+		"jwt {\njwks {env.X}\nkey RS256 {file./a}\nkey HS256 {env.X}\n}",
+	} {
+		if _, _, err := adapt(":8080 {\nsse {\n" + options + "\n}\n}"); err != nil {
+			t.Errorf("%s\n%v", options, err)
+		}
+	}
+	for _, options := range []string{
+		"broker redis rediss://a:1 redis://b:2 {\ntls_ca f\ntls_cert c\ntls_key k\n}", "broker redis {env.X} {\ntls_ca f\n}",
+		"broker redis unix:///run/redis.sock", "broker bolt {env.X}", "hub chat-1.x_y~ü", "hub a:b",
+	} {
+		if _, _, err := adapt("{\nsse {\n" + options + "\n}\n}"); err != nil {
+			t.Errorf("%s\n%v", options, err)
 		}
 	}
 }

@@ -85,12 +85,12 @@ func validate(t *testing.T, text string, unless ...string) {
 	}
 }
 
-// validated does what `caddy validate` does. No hub may be left of it.
+// validated does what `caddy validate` does of a Caddyfile. No hub may be left of it.
 func validated(t *testing.T, text string) error {
 	t.Helper()
 	raw, _, err := adapt(text)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	return validatedJSON(t, string(raw))
 }
@@ -192,6 +192,13 @@ func TestWrongValuesInJSONAreErrors(t *testing.T) {
 		`{"topics": ["a/*/{path}"]}`:                                      "placeholder",
 		`{"cors_origins": ["example.com"]}`:                               "example.com",
 		`{"cors_origins": ["*", "https://a.example"]}`:                    "alone",
+		`{"cors_origins": ["https://*.example"]}`:                         "wildcard",
+		`{"client_id": "bad!id"}`:                                         "client_id",
+		`{"user": "a\u0000b"}`:                                            "user",
+		`{"jwt": {"jwks": "ftp://x"}}`:                                    "jwks",
+		`{"jwt": {"jwks": "https://x", "cookie": "a=b"}}`:                 "cookie",
+		`{"jwt": {"jwks": "https://x", "query": "topic"}}`:                "query",
+		`{"publish": {"tokens": ["a b"]}}`:                                "spaces",
 		`{"publish": {}}`:                                                 "token",
 		`{"publish": {"open": true, "tokens": ["a"]}}`:                    "exclude",
 		`{"publish": {"open": true, "topics": ["a/**/b"]}}`:               "**",
@@ -219,6 +226,11 @@ func TestWrongValuesInJSONAreErrors(t *testing.T) {
 		`"x": {"broker": {"type": "memory", "size": 1}}`: "size",
 		`"x": {"histroy_count": 1}`:                      "histroy_count",
 		`"": {}`:                                         "name",
+		`"a/b": {}`:                                      "name",
+		`"x": {"broker": {"type": "redis", "urls": ["redis://a"], "tls_ca": "f"}}`:  "tls_ca",
+		`"x": {"broker": {"type": "redis", "urls": ["redis://a"], "tls_key": "f"}}`: "tls_cert",
+		`"x": {"broker": {"type": "redis", "urls": ["http://a"]}}`:                  "URL 1",
+		`"x": {"broker": {"type": "bolt"}}`:                                         "file",
 	} {
 		if err := validatedJSON(t, `{"apps": {"sse": {"hubs": {`+hub+`}}}}`); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s gives %v; want an error that says %q", hub, err, why)

@@ -4,7 +4,9 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 const allowedMethods = "GET, HEAD, POST, OPTIONS"
@@ -67,9 +69,20 @@ func (h *Handler) foreignOrigin(r *http.Request) bool {
 	return r.Header.Get("Origin") != "" && !h.ownOrigin(r) && !slices.Contains(h.CORSOrigins, "*")
 }
 
-// checkOrigin says what is wrong with a value of cors_origins.
+// checkOrigin reports whether a browser could send this as an Origin: no other is ever equal to one.
 func checkOrigin(origin string) bool {
 	u, err := url.Parse(origin)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" &&
-		u.Scheme+"://"+u.Host == origin && strings.ToLower(origin) == origin
+	if err != nil || u.Hostname() == "" || u.Scheme+"://"+u.Host != origin || strings.ContainsFunc(origin, notOriginRune) {
+		return false
+	}
+	if u.Port() == "" {
+		return (u.Scheme == "http" || u.Scheme == "https") && !strings.HasSuffix(origin, ":")
+	}
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
+	canonical := err == nil && strconv.FormatUint(port, 10) == u.Port()
+	return canonical && (u.Scheme == "http" && port != 80 || u.Scheme == "https" && port != 443)
+}
+
+func notOriginRune(r rune) bool {
+	return r == '*' || r > unicode.MaxASCII || unicode.IsUpper(r)
 }

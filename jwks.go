@@ -80,11 +80,11 @@ func newKeySet(address string, failed func(error)) *keySet {
 func checkJWKSAddress(address string) error {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return errors.New("jwks must be an https address, such as https://id.example.com/.well-known/jwks.json")
+		return errors.New("a key set's address must be https, such as https://id.example.com/.well-known/jwks.json")
 	}
 	ip := net.ParseIP(u.Hostname())
 	if u.Scheme == "http" && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return errors.New("jwks over plain http is allowed on loopback only; use https")
+		return errors.New("a key set's address may be plain http on loopback only; use https")
 	}
 	return nil
 }

@@ -89,23 +89,48 @@ func (c *JWTConfig) provision() error {
 	replacer := caddy.NewReplacer()
 	for _, k := range c.Keys {
 		text, err := replacer.ReplaceOrErr(k.Key, true, true)
-		if err != nil || text == "" {
-			return fmt.Errorf("the %s key %s is empty or not set", k.Algorithm, placeholderOnly(k.Key))
-		}
-		key, err := readKey(jose.SignatureAlgorithm(k.Algorithm), text)
 		if err != nil {
-			return fmt.Errorf("the %s key: %w", k.Algorithm, err)
+			text = "" // not set, which is no better than empty
+		}
+		key, err := k.read(text)
+		if err != nil {
+			return &optionError{"jwt: key", err}
 		}
 		c.keys = append(c.keys, verificationKey{k.ID, jose.SignatureAlgorithm(k.Algorithm), key})
 	}
 	if c.JWKS != "" {
 		c.address = replacer.ReplaceAll(c.JWKS, "")
-		return checkJWKSAddress(c.address)
+		if err := checkJWKSAddress(c.address); err != nil {
+			return &optionError{"jwt: jwks", err}
+		}
 	}
 	return nil
 }
 
-// readKey reads a key as the algorithm needs it.
+// check refuses an algorithm that is none, and a key that can't be used with it.
+func (k JWTKey) check() error {
+	algorithm := jose.SignatureAlgorithm(k.Algorithm)
+	if hmacSize[algorithm] == 0 && !slices.Contains(publicKeyAlgorithms, algorithm) {
+		return fmt.Errorf("the algorithm%s is none of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA",
+			quotedIfShort(k.Algorithm))
+	}
+	return literally(func(text string) error {
+		_, err := k.read(text)
+		return err
+	})(k.Key)
+}
+
+// read reads the key from its text, placeholders replaced, as the algorithm needs it.
+func (k JWTKey) read(text string) (key any, err error) {
+	if text == "" {
+		return nil, fmt.Errorf("the %s key %s is empty or not set", k.Algorithm, placeholderOnly(k.Key))
+	}
+	if key, err = readKey(jose.SignatureAlgorithm(k.Algorithm), text); err != nil {
+		return nil, fmt.Errorf("the %s key: %w", k.Algorithm, err)
+	}
+	return key, nil
+}
+
 func readKey(algorithm jose.SignatureAlgorithm, text string) (any, error) {
 	if size, ok := hmacSize[algorithm]; ok {
 		if len(text) < size {
@@ -324,22 +349,29 @@ func (c *JWTConfig) tokenOf(r *http.Request) (token string, byCookie bool) {
 // check refuses settings that make no sense, before placeholders are replaced.
 func (c *JWTConfig) check() error {
 	if len(c.Keys) == 0 && c.JWKS == "" {
-		return errors.New("give it a key or a jwks address, or no token could be accepted")
+		return wrongOption("jwt", "give it a key or a jwks address, or no token could be accepted")
 	}
 	for _, k := range c.Keys {
-		algorithm := jose.SignatureAlgorithm(k.Algorithm)
-		if hmacSize[algorithm] == 0 && !slices.Contains(publicKeyAlgorithms, algorithm) {
-			return fmt.Errorf("key: the algorithm%s is none of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA",
-				quotedIfShort(k.Algorithm))
+		if err := k.check(); err != nil {
+			return &optionError{"jwt: key", err}
 		}
 	}
 	for _, topic := range c.Public {
 		if err := CheckPattern(topic); err != nil {
-			return fmt.Errorf("public: %w", err)
+			return &optionError{"jwt: public", err}
 		}
 	}
-	if c.JWKS != "" && !strings.Contains(c.JWKS, "{") {
-		return checkJWKSAddress(c.JWKS)
+	for _, set := range []struct {
+		option, value string
+		check         func(string) error
+	}{
+		{"jwt: jwks", c.JWKS, literally(checkJWKSAddress)},
+		{"jwt: cookie", c.Cookie, checkCookieName},
+		{"jwt: query", c.Query, checkTokenParameter},
+	} {
+		if err := set.check(set.value); set.value != "" && err != nil {
+			return &optionError{set.option, err}
+		}
 	}
 	return nil
 }

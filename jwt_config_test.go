@@ -156,6 +156,7 @@ func TestKeysAndAddressesMayBePlaceholders(t *testing.T) {
 }
 
 func TestWrongJWTBlocksAreErrorsThatNameTheLine(t *testing.T) {
+	const long = "key HS256 " + longSecret
 	for body, reason := range map[string]string{
 		"":                                     "key or a jwks address",
 		"issuer x":                             "key or a jwks address",
@@ -168,14 +169,14 @@ func TestWrongJWTBlocksAreErrorsThatNameTheLine(t *testing.T) {
 		"jwks":                                          "too few arguments, or too many",
 		"jwks http://id.example.com/x":                  "loopback only",
 		"jwks https://a https://b":                      "too few arguments, or too many",
-		"key HS256 x\nissuer":                           "too few arguments, or too many",
-		"key HS256 x\naudience a b":                     "too few arguments, or too many",
-		"key HS256 x\ncookie":                           "too few arguments, or too many",
-		"key HS256 x\nquery a b":                        "too few arguments, or too many",
-		"key HS256 x\npublic":                           "too few arguments, or too many",
-		"key HS256 x\npublic a/**/b":                    "**",
-		"key HS256 x\nissuer a\nissuer b":               `"issuer" is there twice`,
-		"key HS256 x\nalgorithm HS256":                  `unknown option "algorithm"; the options here are audience, cookie, issuer, jwks, key, public, query`,
+		long + "\nissuer":                               "too few arguments, or too many",
+		long + "\naudience a b":                         "too few arguments, or too many",
+		long + "\ncookie":                               "too few arguments, or too many",
+		long + "\nquery a b":                            "too few arguments, or too many",
+		long + "\npublic":                               "too few arguments, or too many",
+		long + "\npublic a/**/b":                        "**",
+		long + "\nissuer a\nissuer b":                   `"issuer" is there twice`,
+		long + "\nalgorithm HS256":                      `unknown option "algorithm"; the options here are audience, cookie, issuer, jwks, key, public, query`,
 	} {
 		err := new(Handler).UnmarshalCaddyfile(caddyfile.NewTestDispenser("sse {\njwt {\n" + body + "\n}\n}"))
 		wantConfigError(t, err, reason)
@@ -183,9 +184,9 @@ func TestWrongJWTBlocksAreErrorsThatNameTheLine(t *testing.T) {
 			t.Errorf("the error does not name the line: %v", err)
 		}
 	}
-	err := new(Handler).UnmarshalCaddyfile(caddyfile.NewTestDispenser("sse {\njwt {\nkey HS256 x\n}\njwt {\nkey HS256 x\n}\n}"))
+	err := new(Handler).UnmarshalCaddyfile(caddyfile.NewTestDispenser("sse {\njwt {\n" + long + "\n}\njwt {\n" + long + "\n}\n}"))
 	wantConfigError(t, err, `"jwt" is there twice`)
-	err = new(Handler).UnmarshalCaddyfile(caddyfile.NewTestDispenser("sse {\njwt HS256 {\nkey HS256 x\n}\n}"))
+	err = new(Handler).UnmarshalCaddyfile(caddyfile.NewTestDispenser("sse {\njwt HS256 {\n" + long + "\n}\n}"))
 	wantConfigError(t, err, "too few arguments, or too many")
 }
 

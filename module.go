@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -106,9 +105,10 @@ func (c *HubConfig) provision(ctx caddy.Context) error {
 // Validate refuses settings that make no sense.
 func (a *App) Validate() error {
 	for name, hub := range a.Hubs {
+		if err := checkHubName(name); err != nil {
+			return err
+		}
 		switch {
-		case name == "":
-			return errors.New("a hub has no name")
 		case hub.HistoryBytes < 0:
 			return fmt.Errorf("hub %s: history_bytes must be more than 0", name)
 		case hub.HistoryAge < 0:
@@ -288,7 +288,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	if h.JWT != nil {
 		if err := h.JWT.provision(); err != nil {
-			return fmt.Errorf("jwt: %w", err)
+			return err
 		}
 	}
 	app, err := ctx.App("sse")

@@ -25,6 +25,30 @@ var errArguments = errors.New("too few arguments, or too many")
 
 // readBlock reads the options of a block, each at most once but those in repeatable.
 func readBlock(d *caddyfile.Dispenser, options map[string]option, repeatable ...string) error {
+	return make(places).readBlock(d, "", options, repeatable...)
+}
+
+// places are where options stand, by the names that an optionError has for them; "" is the whole.
+type places map[string]caddyfile.Token
+
+// locate adds to an error where its option stands.
+func (at places) locate(err error) error {
+	if err == nil {
+		return nil
+	}
+	token := at[""]
+	if wrong := (*optionError)(nil); errors.As(err, &wrong) {
+		if place, there := at[wrong.option]; there {
+			token = place
+		}
+	}
+	d := caddyfile.NewDispenser([]caddyfile.Token{token})
+	d.Next()
+	return d.WrapErr(err)
+}
+
+// readBlock is readBlock that notes where the options stand, with the block before their names.
+func (at places) readBlock(d *caddyfile.Dispenser, block string, options map[string]option, repeatable ...string) error {
 	seen := make(map[string]bool)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()
@@ -36,6 +60,7 @@ func readBlock(d *caddyfile.Dispenser, options map[string]option, repeatable ...
 			return d.Errf("option %q is there twice", name)
 		}
 		seen[name] = true
+		at[block+name] = d.Token()
 		if err := o.read(d); err == errArguments { //nolint:errorlint // it is returned bare
 			return d.Errf("%s: %w; write: %s", name, err, strings.TrimSpace(name+" "+o.takes))
 		} else if err != nil {

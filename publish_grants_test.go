@@ -11,7 +11,7 @@ import (
 func bearer(token string) e2etest.Option { return e2etest.Header("Authorization", "Bearer "+token) }
 
 func TestPublishingNeedsOneOfTheTokens(t *testing.T) {
-	t.Setenv("SSE_TEST_TOKEN", "from the environment")
+	t.Setenv("SSE_TEST_TOKEN", "from-the-environment")
 	s := serve(t, `
 		sse /events {
 			publish {
@@ -22,7 +22,7 @@ func TestPublishingNeedsOneOfTheTokens(t *testing.T) {
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
 		stream := e2etest.Subscribe(t, p.url("/events?topic=a"), p.via)
 		stream.Connected(t)
-		for _, header := range []string{"Bearer secret", "bearer other", "BEARER  secret", "Bearer from the environment"} {
+		for _, header := range []string{"Bearer secret", "bearer other", "BEARER  secret", "Bearer from-the-environment"} {
 			publish(t, p.url("/events?topic=a"), header, p.via, e2etest.Header("Authorization", header))
 			stream.Expect(t, header)
 		}

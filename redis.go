@@ -74,12 +74,53 @@ func (b *RedisBroker) Provision(ctx caddy.Context) error {
 }
 
 // Validate refuses settings that make no sense.
-func (b *RedisBroker) Validate() error {
+func (b *RedisBroker) Validate() error { return b.check() }
+
+// check refuses settings that make no sense, before placeholders are replaced.
+func (b *RedisBroker) check() error {
+	for i, url := range b.URLs {
+		if err := literally(checkRedisURL)(url); err != nil {
+			return fmt.Errorf("broker redis: URL %d %w", i+1, err)
+		}
+	}
 	switch {
 	case b.MaxLen < 0 || b.Timeout < 0:
-		return errors.New("max_len and timeout must be more than 0")
-	case (b.TLSCert == "") != (b.TLSKey == ""):
-		return errors.New("tls_cert and tls_key go together")
+		return errors.New("broker redis: max_len and timeout must be more than 0")
+	case b.TLSCert != "" && b.TLSKey == "":
+		return wrongOption("tls_cert", "tls_cert and tls_key go together")
+	case b.TLSCert == "" && b.TLSKey != "":
+		return wrongOption("tls_key", "tls_cert and tls_key go together")
+	case len(b.URLs) > 0:
+		return literally(b.checkTLS)(b.URLs[0])
+	}
+	return nil
+}
+
+// checkRedisURL says what is wrong with a URL, without showing it: it may hold a password.
+func checkRedisURL(url string) error {
+	if _, err := redis.ParseURL(url); err != nil {
+		return errors.New("can't be read; it should be like redis://user:password@host:6379/0")
+	}
+	return nil
+}
+
+// checkTLS refuses TLS options beside a first URL that is not rediss://.
+func (b *RedisBroker) checkTLS(url string) error {
+	if o, err := redis.ParseURL(url); err != nil || o.TLSConfig != nil {
+		return err
+	}
+	for _, tls := range []struct {
+		option string
+		given  bool
+	}{
+		{"tls_ca", b.TLSCA != ""},
+		{"tls_cert", b.TLSCert != ""},
+		{"tls_server_name", b.TLSServerName != ""},
+		{"tls_insecure_skip_verify", b.TLSInsecureSkipVerify},
+	} {
+		if tls.given {
+			return wrongOption(tls.option, "the tls options need a rediss:// URL")
+		}
 	}
 	return nil
 }
@@ -111,31 +152,33 @@ func (b *RedisBroker) readOptions() error {
 		if err != nil {
 			return fmt.Errorf("broker redis: URL %d: %w", i+1, err)
 		}
-		one, err := redis.ParseURL(url)
-		if err != nil {
-			// The error may quote the URL, and the URL may hold a password.
-			return fmt.Errorf("broker redis: URL %d can't be read; it should be like redis://user:password@host:6379/0", i+1)
+		if err := checkRedisURL(url); err != nil {
+			return fmt.Errorf("broker redis: URL %d %w", i+1, err)
 		}
+		one, _ := redis.ParseURL(url)
 		o.Addrs = append(o.Addrs, one.Addr)
 		if i == 0 {
+			if err := b.checkTLS(url); err != nil {
+				return fmt.Errorf("broker redis: %w", err)
+			}
 			o.Username, o.Password, o.DB, o.TLSConfig = one.Username, one.Password, one.DB, one.TLSConfig
 		}
 	}
 	for _, secret := range []struct {
-		value string
-		field *string
+		option, value string
+		field         *string
 	}{
-		{b.Username, &o.Username},
-		{b.Password, &o.Password},
-		{b.SentinelUsername, &o.SentinelUsername},
-		{b.SentinelPassword, &o.SentinelPassword},
+		{"username", b.Username, &o.Username},
+		{"password", b.Password, &o.Password},
+		{"sentinel_username", b.SentinelUsername, &o.SentinelUsername},
+		{"sentinel_password", b.SentinelPassword, &o.SentinelPassword},
 	} {
 		if secret.value == "" {
 			continue
 		}
 		known, err := replacer.ReplaceOrErr(secret.value, true, true)
 		if err != nil || known == "" {
-			return fmt.Errorf("broker redis: %s is empty or not set", placeholderOnly(secret.value))
+			return fmt.Errorf("broker redis: %s: %s is empty or not set", secret.option, placeholderOnly(secret.value))
 		}
 		*secret.field = known
 	}
@@ -145,11 +188,8 @@ func (b *RedisBroker) readOptions() error {
 
 // readTLS adds the tls_ options to what a rediss:// URL has begun.
 func (b *RedisBroker) readTLS(config *tls.Config) error {
-	if b.TLSCA == "" && b.TLSCert == "" && b.TLSServerName == "" && !b.TLSInsecureSkipVerify {
+	if config == nil { // then there are no tls options either
 		return nil
-	}
-	if config == nil {
-		return errors.New("broker redis: the tls options need a rediss:// URL")
 	}
 	config.InsecureSkipVerify = b.TLSInsecureSkipVerify
 	if b.TLSServerName != "" {
