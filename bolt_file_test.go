@@ -173,7 +173,7 @@ func TestTheFilesPathIsMadeAbsolute(t *testing.T) {
 		t.Errorf("provisioned as %+v, %v", b, err)
 	}
 	none := &BoltBroker{File: "{env.SSE_TEST_NO_FILE}"}
-	if err := none.Provision(caddy.Context{}); err == nil || !strings.Contains(err.Error(), "give it a file") {
+	if err := none.Provision(caddy.Context{}); err == nil || !strings.Contains(err.Error(), "give it one, such as") {
 		t.Errorf("without a file the error is %v", err)
 	}
 	off := false

@@ -324,11 +324,13 @@ func (c *Client) handOver(to Stream) {
 	c.stream = to
 }
 
-// abort cuts the stream.
-func (c *Client) abort() {
+// abortIf cuts the stream if the condition, which is asked with mu held, is met.
+func (c *Client) abortIf(met func(*Client) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.stream.Abort()
+	if met(c) {
+		c.stream.Abort()
+	}
 }
 
 // Wrote notes that the socket has taken a batch. The stream calls it.

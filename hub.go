@@ -299,10 +299,15 @@ func (h *Hub) end(cause error, farewell func(*Client)) {
 }
 
 // Abort cuts every client that is still there.
-func (h *Hub) Abort() {
+func (h *Hub) Abort() { h.abort(func(*Client) bool { return true }) }
+
+// AbortBlocked cuts every client whose socket takes nothing, and waits on for those that wait for us.
+func (h *Hub) AbortBlocked() { h.abort((*Client).blockedLocked) }
+
+func (h *Hub) abort(whom func(*Client) bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.eachLocked((*Client).abort)
+	h.eachLocked(func(c *Client) { c.abortIf(whom) })
 }
 
 // sweep ages silent topics, and forgets owners of client_ids that nothing is left of.

@@ -416,11 +416,15 @@ func TestCloseEndsEveryClientOnceItHasWhatWaits(t *testing.T) {
 
 func TestAbortCutsWhoIsStillThere(t *testing.T) {
 	h := newTestHub(t, plenty)
-	a, b := h.join(with("a")), h.join(with("b"))
-	a.leave()
+	gone, waiting, blocked := h.join(with("a")), h.join(with("b")), h.join(with("c"))
+	gone.leave()
 	h.Drain()
+	want(t, textsOf(t, blocked.take()), "retry 0")
+	blocked.blocked.Store(true)
+	h.AbortBlocked()
+	want(t, []int64{gone.aborts.Load(), waiting.aborts.Load(), blocked.aborts.Load()}, 0, 0, 1)
 	h.Abort()
-	want(t, []int64{a.aborts.Load(), b.aborts.Load()}, 0, 1)
+	want(t, []int64{gone.aborts.Load(), waiting.aborts.Load(), blocked.aborts.Load()}, 0, 1, 2)
 }
 
 // Everything a hub can be asked, at the same time and at random: nothing hangs, nothing races, and

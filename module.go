@@ -318,8 +318,12 @@ func (p *PublishConfig) provision() error {
 	return p.readSecrets()
 }
 
-// drainTime is how long clients have to take what is theirs when the process exits.
-const drainTime = time.Second
+// When the process exits clients have drainTime to take what is theirs, and the machine has exitTime to hand it to
+// those that do.
+const (
+	drainTime = time.Second
+	exitTime  = 1600 * time.Millisecond
+)
 
 // drainIfExiting runs when a server shuts down, because of a reload or of the end. The process waits
 // for every request, and so for every stream, before it goes.

@@ -96,7 +96,8 @@ func (s *sharedHub) Destruct() error {
 func (s *sharedHub) shutDown() {
 	s.shutOnce.Do(func() {
 		s.Drain()
-		time.AfterFunc(drainTime, s.Abort)
+		time.AfterFunc(drainTime, s.AbortBlocked)
+		time.AfterFunc(exitTime, s.Abort)
 	})
 }
 

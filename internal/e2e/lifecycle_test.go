@@ -76,8 +76,8 @@ func TestAGracePeriodEndsNoStreamOfHTTP1And2(t *testing.T) {
 			l.awaitMore(t, 20)
 		}
 		reloadTo(t, server, i+1, grace)
-		waitFor(t, "the end of the grace period", func() bool { // of both servers, that with and that without TLS
-			return strings.Count(server.Log(), "server graceful shutdown 0s timeout") == 2*(i+1)
+		waitFor(t, "the end of the grace period", func() bool { // of the server with TLS; direct streams are no request's
+			return strings.Count(server.Log(), "server graceful shutdown 0s timeout") > i
 		})
 	}
 	l.awaitMore(t, 20)
