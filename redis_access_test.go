@@ -23,8 +23,8 @@ import (
 )
 
 // redisCommands are what the ACL user of one hub needs; the README says so.
-const redisCommands = "hello client|setname ping get set del pexpire eval evalsha " +
-	"xadd xread xrange xrevrange xtrim xinfo|stream hset hget hmget hdel sadd srem smembers publish subscribe"
+const redisCommands = "hello client|setname ping get set del exists pexpire eval evalsha " +
+	"xadd xread xrange xrevrange xtrim xinfo|stream xgroup|create xgroup|destroy hset hget hmget hdel sadd srem smembers publish subscribe"
 
 func TestRedisACLUserNeedsOnlyItsHubsKeysAndTheseCommands(t *testing.T) {
 	server := e2etest.RedisServer(t)

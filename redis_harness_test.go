@@ -402,15 +402,19 @@ func admin(t testing.TB, url string) *redis.Client {
 // do runs a command written as one would type it.
 func do(t testing.TB, client *redis.Client, command string) any {
 	t.Helper()
-	var args []any
-	for word := range strings.FieldsSeq(command) {
-		args = append(args, word)
-	}
-	value, err := client.Do(t.Context(), args...).Result()
+	value, err := client.Do(t.Context(), words(command)...).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		t.Fatalf("%s: %v", command, err)
 	}
 	return value
+}
+
+// words splits a command as it is typed.
+func words(command string) (args []any) {
+	for word := range strings.FieldsSeq(command) {
+		args = append(args, word)
+	}
+	return args
 }
 
 const defaultLog = "{sse:default}:log" // the stream of the default hub

@@ -346,6 +346,41 @@ func TestRedisRestoredFromAnOlderCopyIsToldAsAGap(t *testing.T) {
 	}
 }
 
+// A stream that is deleted and written to again within a millisecond gives out the same IDs again.
+func TestARedisLogThatGivesOutPositionsAgainIsToldAsAGap(t *testing.T) {
+	for _, command := range []string{"DEL " + defaultLog, "FLUSHALL"} {
+		t.Run(command, func(t *testing.T) {
+			server := e2etest.RedisServer(t)
+			client := admin(t, server.URL())
+			instances := []*instance{start(t, server.URL()), start(t, server.URL())}
+			var readers []*reader
+			for _, i := range instances {
+				readers = append(readers, i.subscribe(with("a")))
+			}
+			const at = " 1000-"
+			do(t, client, "XADD "+defaultLog+at+"0 topic a data old-0")
+			do(t, client, "XADD "+defaultLog+at+"1 topic a data old-1")
+			for _, r := range readers {
+				r.want("old-0", "old-1")
+			}
+			_, err := client.TxPipelined(t.Context(), func(pipe redis.Pipeliner) error {
+				for _, c := range []string{command, "XADD " + defaultLog + at + "0 topic a data new-0", "XADD " + defaultLog + at + "1 topic a data new-1"} {
+					pipe.Do(t.Context(), words(c)...)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			do(t, client, "XADD "+defaultLog+" * topic a data last")
+			for _, r := range readers {
+				r.want("old-0", "old-1", gap("log_lost"), "new-0", "new-1", "last")
+			}
+			await(t, "the instances to agree", func() bool { return instances[0].Position() == instances[1].Position() })
+		})
+	}
+}
+
 // The publisher was told that the message is in the log, but nobody has read it yet when Redis comes
 // back without it.
 func TestRedisThatLostWhatNobodyHadReadIsToldAsAGap(t *testing.T) {

@@ -225,7 +225,7 @@ func (l *redisLog) appendMessage(args []any, request int, m *Publication) ([]any
 // answer again; one that is refused ends its request, but not the others.
 //
 // KEYS: the log, the epoch, the presence of the other instances, the idempotency keys.
-// ARGV: max_len, how long answers are kept, an epoch if there is none, the number of instances; then
+// ARGV: max_len, how long answers are kept, an epoch if there is no log, the number of instances; then
 // for each message its request, whether it goes to the log or the channel, whether it has a key, its
 // fingerprint, its receivers as known already, and, each with their number before them, its addresses
 // and its fields.
@@ -234,14 +234,25 @@ func (l *redisLog) appendMessage(args []any, request int, m *Publication) ([]any
 // published: that would be taken for the fate of the whole call.
 var publishScript = redis.NewScript(`
 local epoch = redis.call('GET', KEYS[2])
-if not epoch then
-	epoch = ARGV[3]
-	redis.call('SET', KEYS[2], epoch)
-end
 local instances = tonumber(ARGV[4])
 local key, arg = 2 + instances, 5
 local replies, refused = {}, nil
 local function failed(reply) return type(reply) == 'table' and reply.err end
+local function rename()
+	local renamed = redis.pcall('SET', KEYS[2], ARGV[3])
+	if failed(renamed) then return renamed end
+	epoch = ARGV[3]
+end
+local function append(...)
+	local id = redis.pcall('XADD', KEYS[1], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[1], '*', ...)
+	if id then return id end
+	-- There is no log, and the one that begins may give out positions that another has given out.
+	return rename() or redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', ...)
+end
+if not epoch then
+	local problem = rename()
+	if problem then return problem end
+end
 while arg <= #ARGV do
 	local request, kind, keyed, fingerprint = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
 	local receivers, addresses = tonumber(ARGV[arg + 4]), tonumber(ARGV[arg + 5])
@@ -274,7 +285,7 @@ while arg <= #ARGV do
 		end
 		local done
 		if kind == 'log' then
-			done = redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, first, last))
+			done = append(unpack(ARGV, first, last))
 		else
 			done = redis.pcall('PUBLISH', ARGV[first], ARGV[last])
 		end

@@ -182,7 +182,7 @@ func TestRedisTakesABatchOfAnySize(t *testing.T) {
 
 func TestRedisDoesNotHoldItselfUpForOneCall(t *testing.T) {
 	server := e2etest.RedisServer(t)
-	i := start(t, server.URL())
+	i := start(t, server.URL(), withTimeout(soon))
 	do(t, admin(t, server.URL()), "CONFIG RESETSTAT")
 	large := strings.Repeat("x", 1<<20)
 	var running sync.WaitGroup
