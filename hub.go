@@ -61,6 +61,8 @@ type Hub struct {
 	epoch      string
 	last       Position
 	given      *positions // the positions of a sparse log; nil while every one up to last was given
+	shared     bool       // other instances follow the log too
+	arrivals   arrivals
 	history    *history
 	index      *index
 	clients    int
@@ -86,6 +88,8 @@ func NewHub(limits Limits) *Hub {
 		sources: make(map[netip.Prefix]int),
 		owners:  make(map[string]string),
 		barred:  make(map[string]time.Time),
+
+		arrivals: make(arrivals),
 	}
 	h.context, h.cancel = context.WithCancelCause(context.Background())
 	h.mu.Lock()
@@ -110,6 +114,11 @@ func (h *Hub) Apply(limits Limits) {
 }
 
 func (h *Hub) brokerChanged(up bool, err error) {
+	if !up {
+		h.mu.Lock()
+		h.arrivals.decideAll()
+		h.mu.Unlock()
+	}
 	if h.BrokerChanged != nil {
 		h.BrokerChanged(up, err)
 	}

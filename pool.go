@@ -191,6 +191,14 @@ func (s *sharedHub) wait(ctx context.Context) error {
 	}
 }
 
+// catchUp returns when the hub has come as far as a client's Last-Event-ID, which it may have from an
+// instance that was ahead of this one. While the broker is out of reach there is no use in waiting.
+func (s *sharedHub) catchUp(ctx context.Context, lastEventID string) {
+	if lastEventID != "" && s.up() {
+		s.AwaitID(ctx, lastEventID)
+	}
+}
+
 // brokerChanged tells the operator that the broker went out of reach, or is back.
 func (s *sharedHub) brokerChanged(up bool, err error) {
 	current := s.current.Load()

@@ -88,3 +88,39 @@ func TestWhatAFlushLosesIsToldAsAGapUnderLoad(t *testing.T) {
 		}
 	}
 }
+
+func TestNothingIsLostByClientsThatWanderBetweenInstances(t *testing.T) {
+	t.Parallel()
+	server := e2etest.RedisServer(t, "--appendonly", "yes", "--appendfsync", "always")
+	x := newTrial(t, start(t, server.URL()), start(t, server.URL()), start(t, server.URL()))
+	for range 4 {
+		x.wander()
+	}
+	x.awaitProgress(500)
+	x.wantNoGaps(x.conclude())
+}
+
+func TestWanderingClientsAreToldWhatAFaultyRedisLoses(t *testing.T) {
+	t.Parallel()
+	server := e2etest.RedisServer(t, "--appendonly", "yes", "--appendfsync", "always")
+	proxy := e2etest.NewProxy(t, server.Addr())
+	client := admin(t, server.URL())
+	x := newTrial(t, start(t, proxy.URL(), withTimeout(300*time.Millisecond)), start(t, server.URL()), start(t, server.URL()))
+	for range 4 {
+		x.wander()
+	}
+	for range 3 {
+		proxy.Hold()
+		from := x.answered[1].get()
+		await(t, "the others to go on", func() bool { return x.answered[1].get() > from+200 })
+		do(t, client, "XTRIM "+defaultLog+" MAXLEN 50")
+		proxy.Heal()
+		x.awaitProgress(50)
+		do(t, client, "FLUSHALL")
+		x.awaitProgress(50)
+		server.Kill()
+		server.Restart()
+		x.awaitProgress(50)
+	}
+	x.conclude()
+}

@@ -225,6 +225,7 @@ func (i *instance) tryPublish(p *Publication) (Receipt, error) {
 // reader is a client whose stream is read at once by a goroutine of its own.
 type reader struct {
 	Welcome
+	covers string // the newest loss that Welcome tells of
 	client *Client
 	hub    *Hub
 	t      testing.TB
@@ -253,6 +254,8 @@ func (i *instance) subscribe(s Subscription) *reader {
 	if r.client, r.Welcome, err = i.Join(s, r); err != nil {
 		i.t.Fatal(err)
 	}
+	epoch, _ := ParseID(r.ID)
+	r.covers = ID{epoch.Epoch, r.client.toldLost}.String()
 	go r.run()
 	i.mu.Lock()
 	defer i.mu.Unlock()

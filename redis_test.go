@@ -93,6 +93,39 @@ func TestRedisResumesExactlyOnAnotherInstance(t *testing.T) {
 	}
 }
 
+func TestAClientThatComesBackToALaggingRedisInstanceIsToldNoGap(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	proxy := e2etest.NewProxy(t, server.Addr())
+	ahead := start(t, server.URL())
+	behind := launch(t, newBroker(t, server.URL()), func(i *instance) { i.tailAt = proxy.Addr() })
+	behind.awaitUp()
+	r := ahead.subscribe(with("a"))
+	ahead.publish("1", Topics("a")...)
+	behind.awaitID(ahead.Position().String())
+	proxy.Hold()
+	ahead.publish("2", Topics("a")...)
+	r.want("1", "2")
+	last := r.leave()
+	ahead.publish("3", Topics("a")...)
+	arrived := make(chan struct{})
+	go func() {
+		defer close(arrived)
+		behind.AwaitID(t.Context(), last)
+	}()
+	await(t, "the client to be waited for", func() bool {
+		behind.Hub.mu.Lock()
+		defer behind.Hub.mu.Unlock()
+		return len(behind.arrivals) == 1
+	})
+	proxy.Heal()
+	<-arrived
+	back := behind.subscribe(with("a").after(last))
+	if back.Resume != ResumeComplete {
+		t.Errorf("it is resumed with %q", back.Resume)
+	}
+	back.want("3")
+}
+
 func TestRedisInstanceStartsWithWhatTheLogKeeps(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a := start(t, server.URL())

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	wire "github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 // trial is instances under load while something goes wrong. Its ledger knows what was acknowledged.
@@ -18,7 +20,8 @@ type trial struct {
 	instances []*instance
 	clients   []*trialClient
 	cancel    context.CancelFunc
-	running   sync.WaitGroup
+	running   sync.WaitGroup // publishers
+	wandering sync.WaitGroup
 	answered  []*progress // by instance
 }
 
@@ -69,6 +72,7 @@ func newTrial(t *testing.T, instances ...*instance) *trial {
 	t.Cleanup(func() {
 		cancel()
 		x.running.Wait()
+		x.wandering.Wait()
 	})
 	for n, i := range instances {
 		for _, topics := range [][]string{{"a"}, {"a", "b"}} {
@@ -143,4 +147,43 @@ func (x *trial) wantNoGaps(gaps map[string]int) {
 			x.t.Errorf("client %s was told %d gaps", name, n)
 		}
 	}
+}
+
+// wander has a client go from instance to instance, resuming where it was, until it has the last
+// messages. What it gets is judged with the rest.
+func (x *trial) wander() {
+	topics := []string{"a", "b"}
+	r := x.instances[0].subscribe(with(topics...))
+	w := &reader{Welcome: r.Welcome, t: x.t, changed: make(chan struct{})}
+	x.clients = append(x.clients, &trialClient{w, fmt.Sprint("wanderer ", len(x.clients)), topics})
+	x.wandering.Go(func() {
+		deadline := time.Now().Add(2 * soon)
+		for ends := 0; ends < len(topics) && time.Now().Before(deadline); {
+			time.Sleep(time.Duration(5+rand.IntN(50)) * time.Millisecond) // what it stays
+			last := r.leave()
+			w.goOn(r)
+			for _, topic := range topics {
+				ends += count(r.got(), "end of "+topic)
+			}
+			i := x.instances[rand.IntN(len(x.instances))]
+			if i.log.Up() { // as catchUp does
+				i.AwaitID(context.Background(), last)
+			}
+			r = i.subscribe(with(topics...).after(last))
+		}
+		r.leave()
+	})
+}
+
+// goOn takes over what came on one of the connections that the client has had. A gap told at its start
+// covers what its hub knew to be lost.
+func (r *reader) goOn(one *reader) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if one.Resume == ResumeGap {
+		r.events = append(r.events, wire.Event{Name: "gap", Data: []byte(one.covers), HasData: true})
+	}
+	r.events = append(r.events, one.got()...)
+	close(r.changed)
+	r.changed = make(chan struct{})
 }

@@ -14,6 +14,8 @@ type Origin struct {
 	Epoch string
 	// Sparse logs do not give out every position: an ID is known by the messages seen.
 	Sparse bool
+	// Shared logs are followed by other instances, some of which may be ahead of this one.
+	Shared bool
 	// Lost is the newest position that the log no longer has, and the hub's first.
 	Lost Position
 	// Trims: the log keeps what the hub keeps, and asks for what that no longer is by Dropped.
@@ -38,7 +40,7 @@ func (h *Hub) Position() ID {
 func (h *Hub) Follow(o Origin) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.epoch, h.last = o.Epoch, o.Lost
+	h.epoch, h.last, h.shared = o.Epoch, o.Lost, o.Shared
 	h.history = newHistory(h.limits.History)
 	h.history.forgetAll(o.Lost)
 	h.history.noteDropped = o.Trims
@@ -48,6 +50,7 @@ func (h *Hub) Follow(o Origin) {
 	}
 	h.given.add(h.last) // clients are told it
 	h.eachLocked((*Client).stopCatchingUp)
+	h.arrivals.decideAll()
 }
 
 // Restore hands over a message that the log kept from before, in its order.
@@ -71,6 +74,7 @@ func (h *Hub) keepLocked(m *Message, now time.Time) {
 		h.last = m.Position
 		h.given.add(m.Position)
 		h.history.append(m, now)
+		h.arrivals.decide(m.Position)
 	}
 }
 
@@ -111,6 +115,7 @@ func (h *Hub) Lose(p Position, reason string) {
 	h.last = p
 	h.given.add(p)
 	h.history.forgetAll(p)
+	h.arrivals.decideAll()
 	h.tellLocked(reason)
 }
 

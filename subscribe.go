@@ -29,6 +29,7 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 		_ = http.NewResponseController(w).Flush() // before anybody adds a Content-Length of 0
 		return nil
 	}
+	h.hub.catchUp(r.Context(), s.LastEventID)
 	stream := newHandlerStream(w, r, time.Duration(h.WriteTimeout))
 	client, welcome, err := h.hub.Join(s, stream)
 	switch {

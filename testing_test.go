@@ -56,6 +56,9 @@ func wantSettled(t testing.TB, h *Hub) {
 		t.Errorf("with all clients gone the hub counts %d, from %v, at %v and %v",
 			h.clients, h.sources, h.index.exact, h.index.patterns)
 	}
+	if len(h.arrivals) != 0 {
+		t.Errorf("with all clients gone %d positions are still waited for", len(h.arrivals))
+	}
 }
 
 // publish delivers a message as the log's next and returns its ID and its receivers.

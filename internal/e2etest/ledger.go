@@ -33,6 +33,7 @@ type Ledger struct {
 	mu       sync.Mutex // guards the rest
 	messages map[string]message
 	refused  map[string]bool
+	doubtful map[string]bool // had to be sent again
 	unknowns int
 }
 
@@ -64,7 +65,7 @@ func parseID(id string) (epoch string, p position, err error) {
 
 // NewLedger returns an empty ledger.
 func NewLedger() *Ledger {
-	return &Ledger{messages: make(map[string]message), refused: make(map[string]bool)}
+	return &Ledger{messages: make(map[string]message), refused: make(map[string]bool), doubtful: make(map[string]bool)}
 }
 
 // Drive publishes numbered messages to a topic, one after the other, until ctx
@@ -79,6 +80,7 @@ func (l *Ledger) Drive(ctx context.Context, name, topic string, pause time.Durat
 			doubtful = true
 			l.mu.Lock()
 			l.unknowns++
+			l.doubtful[text] = true
 			l.mu.Unlock()
 			time.Sleep(max(pause, 10*time.Millisecond))
 			id, outcome = publish(text)
@@ -111,7 +113,9 @@ func (l *Ledger) Counts() (published, refused, again int) {
 
 // Judge returns what is wrong with the events that a client got who subscribed
 // to topics at an ID. The last event must be one that was published after all
-// others, so that nothing is still on its way.
+// others, so that nothing is still on its way. A gap told at a reconnect covers
+// everything that is no longer kept; who knows up to where that is has a gap
+// event without ID and with that ID as its data.
 func (l *Ledger) Judge(from string, topics []string, events []sse.Event) (faults []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -140,6 +144,7 @@ type judge struct {
 	epoch   string
 	last    position
 	excused bool           // a gap was told after last, up to nobody knows where
+	covered position       // what is missing up to here was told
 	stretch int            // counts gaps
 	cameIn  map[string]int // by text the stretch it came in, from 1
 	faults  []string
@@ -157,9 +162,11 @@ func (j *judge) next(event sse.Event) {
 	switch {
 	case event.Name == "gap":
 		j.stretch++
-		j.excused = err != nil
+		j.excused, j.covered = err != nil, position{}
 		if err == nil {
 			j.epoch, j.last = epoch, p
+		} else if epoch, p, err = parseID(string(event.Data)); err == nil {
+			j.excused, j.epoch, j.last, j.covered = false, epoch, position{}, p
 		}
 		return
 	case event.ID == "":
@@ -183,12 +190,15 @@ func (j *judge) next(event sse.Event) {
 }
 
 // content judges a message by itself.
-func (j *judge) content(text, _ string, p position) {
+func (j *judge) content(text, epoch string, p position) {
 	known, published := j.ledger.messages[text]
+	// A log that was lost has lost the keys too, so that what is sent again is published again. One
+	// that only got another name has not.
+	again := j.ledger.doubtful[text] && known.epoch != epoch
 	switch {
 	case j.ledger.refused[text]:
 		j.fault("%q came, which was answered as not published", text)
-	case published && known.position != p: // the log may have got another name since
+	case published && known.position != p && !again:
 		j.fault("%q came at %v, but was acknowledged at %v", text, p, known.position)
 	case published && !slices.Contains(j.topics, known.topic):
 		j.fault("%q came, which is for %s", text, known.topic)
@@ -204,6 +214,9 @@ func (j *judge) between(epoch string, p position, came string) {
 	due := j.due[epoch]
 	i := sort.Search(len(due), func(i int) bool { return due[i].position.after(j.last) })
 	for ; i < len(due) && p.after(due[i].position); i++ {
+		if !due[i].position.after(j.covered) {
+			continue
+		}
 		j.fault("%q is missing at %v before %q, and no gap was told", due[i].text, due[i].position, came)
 	}
 }

@@ -37,14 +37,19 @@ func TestLedgerFindsWhatIsWrong(t *testing.T) {
 		{"1@e-1 new@f-1", "without a gap"},
 		{"1@e-1 gap@f-0 new@f-1", ""},
 		{"1@e-1 gap@ new@f-1", ""},
+		{"1@e-1 gap=e-3@ 1@e-1 4@e-4 5@e-5", ""},
+		{"1@e-1 gap=e-3@ 1@e-1 3@e-3 5@e-5", `"4" is missing`},
+		{"1@e-1 gap=e-3@ 3@e-3 1@e-1 4@e-4 5@e-5", `"1" came at`},
+		{"1@e-1 gap=e-3@ gap@e-1 4@e-4 5@e-5", `"2" is missing`},
+		{"1@e-1 gap=f-0@ new@f-1", ""},
 		{"1@x", "can't be read"},
 	} {
 		var events []sse.Event
 		for word := range strings.FieldsSeq(test.events) {
 			text, id, _ := strings.Cut(word, "@")
 			event := sse.Event{ID: id, Data: []byte(text)}
-			if text == "gap" {
-				event.Name = "gap"
+			if name, covers, _ := strings.Cut(text, "="); name == "gap" {
+				event.Name, event.Data = name, []byte(covers)
 			}
 			events = append(events, event)
 		}
