@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -247,6 +248,7 @@ func (b *RedisBroker) Open(hub string) (Broker, error) {
 	l.context, l.cancel = context.WithCancel(context.Background())
 	l.severed, l.sever = context.WithCancel(context.Background())
 	publishing, tailing := *b.options, *b.options
+	publishing.Addrs, tailing.Addrs = slices.Clone(b.options.Addrs), slices.Clone(b.options.Addrs) // a Cluster's client appends
 	publishing.Dialer, tailing.Dialer = l.dialer(false), l.dialer(true)
 	tailing.ReadTimeout += blockTime // a read that blocks is silent that long; longer, and the line is dead
 	l.publishing, l.tailing = redis.NewUniversalClient(&publishing), redis.NewUniversalClient(&tailing)

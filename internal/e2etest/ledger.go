@@ -117,9 +117,20 @@ func (l *Ledger) Counts() (published, refused, again int) {
 // everything that is no longer kept; who knows up to where that is has a gap
 // event without ID and with that ID as its data.
 func (l *Ledger) Judge(from string, topics []string, events []sse.Event) (faults []string) {
+	return l.judge(from, topics, events, false)
+}
+
+// JudgeFailover is Judge for a log that lost its end when another server took
+// its place. Whoever knows of a lost message has to see that first, so a gap may
+// be told after messages that were published since.
+func (l *Ledger) JudgeFailover(from string, topics []string, events []sse.Event) (faults []string) {
+	return l.judge(from, topics, events, true)
+}
+
+func (l *Ledger) judge(from string, topics []string, events []sse.Event, late bool) (faults []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	j := judge{ledger: l, topics: topics, cameIn: make(map[string]int), due: make(map[string][]message)}
+	j := judge{late: late, ledger: l, topics: topics, cameIn: make(map[string]int), due: make(map[string][]message)}
 	for _, m := range l.messages {
 		if slices.Contains(topics, m.topic) {
 			j.due[m.epoch] = append(j.due[m.epoch], m)
@@ -132,7 +143,7 @@ func (l *Ledger) Judge(from string, topics []string, events []sse.Event) (faults
 	for _, event := range events {
 		j.next(event)
 	}
-	return j.faults
+	return append(j.faults, j.pending...)
 }
 
 // judge is how far a client's events have been judged. They fall into stretches
@@ -148,6 +159,8 @@ type judge struct {
 	stretch int            // counts gaps
 	cameIn  map[string]int // by text the stretch it came in, from 1
 	faults  []string
+	late    bool     // a gap may be told late
+	pending []string // faults that a gap told later would excuse
 }
 
 func (j *judge) fault(format string, args ...any) {
@@ -157,11 +170,17 @@ func (j *judge) fault(format string, args ...any) {
 	}
 }
 
+// faultWithoutGap is a fault unless a gap is told later.
+func (j *judge) faultWithoutGap(format string, args ...any) {
+	j.pending = append(j.pending, fmt.Sprintf(format, args...))
+}
+
 func (j *judge) next(event sse.Event) {
 	epoch, p, err := parseID(event.ID)
 	switch {
 	case event.Name == "gap":
 		j.stretch++
+		j.pending = nil
 		j.excused, j.covered = err != nil, position{}
 		if err == nil {
 			j.epoch, j.last = epoch, p
@@ -176,7 +195,7 @@ func (j *judge) next(event sse.Event) {
 		return
 	}
 	text := string(event.Data)
-	j.content(text, epoch, p)
+	j.content(text, p)
 	switch {
 	case j.excused:
 	case epoch != j.epoch:
@@ -190,16 +209,17 @@ func (j *judge) next(event sse.Event) {
 }
 
 // content judges a message by itself.
-func (j *judge) content(text, epoch string, p position) {
+func (j *judge) content(text string, p position) {
 	known, published := j.ledger.messages[text]
-	// A log that was lost has lost the keys too, so that what is sent again is published again. One
-	// that only got another name has not.
-	again := j.ledger.doubtful[text] && known.epoch != epoch
+	moved := j.fault
+	if j.ledger.doubtful[text] { // a log that was lost has lost the keys too: what is sent again is published again
+		moved = j.faultWithoutGap
+	}
 	switch {
 	case j.ledger.refused[text]:
 		j.fault("%q came, which was answered as not published", text)
-	case published && known.position != p && !again:
-		j.fault("%q came at %v, but was acknowledged at %v", text, p, known.position)
+	case published && known.position != p:
+		moved("%q came at %v, but was acknowledged at %v", text, p, known.position)
 	case published && !slices.Contains(j.topics, known.topic):
 		j.fault("%q came, which is for %s", text, known.topic)
 	}
@@ -211,12 +231,16 @@ func (j *judge) content(text, epoch string, p position) {
 
 // between looks for messages that should have come before one that did.
 func (j *judge) between(epoch string, p position, came string) {
+	missing := j.fault
+	if j.late {
+		missing = j.faultWithoutGap
+	}
 	due := j.due[epoch]
 	i := sort.Search(len(due), func(i int) bool { return due[i].position.after(j.last) })
 	for ; i < len(due) && p.after(due[i].position); i++ {
 		if !due[i].position.after(j.covered) {
 			continue
 		}
-		j.fault("%q is missing at %v before %q, and no gap was told", due[i].text, due[i].position, came)
+		missing("%q is missing at %v before %q, and no gap was told", due[i].text, due[i].position, came)
 	}
 }

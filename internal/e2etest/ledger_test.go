@@ -61,6 +61,25 @@ func TestLedgerFindsWhatIsWrong(t *testing.T) {
 	}
 }
 
+func TestLedgerExcusesAFailoversGapThatComesLateButNotOneThatNeverComes(t *testing.T) {
+	ledger := e2etest.NewLedger()
+	for n := 1; n <= 3; n++ {
+		ledger.Note(strconv.Itoa(n), "a", "e-"+strconv.Itoa(n), e2etest.OutcomePublished)
+	}
+	event := func(id, text string) sse.Event { return sse.Event{ID: id, Data: []byte(text)} }
+	silent := []sse.Event{event("e-1", "1"), event("e-3", "3")}
+	if faults := ledger.JudgeFailover("e-0", []string{"a"}, silent); len(faults) != 1 {
+		t.Errorf("without a gap it found %q", faults)
+	}
+	told := append(silent, sse.Event{Name: "gap", ID: "f-0"})
+	if faults := ledger.JudgeFailover("e-0", []string{"a"}, told); len(faults) > 0 {
+		t.Errorf("with a late gap it found %q", faults)
+	}
+	if faults := ledger.Judge("e-0", []string{"a"}, told); len(faults) != 1 {
+		t.Errorf("without a failover it found %q", faults)
+	}
+}
+
 func TestLedgerSendsAgainUntilTheOutcomeIsKnown(t *testing.T) {
 	ledger := e2etest.NewLedger()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -1,0 +1,105 @@
+package sse
+
+import (
+	"testing"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+)
+
+// at has a broker look for Redis at several addresses.
+func at(addrs []string) func(*RedisBroker) {
+	return func(b *RedisBroker) {
+		b.URLs = nil
+		for _, addr := range addrs {
+			b.URLs = append(b.URLs, "redis://"+addr)
+		}
+	}
+}
+
+// wantFewGaps fails the test if a client was told more gaps than there were failovers: Redis copies to
+// its replicas after it has answered, so a failover may lose something, once.
+func (x *trial) wantFewGaps(gaps map[string]int, most int) {
+	x.t.Helper()
+	for name, n := range gaps {
+		if n > most {
+			x.t.Errorf("client %s was told %d gaps; want at most %d", name, n, most)
+		}
+	}
+}
+
+// awaitDown returns when no instance has its log in reach.
+func (x *trial) awaitDown() {
+	x.t.Helper()
+	for _, i := range x.instances {
+		await(x.t, "the instance to notice", func() bool { return !i.log.Up() })
+	}
+}
+
+func TestNothingIsLostSilentlyWhenSentinelsFailOver(t *testing.T) {
+	t.Parallel()
+	sentinels := e2etest.RedisSentinels(t)
+	instances := make([]*instance, 3)
+	for n := range instances {
+		instances[n] = start(t, "", at(sentinels.Addrs()), func(b *RedisBroker) { b.MasterName = e2etest.MasterName })
+	}
+	x := newTrial(t, instances...)
+	x.failover = true
+	sentinels.Master.Kill()
+	x.awaitDown()
+	sentinels.AwaitFailover()
+	x.awaitProgress(300)
+	x.wantFewGaps(x.conclude(), 1)
+}
+
+func TestNothingIsLostSilentlyWhenAFrozenMasterComesBackAsAReplica(t *testing.T) {
+	t.Parallel()
+	sentinels := e2etest.RedisSentinels(t)
+	instances := make([]*instance, 2)
+	for n := range instances {
+		instances[n] = start(t, "", at(sentinels.Addrs()), func(b *RedisBroker) { b.MasterName = e2etest.MasterName })
+	}
+	x := newTrial(t, instances...)
+	x.failover = true
+	sentinels.Master.Freeze()
+	x.awaitDown()
+	sentinels.AwaitFailover()
+	x.awaitProgress(100)
+	sentinels.Master.Thaw() // and what it had not been asked yet it is asked now
+	x.awaitProgress(300)
+	x.wantFewGaps(x.conclude(), 2)
+}
+
+func TestNothingIsLostSilentlyWhenAClusterFailsOver(t *testing.T) {
+	t.Parallel()
+	cluster := e2etest.RedisCluster(t)
+	master := cluster.MasterOf(defaultLog)
+	cluster.Replicate(master)
+	instances := make([]*instance, 3)
+	for n := range instances {
+		instances[n] = start(t, "", at(cluster.Addrs()))
+	}
+	x := newTrial(t, instances...)
+	x.failover = true
+	for range 2 {
+		x.wander()
+	}
+	master.Kill()
+	x.awaitDown()
+	cluster.AwaitTakeover()
+	x.awaitProgress(300)
+	x.conclude()
+}
+
+func TestNothingIsLostWhenTheLogsMasterInAClusterRestarts(t *testing.T) {
+	t.Parallel()
+	cluster := e2etest.RedisCluster(t)
+	x := newTrial(t, start(t, "", at(cluster.Addrs())), start(t, "", at(cluster.Addrs())))
+	master := cluster.MasterOf(defaultLog)
+	for range 2 {
+		master.Kill()
+		x.awaitDown()
+		master.Restart()
+		x.awaitProgress(100)
+	}
+	x.wantNoGaps(x.conclude())
+}
