@@ -1,0 +1,130 @@
+package sse
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+)
+
+// These measure what stands between a program and Redis against what a program could do at best by
+// itself, in one run, and report the ratio: on this machine, where the processors decide, and over a
+// line of half a millisecond each way, as between machines.
+
+func nearAndFar(b *testing.B, benchmark func(b *testing.B, url string)) {
+	b.Run("here", func(b *testing.B) { benchmark(b, e2etest.RedisServer(b).URL()) })
+	b.Run("1ms-away", func(b *testing.B) {
+		proxy := e2etest.NewProxy(b, e2etest.RedisServer(b).Addr())
+		proxy.Slow(500*time.Microsecond, 0)
+		benchmark(b, proxy.URL())
+	})
+}
+
+var benchmarkData = bytes.Repeat([]byte("x"), 200)
+
+func median(took []time.Duration) time.Duration {
+	slices.Sort(took)
+	return took[len(took)/2]
+}
+
+// BenchmarkRedisPublishToReceive is from Publish on one instance to the stream of a client on another,
+// against XADD and XREAD BLOCK by two bare connections. The ratio is to stay below 1.5.
+func BenchmarkRedisPublishToReceive(b *testing.B) { nearAndFar(b, publishToReceive) }
+
+func publishToReceive(b *testing.B, url string) {
+	here, there := start(b, url), start(b, url)
+	r := there.subscribe(with("a"))
+	bare := admin(b, url)
+	came := make(chan struct{})
+	ctx, cancel := context.WithCancel(b.Context())
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		reader, last := admin(b, url), "0"
+		for {
+			streams, err := reader.XRead(ctx, &redis.XReadArgs{Streams: []string{"bare", last}, Block: time.Minute}).Result()
+			if err != nil {
+				return // the end
+			}
+			for _, m := range streams[0].Messages {
+				last = m.ID
+				came <- struct{}{}
+			}
+		}
+	})
+	defer func() { cancel(); reading.Wait() }()
+
+	var ours, best []time.Duration
+	for n := 0; b.Loop(); n++ {
+		began := time.Now()
+		if err := bare.XAdd(b.Context(), &redis.XAddArgs{Stream: "bare", Values: []any{"topic", "a", "data", benchmarkData}}).Err(); err != nil {
+			b.Fatal(err)
+		}
+		<-came
+		best = append(best, time.Since(began))
+
+		began = time.Now()
+		if _, err := here.tryPublish(newPublication(string(benchmarkData), Topics("a")...)); err != nil {
+			b.Fatal(err)
+		}
+		r.await("the message", func(events []wireEvent) bool { return len(events) > n })
+		ours = append(ours, time.Since(began))
+	}
+	o, best50 := median(ours), median(best)
+	b.ReportMetric(float64(o.Microseconds()), "p50-us")
+	b.ReportMetric(float64(best50.Microseconds()), "bare-p50-us")
+	b.ReportMetric(float64(o)/float64(best50), "ratio")
+}
+
+// BenchmarkRedisPublishers is 64 publishers at a time, against 64 that make one XADD each per round
+// trip, and against one that does. The ratio to one is to stay above 5.
+func BenchmarkRedisPublishers(b *testing.B) { nearAndFar(b, publishersAtOnce) }
+
+func publishersAtOnce(b *testing.B, url string) {
+	const publishers, atOnce = 64, 200
+	i := start(b, url)
+	o := *admin(b, url).Options()
+	o.PoolSize = publishers
+	bare := redis.NewClient(&o)
+	b.Cleanup(func() { _ = bare.Close() })
+	xadd := func() error {
+		return bare.XAdd(b.Context(), &redis.XAddArgs{
+			Stream: "bare", MaxLen: 100_000, Approx: true, Values: []any{"topic", "a", "data", benchmarkData},
+		}).Err()
+	}
+	publish := func() error {
+		_, err := i.tryPublish(newPublication(string(benchmarkData), Topics("a")...))
+		return err
+	}
+	perSecond := func(n int, do func() error) float64 {
+		var running sync.WaitGroup
+		began := time.Now()
+		for range n {
+			running.Go(func() {
+				for range atOnce {
+					if err := do(); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		running.Wait()
+		return float64(n*atOnce) / time.Since(began).Seconds()
+	}
+	var ours, many, one []float64
+	for b.Loop() {
+		ours = append(ours, perSecond(publishers, publish))
+		many = append(many, perSecond(publishers, xadd))
+		one = append(one, perSecond(1, xadd))
+	}
+	middle := func(all []float64) float64 { slices.Sort(all); return all[len(all)/2] }
+	b.ReportMetric(middle(ours), "publishes/s")
+	b.ReportMetric(middle(ours)/middle(one), "times-one")
+	b.ReportMetric(middle(ours)/middle(many), "times-64")
+}
