@@ -45,6 +45,12 @@ type Outage interface {
 	Up() bool
 }
 
+// Follower is what a Broker implements whose log is elsewhere, so that an instance may be behind it.
+type Follower interface {
+	// Lag returns how far this instance may be behind the log, in time; 0 if it is not.
+	Lag() time.Duration
+}
+
 // Kicker is what a Broker implements that joins several instances.
 type Kicker interface {
 	// Connections returns how many connections a client_id has on the other instances, as they told

@@ -19,6 +19,7 @@ type hubInfo struct {
 	Delivery     latencyInfo       `json:"delivery"`
 	HistoryBytes int64             `json:"history_bytes"`
 	FileBytes    *int64            `json:"broker_file_bytes,omitempty"`
+	Lag          *float64          `json:"broker_lag_seconds,omitempty"`
 }
 
 // latencyInfo is a histogram as Prometheus has it: each bucket counts all that is below its bound.
@@ -60,6 +61,10 @@ func (s *sharedHub) info() hubInfo {
 	}
 	if size, ok := s.fileSize(); ok {
 		info.FileBytes = &size
+	}
+	if lag, ok := s.lag(); ok {
+		seconds := lag.Seconds()
+		info.Lag = &seconds
 	}
 	return info
 }

@@ -34,6 +34,7 @@ var (
 	deliveryDesc    = describe("delivery_seconds", "Time from the log's having a message to a client's socket's having taken it.")
 	brokerUpDesc    = describe("broker_up", "Whether the broker is in reach.")
 	historyDesc     = describe("history_bytes", "Bytes of messages kept for clients that come back.")
+	lagDesc         = describe("broker_lag_seconds", "How far this instance may be behind the broker's log; 0 when it is not.")
 	fileDesc        = describe("broker_file_bytes", "Size of the broker's file.")
 )
 
@@ -41,7 +42,7 @@ var (
 func (collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
 		clientsDesc, connectionsDesc, resumesDesc, publishedDesc, sentDesc, droppedDesc, disconnectsDesc,
-		deliveryDesc, brokerUpDesc, historyDesc, fileDesc,
+		deliveryDesc, brokerUpDesc, lagDesc, historyDesc, fileDesc,
 	} {
 		descs <- desc
 	}
@@ -84,6 +85,9 @@ func (s *sharedHub) collect(metrics chan<- prometheus.Metric) {
 		up = 1
 	}
 	send(brokerUpDesc, prometheus.GaugeValue, up)
+	if lag, ok := s.lag(); ok {
+		send(lagDesc, prometheus.GaugeValue, lag.Seconds())
+	}
 	if size, ok := s.fileSize(); ok {
 		send(fileDesc, prometheus.GaugeValue, float64(size))
 	}

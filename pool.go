@@ -261,6 +261,17 @@ func (s *sharedHub) fileSize() (bytes int64, ok bool) {
 	return log.size(), true
 }
 
+// lag returns how far the hub may be behind its broker's log, if that is elsewhere.
+func (s *sharedHub) lag() (lag time.Duration, ok bool) {
+	s.brokerMu.RLock()
+	defer s.brokerMu.RUnlock()
+	log, ok := s.broker.(Follower)
+	if !ok {
+		return 0, false
+	}
+	return log.Lag(), true
+}
+
 // publish puts a batch into the hub's log; see Broker.Publish.
 func (s *sharedHub) publish(ctx context.Context, batch []*Publication) (int, error) {
 	if err := s.wait(ctx); err != nil {

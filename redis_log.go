@@ -33,6 +33,7 @@ type redisLog struct {
 	sever   context.CancelFunc
 	wg      sync.WaitGroup
 	reach   // of the tail
+	freshness
 }
 
 const (
@@ -50,6 +51,7 @@ const (
 // Start implements Broker.
 func (l *redisLog) Start(h *Hub, ready func()) {
 	l.replica = h
+	l.complete() // as far as anybody knows
 	l.wg.Go(func() { l.tail(ready) })
 	l.wg.Go(l.publishPending)
 	l.wg.Go(l.listen)

@@ -249,3 +249,41 @@ func TestARedisThatHangsHoldsNoExitUp(t *testing.T) {
 		}
 	}
 }
+
+func TestRedisLagIsHowFarAnInstanceMayBeBehind(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	proxy := e2etest.NewProxy(t, server.Addr())
+	i := launch(t, newBroker(t, server.URL(), withTimeout(500*time.Millisecond)), func(i *instance) { i.tailAt = proxy.Addr() })
+	i.awaitUp()
+	r := i.subscribe(with("a"))
+	i.publish("1", Topics("a")...)
+	r.want("1")
+	if lag := i.log.Lag(); lag != 0 {
+		t.Errorf("an instance that has all is %v behind", lag)
+	}
+	proxy.Hold()
+	held := time.Now()
+	i.publish("2", Topics("a")...)
+	await(t, "the lag to show", func() bool { return i.log.Lag() > 0 })
+	for _, up := range []bool{true, false} {
+		if !up {
+			await(t, "the instance to notice", func() bool { return !i.log.Up() })
+		}
+		if lag, atMost := i.log.Lag(), time.Since(held)+blockTime; lag < time.Second/2 || lag > atMost {
+			t.Errorf("the instance is %v behind, at most %v", lag, atMost)
+		}
+	}
+	proxy.Heal()
+	r.want("1", "2")
+	await(t, "the lag to be over", func() bool { return i.log.Lag() == 0 })
+	many := make([]*Publication, 5*tailCount)
+	for n := range many {
+		many[n] = newPublication(numbers(n, n)[0], Topics("a")...)
+	}
+	proxy.Slow(0, 20_000)
+	i.publishAll(many...)
+	await(t, "the lag of many messages to show", func() bool { return i.log.Lag() > 0 })
+	proxy.Heal()
+	r.awaitText(numbers(len(many)-1, len(many)-1)[0])
+	await(t, "the lag to be over", func() bool { return i.log.Lag() == 0 })
+}

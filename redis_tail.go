@@ -345,6 +345,11 @@ func (t *tail) follow() error {
 			t.take(e, true)
 			t.unanchored = false
 		}
+		if len(entries) < t.count {
+			t.complete()
+		} else {
+			t.partial(t.at.Position)
+		}
 		t.adjust(entries, tailCount)
 	}
 }

@@ -122,6 +122,7 @@ function* series(hub) {
   yield one("broker_up", hub.up ? 1 : 0);
   yield one("history_bytes", hub.history_bytes);
   if (hub.broker_file_bytes !== undefined) yield one("broker_file_bytes", hub.broker_file_bytes);
+  if (hub.broker_lag_seconds !== undefined) yield one("broker_lag_seconds", hub.broker_lag_seconds);
   yield one("delivery_seconds_count", hub.delivery.count);
   yield one("delivery_seconds_sum", hub.delivery.sum_seconds);
   for (const bucket of hub.delivery.buckets) yield one("delivery_seconds_bucket", bucket.count, "le", bucket.le);

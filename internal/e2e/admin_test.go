@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -500,6 +501,10 @@ http://127.0.0.1:{{chat}} {
 	}
 	const well, ill = `200 {"down":[],"healthy":true}`, `503 {"down":["chat"],"healthy":false}`
 	waitFor(t, well, func() bool { return health() == well })
+	lagOf := func(hub string) string { return scrape(t, server)[`caddy_sse_broker_lag_seconds{hub="`+hub+`"}`] }
+	if chat, none := lagOf("chat"), lagOf("default"); chat != "0" || none != "" {
+		t.Errorf("the lag is %q; that of a hub in memory is %q", chat, none)
+	}
 	redis.Stop()
 	waitFor(t, ill, func() bool { return health() == ill })
 	got := hubs(t, server)
@@ -508,6 +513,9 @@ http://127.0.0.1:{{chat}} {
 	}
 	if value := scrape(t, server)[`caddy_sse_broker_up{hub="chat"}`]; value != "0" {
 		t.Errorf("caddy_sse_broker_up is %q", value)
+	}
+	if lag, err := strconv.ParseFloat(lagOf("chat"), 64); err != nil || lag <= 0 || lag > 60 {
+		t.Errorf("without Redis the lag is %q", lagOf("chat"))
 	}
 	redis.Restart()
 	waitFor(t, well, func() bool { return health() == well })
