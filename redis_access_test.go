@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,8 +31,15 @@ func TestRedisACLUserNeedsOnlyItsHubsKeysAndTheseCommands(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	rules := "ACL SETUSER hub on >pass:w0rd resetkeys ~{sse:default}:* resetchannels &sse:messages &{sse:default}:kick -@all"
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for command := range strings.FieldsSeq(redisCommands) {
 		rules += " +" + command
+		if !slices.Contains(strings.Fields(string(readme)), "+"+command) {
+			t.Errorf("the README does not tell that the user needs %s", command)
+		}
 	}
 	do(t, client, rules)
 	url := "redis://hub:pass%3Aw0rd@" + server.Addr()
