@@ -114,7 +114,15 @@ func (s *site) load() error {
 	if err != nil {
 		return err
 	}
-	return caddy.Load(e2etest.OfThisRun(s.t, config), true)
+	if err := caddy.Load(e2etest.OfThisRun(s.t, config), true); err != nil {
+		return err
+	}
+	for _, port := range []int{s.port, s.tls} {
+		if port != 0 {
+			e2etest.AwaitOneListener(s.t, port)
+		}
+	}
+	return nil
 }
 
 func (s *site) stop() {

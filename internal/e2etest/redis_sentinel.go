@@ -57,7 +57,7 @@ func (s *Sentinels) startSentinel(host, port string) {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	proc, err := startProcess(exec.Command(Need(s.t, "redis-sentinel"), file), logFile)
+	proc, err := startProcess(exec.Command(Need(s.t, "redis-server"), file, "--sentinel"), logFile)
 	if err != nil {
 		s.t.Fatalf("starting redis-sentinel: %v", err)
 	}
