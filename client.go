@@ -92,13 +92,15 @@ const (
 // stream, which takes. It needs no goroutine; a timer watches its heartbeat and its ends.
 type Client struct {
 	Subscription
-	hub       *Hub
-	addresses []Address // all it listens at but patterns
-	joined    time.Time
+	hub    *Hub
+	joined time.Time
 
 	memberships []membership // guarded by Hub.mu
 	seen        uint64       // the last delivery that reached it; guarded by Hub.mu
 	serial      uint64       // grows with each client of the hub that joins
+
+	appointment moment // when it is to be watched; guarded by clock.mu
+	slot        int    // of it in clock.waiting, while it has one; guarded by clock.mu
 
 	sentMessages, sentBytes uint64 // what its socket has taken; the stream's own
 
@@ -118,13 +120,21 @@ type Client struct {
 	cause      error    // why the stream ends once the queue has been taken; nil while it goes on
 
 	patience  time.Duration // as of lastTurn
-	lastTurn  time.Time     // when it last took, be it nothing
-	fullSince time.Time     // when the queue came to hold publishers up; zero while it does not
+	lastTurn  moment        // when it last took, be it nothing
+	fullSince moment        // when the queue came to hold publishers up; zero while it does not
 	impatient *time.Timer   // runs while fullSince is set
 
-	lastMessage time.Time // when a message was last taken
-	ends        time.Time // by MaxAge; zero never
-	timer       *time.Timer
+	lastMessage moment // when a message was last taken
+	ends        moment // by MaxAge
+}
+
+// addresses returns all that a client listens at but patterns.
+func (s *Subscription) addresses() []Address {
+	all := append(Topics(s.Topics...), Address{ToClient, s.ClientID}, Address{Kind: ToBroadcast})
+	if s.User != "" {
+		all = append(all, Address{ToUser, s.User})
+	}
+	return all
 }
 
 // enqueue appends a message and wakes the stream if it sleeps. It reports whether the client still
@@ -166,7 +176,7 @@ func (c *Client) wakeLocked() {
 // are behind, or publishers still have patience with this client, the message is let in over the
 // limit and publishers wait. Otherwise the client is slow.
 func (c *Client) makeRoomLocked(m *Message) bool {
-	if !c.fullSince.IsZero() {
+	if c.fullSince != 0 {
 		return true
 	}
 	blocked := c.blockedLocked()
@@ -185,7 +195,7 @@ const lookAgain = 20 * time.Millisecond
 // fullLocked notes that the queue holds publishers up from now on, and whose doing that is. It returns
 // when to look again.
 func (c *Client) fullLocked(stuck bool) time.Duration {
-	c.fullSince, c.stuck = time.Now(), stuck
+	c.fullSince, c.stuck = c.hub.clock.now(), stuck
 	if stuck {
 		return max(c.patience, lookAgain)
 	}
@@ -195,7 +205,7 @@ func (c *Client) fullLocked(stuck bool) time.Duration {
 // chargeLocked takes from the client's patience the time that its socket kept the queue full.
 func (c *Client) chargeLocked() {
 	if c.stuck {
-		c.patience = max(0, c.patience-time.Since(c.fullSince))
+		c.patience = max(0, c.patience-c.hub.clock.now().since(c.fullSince))
 	}
 }
 
@@ -229,11 +239,11 @@ func (c *Client) losePatience() {
 	defer c.mu.Unlock()
 	blocked := c.blockedLocked()
 	switch {
-	case c.fullSince.IsZero():
+	case c.fullSince == 0:
 	case blocked != c.stuck:
 		c.chargeLocked()
 		c.impatient.Reset(c.fullLocked(blocked))
-	case blocked && time.Since(c.fullSince) >= c.patience:
+	case blocked && c.hub.clock.now().since(c.fullSince) >= c.patience:
 		c.notFullLocked()
 		c.slowLocked(0)
 	default: // it is us, or a timer that was stopped too late
@@ -243,12 +253,12 @@ func (c *Client) losePatience() {
 
 // notFullLocked ends the time in which a full queue holds publishers up.
 func (c *Client) notFullLocked() {
-	if c.fullSince.IsZero() {
+	if c.fullSince == 0 {
 		return
 	}
 	c.impatient.Stop()
 	c.chargeLocked()
-	c.fullSince = time.Time{}
+	c.fullSince = 0
 	c.hub.pace.emptied()
 }
 
@@ -268,7 +278,7 @@ func (c *Client) Take(batch []*Message) (_ []*Message, err error) {
 		return batch, c.cause
 	}
 	c.notFullLocked()
-	now := time.Now()
+	now := c.hub.clock.now()
 	if c.phase != asleep {
 		c.hadTurnLocked(now)
 	}
@@ -296,8 +306,8 @@ func (c *Client) Take(batch []*Message) (_ []*Message, err error) {
 	return batch, nil
 }
 
-func (c *Client) hadTurnLocked(now time.Time) {
-	c.patience = min(maxPatience, c.patience+now.Sub(c.lastTurn)/20)
+func (c *Client) hadTurnLocked(now moment) {
+	c.patience = min(maxPatience, c.patience+now.since(c.lastTurn)/20)
 	c.lastTurn = now
 }
 
@@ -306,7 +316,7 @@ func (c *Client) hadTurnLocked(now time.Time) {
 func (c *Client) Rest() (more bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.hadTurnLocked(time.Now())
+	c.hadTurnLocked(c.hub.clock.now())
 	if len(c.queue) == 0 && !c.catchingUp && c.cause == nil {
 		c.phase = asleep
 		return false
@@ -366,8 +376,9 @@ func (c *Client) takeGapLocked(batch []*Message) []*Message {
 // ephemeral ones that came meanwhile. Called with Hub.mu held.
 func (c *Client) replayLocked(batch []*Message) []*Message {
 	h := c.hub.history
-	logs := h.logsOf(c.addresses, c.Patterns, c.cursor, time.Now())
-	if lost := h.lost(c.addresses, c.Patterns, c.cursor); lost.After(c.cursor) && lost.After(c.toldLost) {
+	addresses := c.addresses()
+	logs := h.logsOf(addresses, c.Patterns, c.cursor, time.Now())
+	if lost := h.lost(addresses, c.Patterns, c.cursor); lost.After(c.cursor) && lost.After(c.toldLost) {
 		batch = append(batch, gapFrame("", "history_trimmed"))
 		c.toldLost = lost
 	}
@@ -438,66 +449,16 @@ func (c *Client) tell(m *Message) {
 	}
 }
 
-// watch runs when the first of the client's times may have come: it ends the client, or sends a
-// heartbeat if it was silent, and sleeps until the next.
-func (c *Client) watch() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := time.Now()
-	switch {
-	case c.cause != nil || c.left:
-		return
-	case due(c.Expires, now):
-		c.finishLocked(ErrExpired, farewell("expired"))
-		return
-	case due(c.ends, now):
-		c.finishLocked(ErrMaxAge)
-		return
-	case c.IdleTimeout > 0 && now.Sub(c.lastMessage) >= c.IdleTimeout:
-		c.finishLocked(ErrIdle)
-		return
-	}
-	if c.Heartbeat > 0 && c.phase == asleep && now.Sub(c.lastTurn) >= c.Heartbeat {
-		c.appendLocked(heartbeat)
-	}
-	c.timer.Reset(c.nextWatchLocked(now).Sub(now))
-}
-
-// nextWatchLocked returns when watch should look again; the zero time if never.
-func (c *Client) nextWatchLocked(now time.Time) (next time.Time) {
-	earliest := func(t time.Time) {
-		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
-			next = t
-		}
-	}
-	earliest(c.Expires)
-	earliest(c.ends)
-	if c.IdleTimeout > 0 {
-		earliest(c.lastMessage.Add(c.IdleTimeout))
-	}
-	if c.Heartbeat > 0 {
-		silent := c.lastTurn.Add(c.Heartbeat)
-		if !silent.After(now) { // it has its heartbeat, or is at its turn
-			silent = now.Add(c.Heartbeat)
-		}
-		earliest(silent)
-	}
-	return next
-}
-
-func due(t, now time.Time) bool { return !t.IsZero() && !now.Before(t) }
-
 // start begins the client's times. Called once, before anything is queued.
 func (c *Client) start(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.joined, c.lastMessage = now, now
+	at := c.hub.clock.moment(now)
+	c.joined, c.lastTurn, c.lastMessage = now, at, at
 	if c.MaxAge > 0 {
-		c.ends = now.Add(c.MaxAge - rand.N(c.MaxAge/10+1))
+		c.ends = at.after(c.MaxAge - rand.N(c.MaxAge/10+1))
 	}
-	if next := c.nextWatchLocked(now); !next.IsZero() {
-		c.timer = time.AfterFunc(next.Sub(now), c.watch)
-	}
+	c.hub.clock.set(c, c.nextWatchLocked(at))
 }
 
 // endLocked ends the stream without anything further.
@@ -521,9 +482,7 @@ func (c *Client) leave(cause error) error {
 		c.phase = taking
 	}
 	c.queue = nil
-	if c.timer != nil {
-		c.timer.Stop()
-	}
+	c.hub.clock.set(c, 0)
 	return c.cause
 }
 

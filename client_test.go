@@ -73,9 +73,36 @@ func TestAClientThatIsStillWritingGetsNoHeartbeat(t *testing.T) {
 
 func TestWithoutTimesNoTimerRuns(t *testing.T) {
 	h := newTestHub(t, plenty)
-	if l := h.join(with("a")); l.timer != nil {
-		t.Error("a client without heartbeat and ends has a timer")
+	if h.join(with("a")); h.clock.timer != nil {
+		t.Error("a client without heartbeat and ends is waited for")
 	}
+}
+
+func TestClientsHaveTheirTimesInWhateverOrderTheyCameAndLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newTestHub(t, plenty)
+		var clients []*testClient
+		for i := range 60 {
+			s := with("a")
+			s.IdleTimeout = time.Duration((i*37)%60+1) * time.Second
+			clients = append(clients, h.join(s))
+		}
+		for i := 0; i < len(clients); i += 7 {
+			clients[i].leave()
+		}
+		for second := 1; second <= 60; second++ {
+			pause(time.Second)
+			for _, l := range clients {
+				over := l.left || time.Duration(second)*time.Second >= l.IdleTimeout
+				if l.take(); !l.left && (l.end == ErrIdle) != over {
+					t.Fatalf("after %d s a client with an idle timeout of %v has ended for %v", second, l.IdleTimeout, l.end)
+				}
+			}
+		}
+		if n := len(h.clock.waiting); n > 0 {
+			t.Errorf("%d clients have an appointment after their end", n)
+		}
+	})
 }
 
 func TestAClientWithoutMessagesEndsAfterIdleTimeout(t *testing.T) {

@@ -48,6 +48,7 @@ type Welcome struct {
 // keeps history for those who come back, and decides nothing about order. It knows nothing of HTTP,
 // Caddy or Redis.
 type Hub struct {
+	clock   *clock
 	pace    pace
 	stats   stats
 	context context.Context // ends with Drain or Close
@@ -81,6 +82,7 @@ const sweepInterval = time.Minute
 // NewHub returns an open hub without clients and with an empty log.
 func NewHub(limits Limits) *Hub {
 	h := &Hub{
+		clock:   newClock(),
 		limits:  limits,
 		epoch:   NewEpoch(),
 		history: newHistory(limits.History),
@@ -139,13 +141,10 @@ func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
 		h.stats.refuse(err)
 		return nil, Welcome{}, err
 	}
-	c := &Client{Subscription: s, hub: h, stream: stream, patience: maxPatience, lastTurn: now, phase: taking}
-	own := []Address{{ToClient, s.ClientID}, {Kind: ToBroadcast}}
+	c := &Client{Subscription: s, hub: h, stream: stream, patience: maxPatience, phase: taking}
 	if s.User != "" {
-		own = append(own, Address{ToUser, s.User})
 		h.claimLocked(s.ClientID, s.User)
 	}
-	c.addresses = slices.Concat(Topics(s.Topics...), own)
 	welcome := h.resumeLocked(c, now)
 	h.joined++
 	c.serial = h.joined
@@ -220,8 +219,9 @@ func (h *Hub) resumeLocked(c *Client, now time.Time) Welcome {
 	if known {
 		c.cursor = id.Position
 	}
-	logs := h.history.logsOf(c.addresses, c.Patterns, c.cursor, now)
-	c.toldLost = h.history.lost(c.addresses, c.Patterns, c.cursor)
+	addresses := c.addresses()
+	logs := h.history.logsOf(addresses, c.Patterns, c.cursor, now)
+	c.toldLost = h.history.lost(addresses, c.Patterns, c.cursor)
 	if known {
 		c.catchingUp = slices.ContainsFunc(logs, func(l *addressLog) bool { return l.search(c.cursor) < len(l.messages) })
 		if c.toldLost.After(id.Position) {

@@ -37,8 +37,9 @@ func newIndex() *index {
 
 // add enters c at all its addresses and patterns.
 func (x *index) add(c *Client) {
-	c.memberships = make([]membership, 0, len(c.addresses)+len(c.Patterns))
-	for _, a := range c.addresses {
+	addresses := c.addresses()
+	c.memberships = make([]membership, 0, len(addresses)+len(c.Patterns))
+	for _, a := range addresses {
 		set := x.exact[a]
 		if set == nil {
 			set = &clientSet{address: a}

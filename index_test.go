@@ -23,7 +23,6 @@ func reachedClients(x *index, to ...Address) []string {
 func indexed(x *index, id string, names ...string) *Client {
 	c := &Client{Subscription: with(names...)}
 	c.ClientID = id
-	c.addresses = append(Topics(c.Topics...), Address{ToClient, id}, Address{Kind: ToBroadcast})
 	x.add(c)
 	return c
 }

@@ -337,11 +337,13 @@ func (h *Handler) drainIfExiting() {
 // server waits for the peer to take the last of it; one that has stalled or vanished won't. Exits before the
 // returned function is called count.
 func (h *Handler) cutAtExit(r *http.Request) (stop func() bool) {
-	cut := func() error { return nil }
+	var cut func() error
 	if server, ok := r.Context().Value(http3.ServerContextKey).(*http3.Server); ok {
 		cut = server.Close
 	} else if s := socketOf(r.Context()); s != nil && r.ProtoMajor == 2 {
 		cut = s.tcp.Close
+	} else {
+		return func() bool { return true }
 	}
 	return context.AfterFunc(h.hub.Context(), func() {
 		if caddy.Exiting() {
