@@ -75,7 +75,8 @@ type boltLog struct {
 	// What follows is the committing goroutine's.
 	loaded    bool // the replica has what the file keeps
 	epoch     string
-	undropped []*Message // could not be removed yet
+	undropped []*Message          // could not be removed yet
+	claims    map[Position]string // owners that are to be noted with the messages there
 
 	context context.Context
 	cancel  context.CancelFunc
@@ -190,11 +191,11 @@ func (l *boltLog) restore(from []byte) (next []byte, err error) {
 				next = bytes.Clone(key)
 				return nil
 			}
-			m, err := decodeStored(key, sealed)
+			s, err := readStored(key, sealed)
 			if err != nil {
 				return fmt.Errorf("message %x: %w", key, err)
 			}
-			l.replica.Restore(m)
+			l.replica.RestoreOwned(s.message(key), s.Owner)
 			size += len(sealed)
 		}
 		return nil
@@ -296,7 +297,11 @@ func (l *boltLog) write(requests []*boltRequest) (fresh []*Publication, err erro
 	if err := l.load(); err != nil {
 		return nil, err
 	}
+	l.gatherClaims()
 	err = l.update(func(tx *bbolt.Tx) error {
+		if err := l.storeClaims(tx); err != nil {
+			return err
+		}
 		for _, r := range requests {
 			stored, err := l.store(tx, r)
 			if err != nil {
@@ -306,6 +311,9 @@ func (l *boltLog) write(requests []*boltRequest) (fresh []*Publication, err erro
 		}
 		return put(tx.Bucket(metaBucket), lastKey, positionKey(Position{Major: tx.Bucket(logBucket).Sequence()}))
 	})
+	if err == nil {
+		l.claims = nil
+	}
 	return fresh, err
 }
 
@@ -347,7 +355,7 @@ func (l *boltLog) store(tx *bbolt.Tx, r *boltRequest) (fresh []*Publication, err
 		p.Receipt = Receipt{Receivers: l.replica.Reach(p.To)}
 		p.Time = time.Now()
 		if !p.Ephemeral {
-			if err := storeMessage(log, p.Message); err != nil {
+			if err := storeMessage(log, p.Message, l.replica.OwnerOf(p.Message)); err != nil {
 				return nil, err
 			}
 			p.Receipt.ID = ID{l.epoch, p.Position}.String()
@@ -363,8 +371,8 @@ func (l *boltLog) store(tx *bbolt.Tx, r *boltRequest) (fresh []*Publication, err
 	return fresh, nil
 }
 
-// tend does what is to be done now and then: it removes what is no longer kept, and tries a file again
-// that could not be written.
+// tend does what is to be done now and then: it removes what is no longer kept, writes down what has been
+// claimed, and tries a file again that could not be written.
 func (l *boltLog) tend() {
 	l.trim() // first, since it makes room within the file
 	if l.Up() {
@@ -391,7 +399,7 @@ func (l *boltLog) tryAgain() error {
 	return l.update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Delete(probeKey) })
 }
 
-// trim removes from the file what the replica no longer keeps.
+// trim removes from the file what the replica no longer keeps, and notes whose the rest has become.
 func (l *boltLog) trim() {
 	if l.epoch == "" || l.replica.Position().Epoch != l.epoch {
 		return // what the replica has is not of this file
@@ -406,6 +414,12 @@ func (l *boltLog) trim() {
 			return
 		}
 		dropped = dropped[n:]
+	}
+	if !l.loaded {
+		return
+	}
+	if err := l.noteClaims(); err != nil {
+		l.fail(err)
 	}
 }
 
@@ -431,37 +445,43 @@ type storedMessage struct {
 	Data  string
 	Retry *int64 `json:",omitempty"`
 	Time  int64  // Unix milliseconds
+	Owner string `json:",omitempty"` // of the client_id that it is for
 }
 
-func storeMessage(log *bbolt.Bucket, m *Message) error {
+func storeMessage(log *bbolt.Bucket, m *Message, owner string) error {
 	position, err := log.NextSequence()
 	if err != nil {
 		return err
 	}
 	m.Position = Position{Major: position}
-	s := storedMessage{To: m.To, Event: m.Event, Data: string(m.Data), Time: m.Time.UnixMilli()}
+	s := storedMessage{To: m.To, Event: m.Event, Data: string(m.Data), Time: m.Time.UnixMilli(), Owner: owner}
 	if m.HasRetry {
 		s.Retry = &m.Retry
 	}
+	return s.put(log, positionKey(m.Position))
+}
+
+func (s *storedMessage) put(log *bbolt.Bucket, key []byte) error {
 	value, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	return put(log, positionKey(m.Position), value)
+	return put(log, key, value)
 }
 
-func decodeStored(key, sealed []byte) (*Message, error) {
+func readStored(key, sealed []byte) (s storedMessage, err error) {
 	value, err := unseal(key, sealed)
 	if err != nil {
-		return nil, err
+		return s, err
 	}
-	var s storedMessage
-	if err := json.Unmarshal(value, &s); err != nil {
-		return nil, err
-	}
+	err = json.Unmarshal(value, &s)
+	return s, err
+}
+
+func (s *storedMessage) message(key []byte) *Message {
 	m := &Message{To: s.To, Event: s.Event, Data: []byte(s.Data), Time: time.UnixMilli(s.Time), Position: positionOf(key)}
 	if s.Retry != nil {
 		m.Retry, m.HasRetry = *s.Retry, true
 	}
-	return m, nil
+	return m
 }

@@ -346,7 +346,7 @@ func useDamaged(t testing.TB, file string, sound []string) (outcome string, err 
 	err = opened.update(func(tx *bbolt.Tx) error {
 		for i := range 50 {
 			m := &Message{To: Topics("a"), Data: bytes.Repeat([]byte("x"), 100*i)}
-			if err := storeMessage(tx.Bucket(logBucket), m); err != nil {
+			if err := storeMessage(tx.Bucket(logBucket), m, ""); err != nil {
 				return err
 			}
 		}

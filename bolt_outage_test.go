@@ -195,7 +195,7 @@ func TestDamageThatComesLaterIsAnErrorAndNoPanic(t *testing.T) {
 	d.update(func(tx *bbolt.Tx) error { return twist(tx.Bucket(logBucket), positionKey(Position{Major: 1})) })
 	if err := d.log.db.View(func(tx *bbolt.Tx) error {
 		key := positionKey(Position{Major: 1})
-		_, err := decodeStored(key, tx.Bucket(logBucket).Get(key))
+		_, err := readStored(key, tx.Bucket(logBucket).Get(key))
 		return err
 	}); !errors.Is(err, errDamaged) {
 		t.Errorf("the message is read as %v", err)

@@ -56,15 +56,16 @@ func TestHistoryAgesOverARestart(t *testing.T) {
 		log := tx.Bucket(logBucket)
 		for position, age := range map[uint64]time.Duration{1: 2 * time.Minute, 2: 61 * time.Second, 3: 58 * time.Second} {
 			key := positionKey(Position{Major: position})
-			m, err := decodeStored(key, log.Get(key))
+			s, err := readStored(key, log.Get(key))
 			if err != nil {
 				return err
 			}
+			m := s.message(key)
 			m.Time = m.Time.Add(-age)
 			if err := log.SetSequence(position - 1); err != nil {
 				return err
 			}
-			if err := storeMessage(log, m); err != nil {
+			if err := storeMessage(log, m, s.Owner); err != nil {
 				return err
 			}
 		}

@@ -70,7 +70,8 @@ type Hub struct {
 	joined     uint64 // clients so far
 	deliveries uint64 // counts Deliver, to reach each client once
 	sources    map[netip.Prefix]int
-	owners     map[string]string    // by client_id the user it belongs to
+	owners     map[string]owner     // by client_id
+	claimed    map[string]struct{}  // client_ids since Claimed; nil if nobody asks
 	barred     map[string]time.Time // by client_id until when it may not join
 	ended      error                // ErrDraining or ErrHubClosed; nil while the hub is open
 	sweeper    *time.Timer
@@ -88,7 +89,7 @@ func NewHub(limits Limits) *Hub {
 		history: newHistory(limits.History),
 		index:   newIndex(),
 		sources: make(map[netip.Prefix]int),
-		owners:  make(map[string]string),
+		owners:  make(map[string]owner),
 		barred:  make(map[string]time.Time),
 
 		arrivals: make(arrivals),
@@ -174,39 +175,6 @@ func (h *Hub) admitLocked(s *Subscription, now time.Time) error {
 		return ErrHubFull
 	}
 	return nil
-}
-
-// ownerLocked returns the user that a client_id belongs to; empty if it is anybody's. It is a user's as
-// long as it is in use, and then forgotten.
-func (h *Hub) ownerLocked(clientID string) string {
-	owner := h.owners[clientID]
-	if owner != "" && !h.inUseLocked(clientID) {
-		delete(h.owners, clientID)
-		return ""
-	}
-	return owner
-}
-
-// inUseLocked reports whether a client_id has connections or kept messages.
-func (h *Hub) inUseLocked(clientID string) bool {
-	a := Address{ToClient, clientID}
-	if l := h.history.logs[a]; l != nil {
-		h.history.trim(l, time.Now())
-	}
-	return h.index.exact[a] != nil || h.history.logs[a] != nil
-}
-
-// claimLocked gives a client_id to a user. Whoever listens under it without being that user has to
-// ask again, and will be refused.
-func (h *Hub) claimLocked(clientID, user string) {
-	h.owners[clientID] = user
-	if set := h.index.exact[Address{ToClient, clientID}]; set != nil {
-		for _, m := range set.members {
-			if m.client.User != user {
-				m.client.finish(ErrClaimed)
-			}
-		}
-	}
 }
 
 // resumeLocked finds where a client goes on, and whether that is exact.

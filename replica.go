@@ -18,7 +18,8 @@ type Origin struct {
 	Shared bool
 	// Lost is the newest position that the log no longer has, and the hub's first.
 	Lost Position
-	// Trims: the log keeps what the hub keeps, and asks for what that no longer is by Dropped.
+	// Trims: the log keeps what the hub keeps, and asks for what that no longer is by Dropped, and whose
+	// it has become by Claimed.
 	Trims bool
 }
 
@@ -44,6 +45,7 @@ func (h *Hub) Follow(o Origin) {
 	h.history = newHistory(h.limits.History)
 	h.history.forgetAll(o.Lost)
 	h.history.noteDropped = o.Trims
+	h.noteClaimsLocked(o.Trims)
 	h.given = nil
 	if o.Sparse {
 		h.given = &positions{}

@@ -1,0 +1,147 @@
+package sse
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// toC is the address of the client_id "c".
+var toC = []Address{{ToClient, "c"}}
+
+// wantOwner checks that the client_id "c" is let in for nobody but a user; empty if it is anybody's.
+func (d *diskHub) wantOwner(owner string) {
+	d.t.Helper()
+	for _, user := range []string{"", "alice", "bob"} {
+		client, err := d.hub.tryEnter(as("c", user))
+		if err == nil {
+			client.leave()
+		}
+		if refused := errors.Is(err, ErrClientIDOwned); refused != (owner != "" && user != owner) || err != nil && !refused {
+			d.t.Errorf("with the owner %q user %q got %v", owner, user, err)
+		}
+		if owner == "" {
+			return // the next one would make it theirs
+		}
+	}
+}
+
+func TestAnOwnerIsInTheFileWithTheFirstMessageAfterTheClaim(t *testing.T) {
+	d := newDiskHub(t, plenty)
+	alice := d.hub.join(as("c", "alice"))
+	before := d.commits()
+	d.publish(toC, "secret")
+	if n := d.commits() - before; n > 2 { // the file may be tended meanwhile
+		t.Errorf("a message and a claim took %d commits", n)
+	}
+	alice.leave()
+	d.crash()
+	d.wantOwner("alice")
+}
+
+func TestAClaimOfAClientIDThatHasMessagesIsInTheFileSoon(t *testing.T) {
+	for name, await := range map[string]func(*diskHub){
+		"with the next message": func(d *diskHub) { d.publish(Topics("other"), "x") },
+		"when the file is tended": func(d *diskHub) {
+			waitUntil(d.t, "the claim is in the file", func() bool { return d.storedOwner(1) == "alice" })
+		},
+		"over a clean end": func(d *diskHub) { d.restart() },
+		"after an outage": func(d *diskHub) {
+			mend := d.breakDisk()
+			if _, err := d.tryPublish(Topics("other"), "x"); err == nil {
+				d.t.Error("the broken disk works")
+			}
+			mend()
+			waitUntil(d.t, "the claim is in the file", func() bool { return d.storedOwner(1) == "alice" })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDiskHub(t, plenty)
+			d.publish(toC, "secret")
+			d.hub.join(as("c", "alice")).leave()
+			await(d)
+			d.crash()
+			d.wantOwner("alice")
+		})
+	}
+}
+
+// storedOwner returns whose the client_id is according to the message at a position.
+func (d *diskHub) storedOwner(position uint64) (owner string) {
+	d.t.Helper()
+	err := d.log.db.View(func(tx *bbolt.Tx) error {
+		key := positionKey(Position{Major: position})
+		s, err := readStored(key, tx.Bucket(logBucket).Get(key))
+		owner = s.Owner
+		return err
+	})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return owner
+}
+
+func TestAnOwnerIsForgottenWithTheLastMessage(t *testing.T) {
+	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 10, Age: time.Second}})
+	d.hub.join(as("c", "alice")).leave()
+	d.publish(toC, "secret")
+	d.wantOwner("alice")
+	waitUntil(t, "the message is too old", func() bool { user, _ := d.hub.Owner("c"); return user == "" })
+	d.crash() // the file may have it still
+	d.wantOwner("")
+	waitUntil(t, "the message is removed", func() bool { return d.kept() == 0 })
+	d.publish(toC, "for anybody")
+	if owner := d.storedOwner(2); owner != "" {
+		t.Errorf("the next message is taken for one to %s", owner)
+	}
+}
+
+func TestTheOwnerOfTheNewestMessageCounts(t *testing.T) {
+	d := newDiskHub(t, plenty)
+	d.publish(toC, "1")
+	d.publish(toC, "2")
+	d.publish(toC, "3")
+	d.update(func(tx *bbolt.Tx) error { // the file is behind in removing the first two
+		log := tx.Bucket(logBucket)
+		for position, owner := range map[uint64]string{1: "alice", 2: "", 3: "bob"} {
+			key := positionKey(Position{Major: position})
+			s, err := readStored(key, log.Get(key))
+			if err != nil {
+				return err
+			}
+			s.Owner = owner
+			if err := s.put(log, key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	d.restart()
+	d.wantOwner("bob")
+	d.update(func(tx *bbolt.Tx) error { return tx.Bucket(logBucket).Delete(positionKey(Position{Major: 3})) })
+	d.restart()
+	d.wantOwner("")
+}
+
+func TestAFileThatCanBeReadOnlyLaterEndsThoseWhoseClientIDIsAnothers(t *testing.T) {
+	d := newDiskHub(t, plenty)
+	d.hub.join(as("c", "alice")).leave()
+	d.publish(toC, "secret")
+	d.stop()
+	mend := d.breakDisk()
+	d.start()
+	bob, carol := d.hub.join(as("c", "bob")), d.hub.join(as("d", "carol"))
+	mend()
+	waitUntil(t, "the log is in reach", d.log.Up)
+	for _, text := range bob.texts() {
+		if text == "secret" {
+			t.Error("bob reads what is alice's")
+		}
+	}
+	carol.texts()
+	want(t, []error{bob.end, carol.end}, ErrClaimed, nil)
+	bob.leave()
+	d.wantOwner("alice")
+}
