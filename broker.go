@@ -60,6 +60,14 @@ type Kicker interface {
 	Kick(ctx context.Context, clientID string) error
 }
 
+// Owners is what a Broker implements that joins several instances.
+type Owners interface {
+	// Claim asks whose a client_id is, before a client joins the hub under it: if it is another user's
+	// on some instance the hub is told by Own, and if it is nobody's it becomes that of the client's
+	// user. It takes a bounded time; if there is no answer the hub goes by what it knows.
+	Claim(ctx context.Context, s *Subscription)
+}
+
 // reach is whether a log is in reach. Brokers embed it; it tells the hub when that changes.
 type reach struct{ state atomic.Int32 }
 

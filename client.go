@@ -55,11 +55,12 @@ type Stream interface {
 
 // Subscription is what somebody who joins a hub asks for.
 type Subscription struct {
-	ClientID string
-	User     string       // authenticated user; empty for anonymous
-	Source   netip.Prefix // where it connects from, for MaxPerSource; the zero Prefix is not counted
-	Topics   []string     // without wildcards
-	Patterns []string
+	ClientID  string
+	Generated bool         // whether the ClientID was made up for it, so that nobody else knows it
+	User      string       // authenticated user; empty for anonymous
+	Source    netip.Prefix // where it connects from, for MaxPerSource; the zero Prefix is not counted
+	Topics    []string     // without wildcards
+	Patterns  []string
 	// LastEventID is the ID the client has seen last; empty for one that comes for the first time.
 	LastEventID string
 	Expires     time.Time // when its authorization ends; zero never

@@ -220,6 +220,25 @@ func (s *sharedHub) brokerKind() string {
 	return kind
 }
 
+// join enters a client, unless its client_id is another user's on some instance; see Hub.Join.
+func (s *sharedHub) join(ctx context.Context, sub Subscription, stream Stream) (*Client, Welcome, error) {
+	s.claim(ctx, &sub)
+	return s.Join(sub, stream)
+}
+
+func (s *sharedHub) claim(ctx context.Context, sub *Subscription) {
+	s.brokerMu.RLock()
+	defer s.brokerMu.RUnlock()
+	owners, joined := s.broker.(Owners)
+	if !joined {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.Context(), cancel)() // no broker holds up the exit
+	owners.Claim(ctx, sub)
+}
+
 // kick ends all connections of a client_id, on every instance, and returns how many there were. If
 // there are none it does nothing.
 func (s *sharedHub) kick(ctx context.Context, clientID string) (connections int, err error) {

@@ -16,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 )
 
 func init() { caddy.RegisterModule(RedisBroker{}) }
@@ -241,9 +242,13 @@ func (b *RedisBroker) Open(hub string) (Broker, error) {
 		logKey:      base + "log",
 		epochKey:    base + "epoch",
 		idemKey:     base + "idem:",
+		ownerKey:    base + "owner:",
 		kickChannel: base + "kick",
 		presence:    newPresence(base),
+		unasked:     rate.Sometimes{Interval: time.Second},
 		queue:       make(chan *pendingPublish, maxPending),
+
+		ownersDoubted: make(chan struct{}, 1),
 	}
 	l.context, l.cancel = context.WithCancel(context.Background())
 	l.severed, l.sever = context.WithCancel(context.Background())

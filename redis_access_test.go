@@ -24,7 +24,7 @@ import (
 )
 
 // redisCommands are what the ACL user of one hub needs; the README says so.
-const redisCommands = "hello client|setname ping get set del exists pexpire eval evalsha " +
+const redisCommands = "hello client|setname ping get set del pttl exists pexpire eval evalsha " +
 	"xadd xread xrange xrevrange xtrim xinfo|stream xgroup|create xgroup|destroy hset hget hmget hdel sadd srem smembers publish subscribe"
 
 func TestRedisACLUserNeedsOnlyItsHubsKeysAndTheseCommands(t *testing.T) {
@@ -61,6 +61,8 @@ func TestRedisACLUserNeedsOnlyItsHubsKeysAndTheseCommands(t *testing.T) {
 	if err := a.log.trimByAge(); err != nil {
 		t.Error(err)
 	}
+	a.claim("c", "alice").leave()
+	b.awaitFree("bob").leave()
 	r.leave()
 	awaitReceivers(t, b, 0, Topics("a")...)
 	b.stop()

@@ -51,7 +51,7 @@ func (l *redisLog) receive(working func()) error {
 		switch {
 		case !ok: // an answer
 		case message.Channel == l.kickChannel:
-			l.replica.Kick(message.Payload)
+			l.hearKick(message.Payload)
 		default:
 			l.passOn(message.Payload)
 		}

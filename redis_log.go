@@ -7,6 +7,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 )
 
 // redisLog is a hub's log in Redis. The stream is the log and its order the order; this instance
@@ -17,7 +18,8 @@ type redisLog struct {
 	logKey   string // the stream
 	epochKey string // names the log's origin; set by whoever finds that the origin is another
 	idemKey  string // + key: the answer given to an idempotency key
-	// kickChannel is a pub/sub channel of client_ids whose connections are to be ended.
+	ownerKey string // + client_id: the user it belongs to
+	// kickChannel is a pub/sub channel of client_ids whose connections are to be ended, some or all.
 	kickChannel string
 
 	publishing redis.UniversalClient
@@ -26,6 +28,9 @@ type redisLog struct {
 	replica    *Hub
 	queue      chan *pendingPublish
 	promises   promises
+
+	ownersDoubted chan struct{}
+	unasked       rate.Sometimes // when it is logged that Redis does not say whose client_ids are
 
 	context context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -56,6 +61,7 @@ func (l *redisLog) Start(h *Hub, ready func()) {
 	l.wg.Go(l.publishPending)
 	l.wg.Go(l.listen)
 	l.wg.Go(l.keepPresence)
+	l.wg.Go(l.keepOwners)
 	l.wg.Go(l.keepTrimming)
 }
 

@@ -29,6 +29,8 @@ type presence struct {
 
 	mu    sync.Mutex // guards all below
 	names []string   // of the other instances alive
+	read  time.Time  // when names were read last
+	since time.Time  // since when they have been read without a break
 	// patterns of the other instances, with their numbers of clients.
 	patterns map[string]int
 }
@@ -55,6 +57,14 @@ func (p *presence) others() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.names
+}
+
+// known returns the other instances, and whether they can be taken for all there are: whoever is alive
+// has had the time to tell, and to be heard.
+func (p *presence) known() (others []string, all bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.names, time.Since(p.read) < presenceTTL && time.Since(p.since) > presenceTTL
 }
 
 // countPatterns returns how many clients of other instances listen to patterns that match.
@@ -99,8 +109,12 @@ func (l *redisLog) keepPresence() {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(l.context, time.Duration(l.Timeout))
+		again := mine.stale
 		err := l.exchangePresence(ctx, mine)
 		cancel()
+		if err == nil && again {
+			l.doubtOwners()
+		}
 		if err != nil {
 			mine.stale = true
 			l.logger.Debug("telling who listens here failed", zap.String("hub", l.hub), zap.Error(err))
@@ -203,6 +217,10 @@ func (p *presence) readOthers(ctx context.Context, node redis.Cmdable, instances
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.names, p.patterns = alive, patterns
+	if time.Since(p.read) > presenceTTL {
+		p.since = time.Now()
+	}
+	p.read = time.Now()
 	return nil
 }
 

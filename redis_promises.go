@@ -37,6 +37,13 @@ func (p *promises) reached(at ID) (kept bool) {
 	return kept
 }
 
+// cameTo returns how far the tail has come.
+func (p *promises) cameTo() ID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.tail
+}
+
 // newest returns the newest position that is still to come in a log; the zero Position if none is.
 func (p *promises) newest(epoch string) Position {
 	p.mu.Lock()

@@ -31,7 +31,7 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 	}
 	h.hub.catchUp(r.Context(), s.LastEventID)
 	stream := newHandlerStream(w, r, time.Duration(h.WriteTimeout))
-	client, welcome, err := h.hub.Join(s, stream)
+	client, welcome, err := h.hub.join(r.Context(), s, stream)
 	switch {
 	case err == ErrDraining || err == ErrHubClosed:
 		panic(http.ErrAbortHandler)
@@ -134,7 +134,7 @@ func (h *Handler) subscription(r *http.Request) (Subscription, *problem) {
 		return s, problemf(http.StatusBadRequest, "%v", checkUser(s.User))
 	}
 	if s.ClientID = replacerOf(r).ReplaceAll(h.ClientID, ""); s.ClientID == "" {
-		s.ClientID = rand.Text()
+		s.ClientID, s.Generated = rand.Text(), true
 	}
 	if err := CheckClientID(s.ClientID); err != nil {
 		return s, problemf(http.StatusBadRequest, "%v", err)

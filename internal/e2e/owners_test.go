@@ -3,7 +3,10 @@ package e2e
 import (
 	"errors"
 	"net/http"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
@@ -76,4 +79,101 @@ func TestAClientIDInAFileStaysItsUsersOverRestarts(t *testing.T) {
 		wantOwned(t, server, "o1", begin)
 		wantKept(t, server, "o1", "alice", begin, "secret")
 	}
+}
+
+func TestAClientIDInRedisIsItsUsersOnAllInstances(t *testing.T) {
+	redis := e2etest.RedisServer(t)
+	site := userSite("redis " + redis.URL())
+	one, two := e2etest.Start(t, site), e2etest.Start(t, site)
+	stranger := e2etest.Subscribe(t, ownedURL(two, "r1", ""))
+	stranger.Connected(t)
+	alice := e2etest.Subscribe(t, ownedURL(one, "r1", "alice"))
+	begin := alice.Connected(t).ID
+	if err := stranger.Ended(10 * time.Second); errors.Is(err, e2etest.ErrTimeout) {
+		t.Error("who listened there before, without being alice, stays")
+	}
+	wantOwned(t, two, "r1", "")
+	e2etest.Publish(t, two.URL("/anonymous?client_id=r1"), "secret")
+	alice.Expect(t, "secret")
+	alice.Close()
+	for _, server := range []*e2etest.Server{one, two} {
+		wantOwned(t, server, "r1", begin)
+		wantKept(t, server, "r1", "alice", begin, "secret")
+	}
+	one.Kill()
+	two.Kill()
+	two.Restart()
+	awaitHub(t, two, true)
+	wantOwned(t, two, "r1", begin)
+	wantKept(t, two, "r1", "alice", begin, "secret")
+}
+
+func TestOfTwoUsersWhoClaimAClientIDOnTwoInstancesOneIsRefused(t *testing.T) {
+	redis := e2etest.RedisServer(t)
+	site := userSite("redis " + redis.URL())
+	servers := []*e2etest.Server{e2etest.Start(t, site), e2etest.Start(t, site)}
+	for _, server := range servers {
+		awaitHub(t, server, true)
+	}
+	for i := range 30 {
+		clientID := "r" + strings.Repeat("x", i)
+		var claims sync.WaitGroup
+		streams, errs := make([]*e2etest.Stream, 2), make([]error, 2)
+		for n, user := range []string{"alice", "bob"} {
+			claims.Go(func() { streams[n], errs[n] = e2etest.Open(t.Context(), ownedURL(servers[n], clientID, user)) })
+		}
+		claims.Wait()
+		if (errs[0] == nil) == (errs[1] == nil) {
+			t.Fatalf("alice got %v, bob %v", errs[0], errs[1])
+		}
+		for n, stream := range streams {
+			var refused *e2etest.Refused
+			switch {
+			case stream == nil && (!errors.As(errs[n], &refused) || refused.Status != http.StatusForbidden):
+				t.Errorf("one is refused with %v", errs[n])
+			case stream != nil:
+				stream.Connected(t)
+				stream.Close()
+			}
+		}
+	}
+}
+
+func TestWhileRedisIsAwayClientsConnectAndOwnersHoldWhereTheyAreKnown(t *testing.T) {
+	redis := e2etest.RedisServer(t, "--appendonly", "yes")
+	site := userSite("redis " + redis.URL())
+	one, two := e2etest.Start(t, site), e2etest.Start(t, site)
+	for _, server := range []*e2etest.Server{one, two} {
+		awaitHub(t, server, true)
+	}
+	alice := e2etest.Subscribe(t, ownedURL(one, "r1", "alice"))
+	alice.Connected(t)
+	redis.Kill()
+	for _, server := range []*e2etest.Server{one, two} {
+		awaitHub(t, server, false)
+	}
+	wantOwned(t, one, "r1", "")
+	var bob *e2etest.Stream
+	waitFor(t, "the other to let bob in, of whom it can't know better", func() (in bool) {
+		var err error
+		bob, err = e2etest.Open(t.Context(), ownedURL(two, "r1", "bob"))
+		return err == nil
+	})
+	defer bob.Close()
+	redis.Restart()
+	for _, server := range []*e2etest.Server{one, two} {
+		awaitHub(t, server, true)
+	}
+	if err := bob.Ended(10 * time.Second); errors.Is(err, e2etest.ErrTimeout) {
+		t.Error("bob keeps alice's client_id")
+	}
+	wantOwned(t, two, "r1", "")
+	e2etest.Publish(t, two.URL("/anonymous?client_id=r1"), "for alice")
+	alice.Expect(t, "for alice")
+}
+
+// awaitHub returns when the default hub's broker is in reach, or no longer is.
+func awaitHub(t *testing.T, server *e2etest.Server, up bool) {
+	t.Helper()
+	waitFor(t, "the broker's state", func() bool { return hubs(t, server)["default"].Up == up })
 }

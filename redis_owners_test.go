@@ -1,0 +1,235 @@
+package sse
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+)
+
+const ownerOfC = "{sse:default}:owner:c"
+
+// tryClaim enters a client as the handler does: it is asked first whose its client_id is.
+func (i *instance) tryClaim(clientID, user string) (*reader, error) {
+	s := as(clientID, user)
+	i.log.Claim(i.t.Context(), &s)
+	if owner, _ := i.Owner(clientID); owner != "" && owner != user {
+		return nil, ErrClientIDOwned // as Join would say
+	}
+	return i.subscribe(s), nil
+}
+
+func (i *instance) claim(clientID, user string) *reader {
+	i.t.Helper()
+	r, err := i.tryClaim(clientID, user)
+	if err != nil {
+		i.t.Fatalf("%q can't have %s: %v", user, clientID, err)
+	}
+	return r
+}
+
+func (i *instance) wantOwned(user string) {
+	i.t.Helper()
+	if _, err := i.tryClaim("c", user); !errors.Is(err, ErrClientIDOwned) {
+		i.t.Errorf("user %q got another's client_id: %v", user, err)
+	}
+}
+
+// awaitFree returns when a user gets the client_id that was another's.
+func (i *instance) awaitFree(user string) (r *reader) {
+	i.t.Helper()
+	await(i.t, "a client_id to be free", func() (free bool) {
+		var err error
+		r, err = i.tryClaim("c", user)
+		return err == nil
+	})
+	return r
+}
+
+func TestRedisGivesAClientIDThatIsNotInUseToWhoeverComes(t *testing.T) {
+	t.Parallel()
+	server := e2etest.RedisServer(t)
+	a, b := start(t, server.URL()), start(t, server.URL())
+	client := admin(t, server.URL())
+	alice := a.claim("c", "alice")
+	await(t, "presence to be believed", func() bool { _, all := b.log.presence.known(); return all })
+	awaitPresence(a, b)
+	await(t, "the claim to be old", func() bool {
+		ttl, _ := ownerTimes(plenty.History)
+		return client.PTTL(t.Context(), ownerOfC).Val() < ttl-presenceTTL
+	})
+	b.wantOwned("bob") // she is still there
+	b.wantOwned("")
+	alice.leave()
+	bob := b.awaitFree("bob")
+	a.wantOwned("alice")
+	if owner := client.Get(t.Context(), ownerOfC).Val(); owner != "bob" {
+		t.Errorf("the key says %q", owner)
+	}
+	bob.leave()
+	a.awaitFree("").leave()
+	if n := client.Exists(t.Context(), ownerOfC).Val(); n != 0 {
+		t.Error("a key is left of a client_id that is nobody's")
+	}
+}
+
+func TestRedisKeepsAClientIDItsUsersWhileMessagesAreKept(t *testing.T) {
+	t.Parallel()
+	server := e2etest.RedisServer(t)
+	client := admin(t, server.URL())
+	short := func(i *instance) {
+		i.Apply(Limits{History: HistoryLimits{Count: 100, Age: 14 * time.Second}})
+	}
+	a, b := launch(t, newBroker(t, server.URL()), short), launch(t, newBroker(t, server.URL()), short)
+	for _, i := range []*instance{a, b} {
+		i.awaitReady()
+		i.awaitUp()
+	}
+	awaitPresence(a, b)
+	a.claim("c", "alice").leave()
+	published := time.Now()
+	b.publish("secret", toC...)
+	for time.Since(published) < 6*time.Second {
+		b.wantOwned("bob")
+		b.wantOwned("")
+		time.Sleep(100 * time.Millisecond) // asks again and again, as somebody would who wants it
+	}
+	if ttl := client.PTTL(t.Context(), ownerOfC).Val(); ttl <= 2*time.Second || ttl > time.Hour {
+		t.Errorf("the key lives for another %v", ttl)
+	}
+	want(t, b.awaitFree("bob").texts())
+}
+
+func TestRedisTellsOwnersToAnInstanceThatBeginsAnew(t *testing.T) {
+	t.Parallel()
+	server := e2etest.RedisServer(t)
+	a := start(t, server.URL())
+	a.claim("c", "alice").leave()
+	a.publish("secret", toC...)
+	a.stop()
+	b := start(t, server.URL())
+	b.wantOwned("bob")
+	c := start(t, server.URL())
+	await(t, "an instance to learn the owner of what it keeps", func() bool { user, _ := c.Owner("c"); return user == "alice" })
+	server.Kill()
+	await(t, "the instance to notice", func() bool { return !c.log.Up() })
+	c.wantOwned("bob")
+	c.claim("c", "alice")
+}
+
+func TestRedisOwnersComeBackAfterAFlush(t *testing.T) {
+	t.Parallel()
+	server := e2etest.RedisServer(t)
+	client := admin(t, server.URL())
+	a, b := start(t, server.URL()), start(t, server.URL())
+	for n := range 3 * ownersChunk / 2 {
+		a.claim(fmt.Sprint("c", n), "alice")
+	}
+	a.claim("c", "alice")
+	do(t, client, "FLUSHALL")
+	await(t, "the keys to be set again", func() bool {
+		return len(client.Keys(t.Context(), "{sse:default}:owner:*").Val()) == 3*ownersChunk/2+1
+	})
+	b.wantOwned("bob")
+}
+
+func TestRedisCutsWhoeverListensElsewhereUnderAClientIDThatIsClaimed(t *testing.T) {
+	t.Parallel()
+	server := e2etest.RedisServer(t)
+	a, b := start(t, server.URL()), start(t, server.URL())
+	awaitSubscribed(t, admin(t, server.URL()), "{sse:default}:kick", 2)
+	stranger, other := b.claim("c", ""), b.claim("d", "")
+	alice := a.claim("c", "alice")
+	<-stranger.done
+	b.wantOwned("")
+	a.publish("for alice", toC...)
+	alice.awaitText("for alice")
+	want(t, stranger.texts())
+	select {
+	case <-other.done:
+		t.Error("another client was cut")
+	default:
+	}
+}
+
+func TestRedisThatDoesNotAnswerHoldsNobodyUpForLong(t *testing.T) {
+	t.Parallel()
+	server := e2etest.RedisServer(t)
+	a := start(t, server.URL(), withTimeout(300*time.Millisecond))
+	a.claim("c", "alice")
+	server.Freeze()
+	began := time.Now()
+	a.claim("d", "bob")
+	a.wantOwned("bob")
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	await(t, "the instance to notice", func() bool { return !a.log.Up() })
+	began = time.Now()
+	for n := range 50 {
+		a.claim(fmt.Sprint("e", n), "bob")
+	}
+	if took := time.Since(began); took > 200*time.Millisecond*50/10 {
+		t.Errorf("fifty clients waited %v for a Redis that is known to be away", took)
+	}
+}
+
+func TestRedisIsNotAskedAboutIDsThatNobodyElseKnows(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	client := admin(t, server.URL())
+	a := start(t, server.URL())
+	s := as("c", "")
+	s.Generated = true
+	asked := callsOf(t, client, "eval") + callsOf(t, client, "evalsha")
+	a.log.Claim(t.Context(), &s)
+	if n := callsOf(t, client, "eval") + callsOf(t, client, "evalsha") - asked; n != 0 {
+		t.Errorf("it was asked %d times", n)
+	}
+	s.User = "alice"
+	a.log.Claim(t.Context(), &s)
+	a.subscribe(s)
+	if owner := client.Get(t.Context(), ownerOfC).Val(); owner != "alice" {
+		t.Errorf("the owner is %q", owner)
+	}
+}
+
+func TestOwnersKeysOutliveTheMessagesAndAreRenewedInTime(t *testing.T) {
+	for _, age := range []time.Duration{0, time.Second, time.Hour, 1000 * time.Hour} {
+		ttl, every := ownerTimes(HistoryLimits{Age: age})
+		if ttl < age+2*every || every <= 0 || ttl <= presenceTTL {
+			t.Errorf("with messages of %v the keys live for %v and are renewed every %v", age, ttl, every)
+		}
+	}
+}
+
+func TestAMalformedLastEntryKeepsNobodyFromAFreeClientID(t *testing.T) {
+	t.Parallel()
+	server := e2etest.RedisServer(t)
+	client := admin(t, server.URL())
+	a := start(t, server.URL())
+	a.claim("c", "alice").leave()
+	client.XAdd(t.Context(), &redis.XAddArgs{Stream: defaultLog, Values: []string{"nonsense", "x"}})
+	await(t, "the entry to be read", func() bool { return a.malformed() == 1 })
+	a.awaitFree("bob")
+}
+
+func TestRedisClusterKeepsOwnersInTheHubsSlot(t *testing.T) {
+	t.Parallel()
+	cluster := e2etest.RedisCluster(t)
+	nodes := func(b *RedisBroker) {
+		b.URLs = nil
+		for _, addr := range cluster.Addrs() {
+			b.URLs = append(b.URLs, "redis://"+addr)
+		}
+	}
+	a, b := start(t, "", nodes), start(t, "", nodes)
+	alice := a.claim("c", "alice")
+	b.wantOwned("bob")
+	alice.leave()
+	b.awaitFree("bob")
+	a.wantOwned("alice")
+}
