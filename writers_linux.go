@@ -72,7 +72,7 @@ func (w *writers) startLocked() error {
 	w.sockets = sockets
 	w.streams = make(map[uint64]*directStream)
 	w.running.Go(func() { w.listen(conn) })
-	for range runtime.GOMAXPROCS(0) {
+	for range max(1, runtime.GOMAXPROCS(0)-1) { // publishers have work to do, too
 		one := &writer{wake: make(chan struct{}, 1), buffer: make([]byte, 0, maxGathered)}
 		w.each = append(w.each, one)
 		w.running.Go(one.run)
