@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"reflect"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,8 +27,9 @@ type handlerStream struct {
 	writing  bool
 	over     bool        // the handler is about to return, and w is off limits
 	cut      error       // why it was aborted; nil while it was not
-	watchdog *time.Timer // runs while writing
-	headway              // of the write under way
+	watchdog *time.Timer // runs, if guarded, from a write on until it finds none under way
+	guarded  bool
+	headway  // of the write under way
 }
 
 // headway tells whether a write gets anywhere. A thin line takes some bytes all the same, and then the write
@@ -81,11 +84,18 @@ func (s *handlerStream) open() (end func()) {
 }
 
 // hello writes what the stream begins with, so that the client has it at once.
-func (s *handlerStream) hello(block []byte) error {
-	if err := s.write(block); err != nil {
-		return err
+func (s *handlerStream) hello(block []byte) error { return s.writeLast(block) }
+
+// goPast makes the stream write past what wraps the response, which would set a deadline for each write.
+func (s *handlerStream) goPast() {
+	if s.request.ProtoMajor == 3 { // where those deadlines are needed: see liftDeadlines
+		return
 	}
-	return s.watched(s.controller.Flush)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.w = innermost(s.w)
+	s.controller = http.NewResponseController(s.w)
+	_ = s.controller.SetWriteDeadline(time.Time{})
 }
 
 // run writes all that the client is sent, until its stream ends. It returns why.
@@ -133,10 +143,7 @@ func (s *handlerStream) writeAll(batch []*Message) error {
 		}
 		buffer = append(buffer, m.frame...)
 	}
-	if err := s.write(buffer); err != nil {
-		return err
-	}
-	return s.watched(s.controller.Flush)
+	return s.writeLast(buffer)
 }
 
 func (s *handlerStream) write(p []byte) error {
@@ -150,6 +157,18 @@ func (s *handlerStream) write(p []byte) error {
 	return nil
 }
 
+// writeLast writes no more than maxWrite bytes, and sends them and all before on their way.
+func (s *handlerStream) writeLast(p []byte) error {
+	return s.watched(func() error {
+		if len(p) > 0 {
+			if _, err := s.w.Write(p); err != nil {
+				return err
+			}
+		}
+		return s.controller.Flush()
+	})
+}
+
 // watched runs one write under the watchdog.
 func (s *handlerStream) watched(write func() error) error {
 	s.mu.Lock()
@@ -159,18 +178,19 @@ func (s *handlerStream) watched(write func() error) error {
 	}
 	s.writing = true
 	s.begin()
-	if s.watchdog == nil {
+	switch {
+	case s.watchdog == nil:
 		s.watchdog = time.AfterFunc(s.timeout/4, s.lookForProgress)
-	} else {
+	case !s.guarded:
 		s.watchdog.Reset(s.timeout / 4)
 	}
+	s.guarded = true
 	s.mu.Unlock()
 
 	err := write()
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.watchdog.Stop()
 	s.writing = false
 	switch {
 	case s.cut != nil:
@@ -185,7 +205,8 @@ func (s *handlerStream) watched(write func() error) error {
 func (s *handlerStream) lookForProgress() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.writing {
+	if !s.writing || s.over {
+		s.guarded = false
 		return
 	}
 	acked := s.acked
@@ -281,6 +302,40 @@ func innermost(w http.ResponseWriter) http.ResponseWriter {
 		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
 			return w
+		}
+		w = wrapper.Unwrap()
+	}
+}
+
+// plainResponse reports whether nothing wraps a response but what Caddy brings, which bears being written past
+// unless it has changed the response.
+func plainResponse(w http.ResponseWriter) bool {
+	for {
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return true
+		}
+		if !isCaddys(w) {
+			return false
+		}
+		w = wrapper.Unwrap()
+	}
+}
+
+// isCaddys reports whether a value's type is one of Caddy's own.
+func isCaddys(value any) bool {
+	return strings.HasPrefix(reflect.Indirect(reflect.ValueOf(value)).Type().PkgPath()+"/", "github.com/caddyserver/caddy/v2/")
+}
+
+// changed reports whether a wrapper has made something else of the response than a plain stream.
+func changed(w http.ResponseWriter) bool {
+	for {
+		if recorder, ok := w.(interface{ Buffered() bool }); ok && recorder.Buffered() {
+			return true
+		}
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w.Header().Get("Content-Encoding") != ""
 		}
 		w = wrapper.Unwrap()
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"reflect"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -49,10 +47,9 @@ const (
 // endOfStream is written last on a stream that ends in good order.
 var endOfStream = &Message{Ephemeral: true, chunk: []byte(lastChunk)}
 
-// directly reports whether a stream may be written past the response: over plain HTTP/1.1 on a TCP socket, with
-// nothing between that would miss the bytes.
-func (h *Handler) directly(w http.ResponseWriter, r *http.Request) bool {
-	return *h.DirectWrites && r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.TLS == nil && plainSocket(r.Context()) && plainResponse(w)
+// mayGoDirect reports whether the stream of a request can leave it: over plain HTTP/1.1 on a TCP socket.
+func mayGoDirect(r *http.Request) bool {
+	return r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.TLS == nil && plainSocket(r.Context())
 }
 
 // plainSocket reports whether what is written to the socket that a request came by arrives as it is: nothing lies
@@ -71,44 +68,11 @@ func plainSocket(ctx context.Context) bool {
 	return false
 }
 
-// plainResponse reports whether all wrappers of a response are known to let go of what is written.
-func plainResponse(w http.ResponseWriter) bool {
-	for {
-		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			_, ok = w.(http.Hijacker)
-			return ok
-		}
-		if !isCaddys(w) {
-			return false
-		}
-		w = wrapper.Unwrap()
-	}
-}
-
-// isCaddys reports whether a value's type is one of Caddy's own.
-func isCaddys(value any) bool {
-	return strings.HasPrefix(reflect.Indirect(reflect.ValueOf(value)).Type().PkgPath()+"/", "github.com/caddyserver/caddy/v2/")
-}
-
-// changed reports whether a wrapper has made something else of the response than a plain stream.
-func changed(w http.ResponseWriter) bool {
-	for {
-		if recorder, ok := w.(interface{ Buffered() bool }); ok && recorder.Buffered() {
-			return true
-		}
-		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			return w.Header().Get("Content-Encoding") != ""
-		}
-		w = wrapper.Unwrap()
-	}
-}
-
 // goDirect goes on with a stream whose headers and hello have been written, without the request, which is to
 // return. It reports whether it does; if not, nothing has happened.
 func (s *handlerStream) goDirect(hub *sharedHub, c *Client) bool {
-	if changed(s.w) {
+	hijacker, ok := innermost(s.w).(http.Hijacker)
+	if !ok {
 		return false
 	}
 	fd := s.socket.duplicate()
@@ -120,7 +84,7 @@ func (s *handlerStream) goDirect(hub *sharedHub, c *Client) bool {
 		unix.Close(fd)
 		return false
 	}
-	conn, _, err := innermost(s.w).(http.Hijacker).Hijack()
+	conn, _, err := hijacker.Hijack()
 	if err != nil {
 		hub.writers.remove(direct)
 		unix.Close(fd)

@@ -12,6 +12,6 @@ func (*writers) retire() {}
 
 func (*writers) wait() {}
 
-func (*Handler) directly(http.ResponseWriter, *http.Request) bool { return false }
+func mayGoDirect(*http.Request) bool { return false }
 
 func (*handlerStream) goDirect(*sharedHub, *Client) bool { return false }

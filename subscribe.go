@@ -47,7 +47,8 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 	}
 	h.hub.noteConnected(client, welcome)
 	defer h.cutAtExit(r)()
-	direct := h.directly(w, r)
+	past := *h.DirectWrites && plainResponse(w)
+	direct := past && mayGoDirect(r)
 	setStreamHeaders(w)
 	if direct {
 		w.Header().Set("Connection", "close") // the HTTP server will not be there for a further request
@@ -56,8 +57,11 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 	defer stream.open()()
 	ended := stream.hello(h.hello(client, welcome))
 	if ended == nil {
-		if direct && stream.goDirect(h.hub, client) {
-			return nil
+		if past && !changed(w) {
+			if direct && stream.goDirect(h.hub, client) {
+				return nil
+			}
+			stream.goPast()
 		}
 		ended = stream.run(client)
 	}
