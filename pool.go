@@ -80,7 +80,7 @@ func (s *sharedHub) Destruct() error {
 	}
 	s.writers.retire()
 	if caddy.Exiting() {
-		s.writers.wait()
+		s.writers.wait(exitTime + drainTime/4) // all have been cut by then
 	}
 	s.brokerMu.Lock()
 	defer s.brokerMu.Unlock()

@@ -19,12 +19,14 @@ func (s *socket) blocked() bool {
 		return true
 	}
 	blocked := true
-	_ = s.raw.Control(func(fd uintptr) {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-		n, err := unix.Poll(poll, 0)
-		blocked = err == nil && n == 0
-	})
+	_ = s.raw.Control(func(fd uintptr) { blocked = isFull(int(fd)) })
 	return blocked
+}
+
+func isFull(fd int) bool {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	n, err := unix.Poll(poll, 0)
+	return err == nil && n == 0
 }
 
 // acked returns how many bytes the peer has acknowledged in all.

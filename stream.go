@@ -313,7 +313,7 @@ func plainResponse(w http.ResponseWriter) bool {
 	for {
 		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
-			return true
+			return comesFrom(w, "net/http") || comesFrom(w, "golang.org/x/net/http2")
 		}
 		if !isCaddys(w) {
 			return false
@@ -323,8 +323,11 @@ func plainResponse(w http.ResponseWriter) bool {
 }
 
 // isCaddys reports whether a value's type is one of Caddy's own.
-func isCaddys(value any) bool {
-	return strings.HasPrefix(reflect.Indirect(reflect.ValueOf(value)).Type().PkgPath()+"/", "github.com/caddyserver/caddy/v2/")
+func isCaddys(value any) bool { return comesFrom(value, "github.com/caddyserver/caddy/v2") }
+
+// comesFrom reports whether a value's type is of a package, or of one below.
+func comesFrom(value any, pkg string) bool {
+	return strings.HasPrefix(reflect.Indirect(reflect.ValueOf(value)).Type().PkgPath()+"/", pkg+"/")
 }
 
 // changed reports whether a wrapper has made something else of the response than a plain stream.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,9 +49,13 @@ const (
 // endOfStream is written last on a stream that ends in good order.
 var endOfStream = &Message{Ephemeral: true, chunk: []byte(lastChunk)}
 
-// mayGoDirect reports whether the stream of a request can leave it: over plain HTTP/1.1 on a TCP socket.
+// mayGoDirect reports whether the stream of a request can leave it: over plain HTTP/1.1 on a TCP socket. Where the
+// server has a write timeout Caddy flushes the response of a request that has taken longer, which panics if its
+// connection is gone.
 func mayGoDirect(r *http.Request) bool {
-	return r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.TLS == nil && plainSocket(r.Context())
+	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	return ok && server.WriteTimeout == 0 &&
+		r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.TLS == nil && plainSocket(r.Context())
 }
 
 // plainSocket reports whether what is written to the socket that a request came by arrives as it is: nothing lies
@@ -90,15 +96,17 @@ func (s *handlerStream) goDirect(hub *sharedHub, c *Client) bool {
 		unix.Close(fd)
 		return false
 	}
-	conn.Close() // the socket lives on in its duplicate
+	conn.Close()                         // the socket lives on in its duplicate
+	watched := hub.writers.watch(direct) // before anybody can end the stream, and close its descriptor
 	c.handOver(direct)
-	if s.finish() != nil {
+	switch cut := s.finish(); {
+	case cut == ErrGone:
+		direct.post(hungUp)
+	case cut != nil || watched != nil:
 		direct.post(aborted)
+	default:
+		direct.post(toTake)
 	}
-	if hub.writers.watch(direct) != nil {
-		direct.post(aborted)
-	}
-	direct.post(toTake)
 	return true
 }
 
@@ -114,8 +122,9 @@ func (s *directStream) Wake() { s.post(toTake) }
 // Abort implements Stream.
 func (s *directStream) Abort() { s.post(aborted) }
 
-// Blocked implements Stream.
-func (s *directStream) Blocked() bool { return s.blocked.Load() }
+// Blocked implements Stream. A socket may take bytes again before the stream has its turn: then it waits for us. The
+// descriptor is still open: the client's mutex is held, and leaving, which goes before closing, needs it.
+func (s *directStream) Blocked() bool { return s.blocked.Load() && isFull(s.fd) }
 
 // turn writes what waits for the client. It reports whether there is more, for a further turn.
 func (s *directStream) turn(w *writer) (more bool) {
@@ -176,7 +185,7 @@ func (s *directStream) turn(w *writer) (more bool) {
 // park keeps what the socket did not take until it is writable.
 func (s *directStream) park(rest []*Message, skip int) {
 	if s.parked == nil {
-		s.parked = &parking{unsent: append([]*Message(nil), rest...)}
+		s.parked = &parking{unsent: slices.Clone(rest), headway: headway{acked: ackedBy(s.fd)}}
 		s.parked.timer = time.AfterFunc(s.client.WriteTimeout/4, func() { s.post(lookNow) })
 	} else {
 		s.parked.unsent = rest

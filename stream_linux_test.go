@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"runtime/pprof"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
@@ -113,5 +117,45 @@ func TestCompressedStreamIsNotWrittenDirectly(t *testing.T) {
 		if string(event.Data) == "hello" {
 			return
 		}
+	}
+}
+
+// Where the server has a write timeout, Caddy looks at the response again at its end.
+func TestServerWithAWriteTimeoutKeepsItsStreams(t *testing.T) {
+	s := serve(t, openRoute, globals("servers {\ntimeouts {\nwrite 1m\n}\n}"))
+	e2etest.Subscribe(t, s.url("/events?topic=a")).Connected(t)
+	awaitHandlers(t, 1)
+}
+
+func TestClientsThatLeaveAtOnceHaveLeftAndWereNotCut(t *testing.T) {
+	s := serve(t, openRoute)
+	const n = 300
+	var visitors sync.WaitGroup
+	for range 4 {
+		visitors.Go(func() {
+			for range n / 4 {
+				conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.port))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				fmt.Fprintf(conn, "GET /events?topic=a HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+				_ = conn.Close()
+			}
+		})
+	}
+	visitors.Wait()
+	stayed := e2etest.Subscribe(t, s.url("/events?topic=a"))
+	stayed.Connected(t)
+	awaitReceivers(t, s, 1)
+	publish(t, s.url("/events?topic=a"), "hello")
+	for string(mustNext(t, stayed).Data) != "hello" {
+	}
+	log, err := os.ReadFile(filepath.Join(s.dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left, ended := bytes.Count(log, []byte(`"reason":"left"`)), bytes.Count(log, []byte(`"reason":`)); left != ended {
+		t.Errorf("of %d clients that have left only %d are told to have", ended, left)
 	}
 }

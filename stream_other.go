@@ -2,7 +2,10 @@
 
 package sse
 
-import "net/http"
+import (
+	"net/http"
+	"time"
+)
 
 // These systems have no direct streams: every client has a handler stream.
 
@@ -10,7 +13,7 @@ type writers struct{}
 
 func (*writers) retire() {}
 
-func (*writers) wait() {}
+func (*writers) wait(time.Duration) {}
 
 func mayGoDirect(*http.Request) bool { return false }
 

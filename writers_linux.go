@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,8 +52,18 @@ func (w *writers) retire() {
 	w.stopIfUnusedLocked()
 }
 
-// wait returns when the last stream has ended.
-func (w *writers) wait() { w.running.Wait() }
+// wait returns when the last stream has ended, or after that long.
+func (w *writers) wait(atMost time.Duration) {
+	ended := make(chan struct{})
+	go func() {
+		w.running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(atMost):
+	}
+}
 
 func (w *writers) startLocked() error {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
