@@ -42,7 +42,9 @@ func TestAClientAheadOfItsNewInstanceIsWaitedForAndMissesNothing(t *testing.T) {
 			go func() {
 				h.AwaitID(t.Context(), id)
 				c := h.enter(with("a").after(id))
-				came <- back{c.Resume, time.Since(began), c.texts()}
+				after := time.Since(began)
+				time.Sleep(time.Millisecond) // until all that is published at once has been
+				came <- back{c.Resume, after, c.texts()}
 			}()
 		}
 		pause(100 * time.Millisecond)

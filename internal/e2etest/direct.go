@@ -9,12 +9,12 @@ import (
 
 // There are two kinds of stream below HTTP/1.1, and every test that opens streams has to pass over both. A run
 // with SSE_TEST_DIRECT_WRITES=off sets `direct_writes off` in every config, which leaves the one kind.
-var directWritesOff = os.Getenv("SSE_TEST_DIRECT_WRITES") == "off"
+func directWritesOff() bool { return os.Getenv("SSE_TEST_DIRECT_WRITES") == "off" }
 
 // OfThisRun returns a config, in JSON, as this run of the tests wants it: as it is, or without direct writes.
 func OfThisRun(t testing.TB, config []byte) []byte {
 	t.Helper()
-	if !directWritesOff {
+	if !directWritesOff() {
 		return config
 	}
 	var tree any
@@ -49,7 +49,7 @@ func turnOffDirectWrites(node any) {
 // the server is to find.
 func (s *Server) adapted(caddyfile string) []byte {
 	s.t.Helper()
-	if !directWritesOff {
+	if !directWritesOff() {
 		return nil
 	}
 	file := filepath.Join(s.t.TempDir(), "Caddyfile")
