@@ -53,9 +53,10 @@ func TestAClientAheadOfItsNewInstanceIsWaitedForAndMissesNothing(t *testing.T) {
 			t.Errorf("the client at 11 came back with %v", b)
 		}
 		pause(100 * time.Millisecond)
+		published := time.Since(began)
 		h.publishAll("a", 12, 13)
 		for _, came := range clients[1:] {
-			if b := <-came; b.resume != ResumeComplete || b.after != 200*time.Millisecond {
+			if b := <-came; b.resume != ResumeComplete || b.after != published {
 				t.Errorf("a client at 12 came back with %v", b)
 			} else {
 				want(t, b.texts, "13")

@@ -22,7 +22,9 @@ var plenty = Limits{History: HistoryLimits{Count: 1 << 30}}
 // leave, and the accounts of what waited for them must be even.
 type testHub struct {
 	*Hub
-	t      testing.TB
+	t testing.TB
+
+	mu     sync.Mutex // guards joined
 	joined []*testClient
 }
 
@@ -147,6 +149,8 @@ func (h *testHub) tryEnter(s Subscription) (*testClient, error) {
 	if l.Client, l.Welcome, err = h.Join(s, l); err != nil {
 		return nil, err
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.joined = append(h.joined, l)
 	return l, nil
 }
