@@ -52,8 +52,10 @@ func (d *diskHub) start() {
 	db := d.log.db
 	d.log.update = func(change func(*bbolt.Tx) error) error {
 		commit := func() error {
-			db.NoSync = db.NoSync || d.hasty
-			return db.Update(change)
+			return db.Update(func(tx *bbolt.Tx) error {
+				db.NoSync = db.NoSync || d.hasty // which commits read under the lock that is held here
+				return change(tx)
+			})
 		}
 		if meddle := d.commit.Load(); meddle != nil {
 			return (*meddle)(commit)
