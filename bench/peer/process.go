@@ -3,7 +3,6 @@
 package peer
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -99,17 +98,22 @@ func (p *process) stop() {
 
 // freeAddr returns an address of loopback that nothing listens on.
 func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := freeAddrs(1)
 	if err != nil {
 		return "", err
 	}
-	return l.Addr().String(), l.Close()
+	return addrs[0], nil
 }
 
+// freeAddrs returns different addresses of loopback that nothing listens on.
 func freeAddrs(n int) (addrs []string, err error) {
 	for range n {
-		addr, oneErr := freeAddr()
-		addrs, err = append(addrs, addr), errors.Join(err, oneErr)
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = l.Close() }() // only when all are chosen
+		addrs = append(addrs, l.Addr().String())
 	}
-	return addrs, err
+	return addrs, nil
 }

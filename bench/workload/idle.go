@@ -20,7 +20,7 @@ func idle() Group {
 		{Key: "idle", Title: "10,000 idle clients", Columns: []string{report.Bytes}},
 	}
 	return Group{
-		Key: "idle", Rows: rows, Slow: true,
+		Key: "idle", Rows: rows,
 		Takes: everyone,
 		Run: func(ctx context.Context, b *Bench, p peer.Peer) error {
 			s, err := p.Start(b.Env)

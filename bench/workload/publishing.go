@@ -25,7 +25,12 @@ func publishing() Group {
 				return err
 			}
 			defer s.Stop()
-			v, err := b.measure(ctx, s, load.Nobody(8), load.Load{Pace: load.Open, Publishers: 8})
+			nobody := load.Nobody(8)
+			// Nchan can take a second for the first publish after its start.
+			if err := syncFleet(ctx, s, nobody); err != nil {
+				return err
+			}
+			v, err := b.measure(ctx, s, nobody, load.Load{Pace: load.Open, Publishers: 8})
 			if err != nil {
 				return err
 			}

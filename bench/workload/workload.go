@@ -129,9 +129,14 @@ func (b *Bench) subscribe(ctx context.Context, s *peer.Server, t load.Target, o 
 	if err != nil {
 		return nil, err
 	}
-	if err := f.Sync(ctx, load.Load{Addr: s.Plain, Request: s.Publish, Size: messageSize}); err != nil {
+	if err := syncFleet(ctx, s, f); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
+}
+
+// syncFleet makes sure that a server takes messages, and that a fleet gets them.
+func syncFleet(ctx context.Context, s *peer.Server, f *load.Fleet) error {
+	return f.Sync(ctx, load.Load{Addr: s.Plain, Request: s.Publish, Size: messageSize})
 }
