@@ -26,9 +26,9 @@ type JWTConfig struct {
 	Keys []JWTKey `json:"keys,omitempty"`
 	// The address of a JSON Web Key Set (RFC 7517) with further keys: https, or http on loopback.
 	JWKS string `json:"jwks,omitempty"`
-	// What a token's "iss" must be. Default: anything.
+	// What a token's "iss" must be; placeholders as in a key. Default: anything.
 	Issuer string `json:"issuer,omitempty"`
-	// What a token's "aud" must hold. Default: anything.
+	// What a token's "aud" must hold; placeholders as in a key. Default: anything.
 	Audience string `json:"audience,omitempty"`
 	// The cookie that a token may stand in, beside Authorization: Bearer. Default: none.
 	Cookie string `json:"cookie,omitempty"`
@@ -38,9 +38,11 @@ type JWTConfig struct {
 	// Topics and patterns that need no token to subscribe to. Default: none.
 	Public []string `json:"public,omitempty"`
 
-	keys    []verificationKey
-	address string  // JWKS, placeholders replaced
-	set     *keySet // nil without JWKS; Handler.Provision sets it
+	keys     []verificationKey
+	address  string // JWKS, placeholders replaced, as in the next two
+	issuer   string
+	audience string
+	set      *keySet // nil without JWKS; Handler.Provision sets it
 }
 
 // JWTKey is one key that tokens may be signed with.
@@ -97,6 +99,16 @@ func (c *JWTConfig) provision() error {
 			return &optionError{"jwt: key", err}
 		}
 		c.keys = append(c.keys, verificationKey{k.ID, jose.SignatureAlgorithm(k.Algorithm), key})
+	}
+	for _, claim := range []struct {
+		option, value string
+		known         *string
+	}{{"issuer", c.Issuer, &c.issuer}, {"audience", c.Audience, &c.audience}} {
+		var err error
+		*claim.known, err = replacer.ReplaceOrErr(claim.value, true, true)
+		if claim.value != "" && (err != nil || *claim.known == "") {
+			return &optionError{"jwt: " + claim.option, fmt.Errorf("%s is empty or not set; leave the option out to take any", claim.value)}
+		}
 	}
 	if c.JWKS != "" {
 		c.address = replacer.ReplaceAll(c.JWKS, "")
@@ -262,9 +274,9 @@ func (c *JWTConfig) checkClaims(said jwt.Claims, now time.Time) error {
 	if said.Expiry != nil && !now.Before(said.Expiry.Time()) {
 		return errExpired
 	}
-	expected := jwt.Expected{Issuer: c.Issuer, Time: now}
-	if c.Audience != "" {
-		expected.AnyAudience = jwt.Audience{c.Audience}
+	expected := jwt.Expected{Issuer: c.issuer, Time: now}
+	if c.audience != "" {
+		expected.AnyAudience = jwt.Audience{c.audience}
 	}
 	switch err := said.ValidateWithLeeway(expected, clockSkew); {
 	case errors.Is(err, jwt.ErrInvalidIssuer):

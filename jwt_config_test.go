@@ -135,12 +135,12 @@ func TestKeysAndAddressesMayBePlaceholders(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range []string{"{env.SSE_TEST_SECRET}", "{file." + name + "}"} {
-		c := &JWTConfig{Keys: []JWTKey{{Algorithm: "HS256", Key: key}}}
+		c := &JWTConfig{Keys: []JWTKey{{Algorithm: "HS256", Key: key}}, Issuer: "https://{env.SSE_TEST_HOST}", Audience: "{env.SSE_TEST_HOST}"}
 		if err := c.provision(); err != nil {
 			t.Errorf("%s: %v", key, err)
 			continue
 		}
-		wantVerified(t, c, hs.token(t, `{}`))
+		wantVerified(t, c, hs.token(t, `{"iss":"https://localhost:8080","aud":"localhost:8080"}`))
 	}
 	for address, want := range map[string]string{
 		"http://{env.SSE_TEST_HOST}/jwks": "http://localhost:8080/jwks",

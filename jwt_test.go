@@ -254,7 +254,7 @@ func TestExpiryIsExactAndBeginningsHaveSomeLeeway(t *testing.T) {
 func TestIssuerAndAudienceAreRequiredIfConfigured(t *testing.T) {
 	hs := issuers()[jose.HS256]
 	c := accepting(t, hs)
-	c.Issuer, c.Audience = "https://id.example", "sse"
+	c.issuer, c.audience = "https://id.example", "sse"
 	wantVerified(t, c, hs.token(t, `{"iss":"https://id.example","aud":"sse"}`))
 	wantVerified(t, c, hs.token(t, `{"iss":"https://id.example","aud":["other","sse"]}`))
 	for _, payload := range []string{
