@@ -48,7 +48,7 @@ func serveAttacked(t *testing.T) *attackedSite {
 			publish {
 				token {env.SSE_TEST_PUBLISH}
 			}
-		}`, globals("servers {\nmax_header_size 1MiB\n}\n"))
+		}`, longHeads)
 	s.witness = e2etest.Subscribe(t, s.url("/events?topic=**"), bearer(s.token(nil)))
 	s.witness.Connected(t)
 	return s
@@ -202,8 +202,8 @@ func TestForgedAndUnfitTokensAreRefused(t *testing.T) {
 		"expired before time":           {s.token(map[string]any{"exp": -1e17}), "expired"},
 		"exp beyond time":               {s.token(map[string]any{"exp": 1e300}), unreadable},
 		"exp a string":                  {s.token(map[string]any{"exp": "99999999999"}), unreadable},
-		"not yet valid":                 {s.token(map[string]any{"nbf": time.Now().Unix() + 60}), "not valid yet"},
-		"issued in the future":          {s.token(map[string]any{"iat": time.Now().Unix() + 60}), "not valid yet"},
+		"not yet valid":                 {s.token(map[string]any{"nbf": time.Now().Unix() + 3600}), "not valid yet"},
+		"issued in the future":          {s.token(map[string]any{"iat": time.Now().Unix() + 3600}), "not valid yet"},
 		"wrong issuer":                  {s.token(map[string]any{"iss": "https://evil.example"}), "another issuer"},
 		"no issuer":                     {s.token(map[string]any{"iss": nil}), "another issuer"},
 		"wrong audience":                {s.token(map[string]any{"aud": list("shop", "sse2")}), "another audience"},

@@ -40,7 +40,7 @@ func TestSubjectOfATokenIsTheUser(t *testing.T) {
 
 func TestClientIDOfATokensUserStaysTheirsWhileMessagesAreKept(t *testing.T) {
 	setSecrets(t)
-	s := serve(t, jwtRoute, globals("sse {\nhistory 10 2s\n}\n"))
+	s := serve(t, jwtRoute, globals("sse {\nhistory 10 8s\n}\n"))
 	alice, bob := granting("alice", list("a"), nil), granting("bob", list("a"), nil)
 	const path = "/events?client_id=x&topic=public"
 	wantOthersRefused := func(when string) {
@@ -179,6 +179,11 @@ func TestUserOfForwardAuthCanNotBeForged(t *testing.T) {
 		if answer := post(t, p.url("/events?topic=news"), "", "forged", forged...); answer.Status != http.StatusUnauthorized {
 			t.Errorf("POST answered %d: %s", answer.Status, answer.Body)
 		}
+		alice.Close()
+		carol.Close()
+		eventually(t, patience, "both are gone", func() bool {
+			return receivers(t, s.url("/backend?broadcast&ephemeral")) == 0
+		})
 	})
 }
 

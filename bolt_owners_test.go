@@ -84,7 +84,7 @@ func (d *diskHub) storedOwner(position uint64) (owner string) {
 }
 
 func TestAnOwnerIsForgottenWithTheLastMessage(t *testing.T) {
-	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 10, Age: time.Second}})
+	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 10, Age: 5 * time.Second}})
 	d.hub.join(as("c", "alice")).leave()
 	d.publish(toC, "secret")
 	d.wantOwner("alice")

@@ -49,12 +49,12 @@ func framesOf(messages []*Message) (frames []string) {
 }
 
 func TestHistoryAgesOverARestart(t *testing.T) {
-	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 100, Age: time.Minute}})
+	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 100, Age: time.Hour}})
 	published := d.publishAll("a", 1, 3)
 	d.publishAll("b", 1, 1)
 	d.update(func(tx *bbolt.Tx) error { // two of them were published long ago
 		log := tx.Bucket(logBucket)
-		for position, age := range map[uint64]time.Duration{1: 2 * time.Minute, 2: 61 * time.Second, 3: 58 * time.Second} {
+		for position, age := range map[uint64]time.Duration{1: 2 * time.Hour, 2: 61 * time.Minute, 3: 58 * time.Minute} {
 			key := positionKey(Position{Major: position})
 			s, err := readStored(key, log.Get(key))
 			if err != nil {

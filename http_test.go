@@ -64,6 +64,9 @@ func globals(text string) siteOption { return func(c *siteConfig) { c.globals = 
 // withTLS serves the site over https too, and so over HTTP/2 and HTTP/3.
 func withTLS(c *siteConfig) { c.tls = true }
 
+// longHeads lets requests have heads of up to 1 MiB.
+var longHeads = globals("servers {\nmax_header_size 1MiB\n}\n")
+
 // serve runs a site with the directives of body, until the test ends.
 func serve(t testing.TB, body string, options ...siteOption) *site {
 	t.Helper()
@@ -118,8 +121,8 @@ func (s *site) load() error {
 		return err
 	}
 	for _, port := range []int{s.port, s.tls} {
-		if port != 0 {
-			e2etest.AwaitOneListener(s.t, port)
+		if err := e2etest.AwaitOneListener(port); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -152,6 +152,7 @@ func TestSlowClientMayStayAndIsToldOfTheGap(t *testing.T) {
 		sse /events {
 			queue 16 1MiB
 			slow_client drop_oldest
+			write_timeout 1m
 			publish {
 				open
 			}
@@ -206,7 +207,7 @@ func TestWriteThatIsStuckForWriteTimeoutEndsTheClient(t *testing.T) {
 	if n := publish(t, s.url("/events?topic=a"), hugeData).Receivers; n != float64(len(stuck)) {
 		t.Fatalf("%v receivers", n)
 	}
-	eventually(t, 5*time.Second, "the stuck clients are gone", func() bool {
+	eventually(t, patience, "the stuck clients are gone", func() bool {
 		return receivers(t, s.url("/events?broadcast&ephemeral")) == 0
 	})
 	if took := time.Since(begin); took < time.Second {

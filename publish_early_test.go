@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -14,7 +15,7 @@ import (
 )
 
 // soon is how long an answer may take that does not wait for the body. It leaves room for a slow machine.
-const soon = 5 * time.Second
+const soon = 15 * time.Second
 
 func TestMessagesOverMaxSizeAre413(t *testing.T) {
 	s := serve(t, listenedRoute+`
@@ -266,8 +267,8 @@ func TestPublishersHaveARateAndABurst(t *testing.T) {
 		}
 		answer := post(t, s.url(c.path+"?topic=a"), "", "x", c.same)
 		wantRefusal(t, answer, http.StatusTooManyRequests, "0.1")
-		if after := answer.Header.Get("Retry-After"); after != "10" && after != "9" {
-			t.Errorf("Retry-After is %q", after)
+		if after, err := strconv.Atoi(answer.Header.Get("Retry-After")); after < 1 || after > 10 {
+			t.Errorf("Retry-After is %d, %v", after, err)
 		}
 	}
 	// An array takes its number, or nothing; without one the burst is the rate.

@@ -123,16 +123,16 @@ func TestServerTimeoutsDoNotEndStreams(t *testing.T) {
 		}`, withTLS, globals(`
 		servers {
 			timeouts {
-				read_header 1s
-				read_body 1s
-				write 1s
-				idle 1s
+				read_header 3s
+				read_body 3s
+				write 3s
+				idle 3s
 			}
 		}`))
 	streams := lasting(t, s, "/events?topic=a")
 	for _, stream := range streams {
-		eventually(t, patience, "six heartbeats", func() bool {
-			return strings.Count(stream.Raw(), ": heartbeat\n\n") >= 6 || ended(stream)
+		eventually(t, patience, "heartbeats for longer", func() bool {
+			return strings.Count(stream.Raw(), ": heartbeat\n\n") >= 9 || ended(stream)
 		})
 	}
 	publish(t, s.url("/events?topic=a"), "still there")
@@ -144,7 +144,7 @@ func TestServerTimeoutsDoNotEndStreams(t *testing.T) {
 func TestHeartbeatGoesToSilentClientsOnly(t *testing.T) {
 	s := serve(t, `
 		sse /events {
-			heartbeat 2s
+			heartbeat 5s
 			publish {
 				open
 			}
@@ -160,7 +160,7 @@ func TestHeartbeatGoesToSilentClientsOnly(t *testing.T) {
 	begin := silent.Raw()
 	eventually(t, patience, "two heartbeats", func() bool {
 		publish(t, s.url("/events?topic=busy&ephemeral"), "x")
-		return silent.Raw() == begin+": heartbeat\n\n: heartbeat\n\n"
+		return strings.HasPrefix(silent.Raw(), begin+": heartbeat\n\n: heartbeat\n\n")
 	})
 	if strings.Contains(busy.Raw(), "heartbeat") {
 		t.Error("a client that gets messages gets heartbeats too")

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/input"
@@ -111,6 +112,28 @@ func TestCutLineCostsNotOneToken(t *testing.T) {
 		t.Errorf("the page has the tokens %q", got)
 	}
 	page.Await(`$(".facts .good").textContent === "the line was cut 3 times, not one token lost"`)
+	page.allCameAsEvents()
+}
+
+// What the backend has written to a line that breaks, and nothing since, is published all the same.
+func TestLineThatBreaksWhileTheModelThinksCostsNotOneToken(t *testing.T) {
+	model := startModel(t)
+	server := start(t)
+	line := e2etest.NewProxy(t, server.Expand("127.0.0.1:{{port}}"))
+	startBackend(t, server, model.env, "PUBLISH_URL=http://"+line.Addr()+"/publish")
+	page := open(t, server.URL("/"))
+	page.ask("Tell me everything.")
+	reply := model.asked(t)
+	reply.say(t, "one ")
+	page.hasTokens(1)
+	line.Hold()
+	reply.say(t, "two ")
+	page.backendHas(2)
+	line.Cut()
+	line.Heal()
+	page.hasTokens(2)
+	reply.end(t)
+	page.Await(`$(".assistant").dataset.state === "done"`)
 	page.allCameAsEvents()
 }
 
@@ -368,6 +391,28 @@ func (p page) allCameAsEvents() {
 	p.t.Helper()
 	if fetched := e2etest.Eval[string](p.Page, `$$(".assistant").at(-1).dataset.fetched`); fetched != "0" {
 		p.t.Errorf("%s tokens did not come as events", fetched)
+	}
+}
+
+// backendHas waits until the backend has so many tokens of the answer.
+func (p page) backendHas(count int) {
+	p.t.Helper()
+	p.Await(`performance.getEntriesByType("resource").some((e) => e.name.includes("/answers/"))`)
+	answer := e2etest.Eval[string](p.Page, `performance.getEntriesByType("resource").find((e) => e.name.includes("/answers/")).name`)
+	var had turn
+	for deadline := time.Now().Add(patience); len(had.Tokens) < count; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("the backend has %d tokens", len(had.Tokens))
+		}
+		response, err := http.Get(answer)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		err = json.NewDecoder(response.Body).Decode(&had)
+		response.Body.Close()
+		if err != nil {
+			p.t.Fatal(err)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -85,17 +86,8 @@ func TestWatcherSeesWhoComesAndGoes(t *testing.T) {
 
 func TestEventsCarryWhatTheirTableSays(t *testing.T) {
 	redis := e2etest.RedisServer(t)
-	events := make(chan event, 100)
-	application := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		var e event
-		if err := json.Unmarshal(body, &e); err != nil || r.Header.Get("Content-Type") != "application/cloudevents+json" {
-			t.Errorf("posted as %s: %s", r.Header.Get("Content-Type"), body)
-		}
-		events <- e
-	}))
-	t.Cleanup(application.Close)
-	server := start(t, application.URL, "sse {", "sse {\n\t\tbroker redis "+redis.URL())
+	url, events := application(t)
+	server := start(t, url, "sse {", "sse {\n\t\tbroker redis "+redis.URL())
 	awaited := func(name string) event {
 		t.Helper()
 		for {
@@ -111,8 +103,8 @@ func TestEventsCarryWhatTheirTableSays(t *testing.T) {
 	}
 	table := fields(t)
 	e2etest.Subscribe(t, server.URL("/events?topic=news")).Close()
-	redis.Stop()
 	seen := map[string]event{"sse.connected": awaited("sse.connected"), "sse.disconnected": awaited("sse.disconnected")}
+	redis.Stop()
 	seen["sse.broker_down"] = awaited("sse.broker_down")
 	redis.Restart()
 	seen["sse.broker_up"] = awaited("sse.broker_up")
@@ -132,6 +124,29 @@ func TestEventsCarryWhatTheirTableSays(t *testing.T) {
 	}
 }
 
+// Handlers of different events that post to one address share a queue: nobody leaves before they have come.
+func TestEventsArePostedInTheirOrder(t *testing.T) {
+	const clients = 30
+	url, events := application(t)
+	server := start(t, url)
+	for range clients {
+		e2etest.Subscribe(t, server.URL("/events?topic=news")).Close()
+	}
+	there := map[any]bool{}
+	for range 2 * clients {
+		select {
+		case e := <-events:
+			id, comes := e.Data["client_id"], e.Type == "sse.connected"
+			if there[id] == comes {
+				t.Errorf("%s of client %v, who is there: %t", e.Type, id, there[id])
+			}
+			there[id] = comes
+		case <-time.After(patience):
+			t.Fatal("an event is missing")
+		}
+	}
+}
+
 func TestReasonsAreThoseOfTheMetric(t *testing.T) {
 	server := start(t, "")
 	row := regexp.MustCompile("(?m)^\\| \\| `reason` \\| (.*) \\|$").FindStringSubmatch(readme(t))
@@ -148,6 +163,26 @@ func TestReasonsAreThoseOfTheMetric(t *testing.T) {
 	if slices.Sort(counted); !slices.Equal(said, counted) || len(said) == 0 {
 		t.Errorf("the table says %v, the metric %v", said, counted)
 	}
+}
+
+// application is one that events are posted to, one at a time.
+func application(t *testing.T) (url string, events chan event) {
+	events = make(chan event, 100)
+	var posting atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		defer posting.Add(-1)
+		if posting.Add(1) > 1 {
+			t.Error("two events are posted at once")
+		}
+		body, _ := io.ReadAll(r.Body)
+		var e event
+		if err := json.Unmarshal(body, &e); err != nil || r.Header.Get("Content-Type") != "application/cloudevents+json" {
+			t.Errorf("posted as %s: %s", r.Header.Get("Content-Type"), body)
+		}
+		events <- e
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, events
 }
 
 func wantEvent(t testing.TB, got event, name string, data map[string]any) {

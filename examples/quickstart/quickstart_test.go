@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -197,9 +198,10 @@ func TestNobodyNoticesAKillOnceTheMessagesAreInAFile(t *testing.T) {
 			.observe(document.querySelector("#messages"), { childList: true })`)
 
 	var want []string
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
+	stop := make(chan struct{})
+	var publishing sync.WaitGroup
+	t.Cleanup(publishing.Wait)
+	publishing.Go(func() {
 		for ended := false; !ended; {
 			want = append(want, fmt.Sprint("message ", len(want)))
 			if err := persist(server.URL("/events?topic=news"), want[len(want)-1]); err != nil {
@@ -209,10 +211,12 @@ func TestNobodyNoticesAKillOnceTheMessagesAreInAFile(t *testing.T) {
 			select {
 			case <-stop:
 				ended = true
+			case <-t.Context().Done():
+				ended = true
 			case <-time.After(50 * time.Millisecond):
 			}
 		}
-	}()
+	})
 	for range 2 {
 		page.await(`$("#count").textContent >= 5`)
 		server.Kill()
@@ -221,7 +225,7 @@ func TestNobodyNoticesAKillOnceTheMessagesAreInAFile(t *testing.T) {
 		page.await(`$("#state").dataset.state === "live" && $("#resume").dataset.resume === "complete"`)
 	}
 	close(stop)
-	<-stopped
+	publishing.Wait()
 	page.await(fmt.Sprintf(`$("#count").textContent === "%d"`, len(want)))
 	if got := page.all(); !slices.Equal(got, want) {
 		t.Errorf("the page shows %q", got)

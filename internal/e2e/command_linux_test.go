@@ -113,7 +113,8 @@ func TestATerminalShowsHowMuchHasGoneByWhileItGoesElsewhere(t *testing.T) {
 		}
 	}
 	waitFor(t, "the last count", func() bool { return strings.HasSuffix(elsewhere.text(), "\r\x1b[K7 messages\r\n") })
-	if shown := both.text(); strings.Contains(shown, "messages") || !strings.HasSuffix(shown, "\r\n6\r\n") {
+	waitFor(t, "the last message", func() bool { return strings.HasSuffix(both.text(), "\r\n6\r\n") })
+	if shown := both.text(); strings.Contains(shown, "messages") {
 		t.Errorf("where the messages themselves are shown stands %q", shown)
 	}
 	if got, err := os.ReadFile(file); err != nil || !strings.HasPrefix(string(got), "0\n1\n2\n3\n4\n5\n6\n{") {

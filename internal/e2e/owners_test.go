@@ -85,6 +85,9 @@ func TestAClientIDInRedisIsItsUsersOnAllInstances(t *testing.T) {
 	redis := e2etest.RedisServer(t)
 	site := userSite("redis " + redis.URL())
 	one, two := e2etest.Start(t, site), e2etest.Start(t, site)
+	for _, server := range []*e2etest.Server{one, two} {
+		awaitHub(t, server, true)
+	}
 	stranger := e2etest.Subscribe(t, ownedURL(two, "r1", ""))
 	stranger.Connected(t)
 	alice := e2etest.Subscribe(t, ownedURL(one, "r1", "alice"))

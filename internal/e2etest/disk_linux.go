@@ -31,7 +31,7 @@ func FillDisk(t testing.TB, dir string, but int64) (makeRoom func()) {
 		t.Fatal(err)
 	}
 	filler := filepath.Join(dir, "filler")
-	room := int64(disk.Bavail) * disk.Bsize
+	room := int64(disk.Bavail) * int64(disk.Bsize)
 	if err := os.WriteFile(filler, make([]byte, max(0, room-but)), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -4,28 +4,30 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"testing"
 	"time"
 )
 
-// AwaitOneListener waits until a port has one listening socket. At a reload Caddy opens the new one before it
-// closes the old one, a little after the reload has been answered; whoever connects meanwhile may be cut off.
-func AwaitOneListener(t testing.TB, port int) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); listeners(t, port) != 1; time.Sleep(time.Millisecond) {
+// AwaitOneListener waits until a port has no more than one listening socket. At a reload Caddy opens the new one
+// before it closes the old one, a little after the reload has been answered; whoever connects meanwhile may be cut
+// off, or be answered by the old config.
+func AwaitOneListener(port int) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		n, err := listeners(port)
+		if n <= 1 || err != nil {
+			return err
+		}
 		if time.Now().After(deadline) {
-			t.Fatalf("port %d has %d listening sockets", port, listeners(t, port))
+			return fmt.Errorf("port %d has %d listening sockets", port, n)
 		}
 	}
 }
 
-func listeners(t testing.TB, port int) (n int) {
-	t.Helper()
+func listeners(port int) (n int, err error) {
 	const listening = "0A"
 	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		table, err := os.ReadFile(file)
 		if err != nil && !os.IsNotExist(err) {
-			t.Fatal(err)
+			return 0, err
 		}
 		for line := range strings.Lines(string(table)) {
 			fields := strings.Fields(line) // of proc_net_tcp(5)
@@ -34,5 +36,5 @@ func listeners(t testing.TB, port int) (n int) {
 			}
 		}
 	}
-	return n
+	return n, nil
 }

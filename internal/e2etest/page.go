@@ -58,15 +58,18 @@ func (p Page) Click(selector string) {
 // an array of all that a selector finds.
 func Eval[T any](p Page, expression string, args ...any) T {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.Tab, patience)
-	defer cancel()
-	expression = fmt.Sprintf(expression, args...)
-	value, err := chromedp.Run(ctx, chromedp.Evaluate[T](`(($, $$) => (`+expression+`))(
-		(s) => document.querySelector(s), (s) => [...document.querySelectorAll(s)])`))
+	value, err := tryEval[T](p, fmt.Sprintf(expression, args...))
 	if err != nil {
-		p.t.Fatalf("%s: %v", expression, err)
+		p.t.Fatalf("%s: %v", fmt.Sprintf(expression, args...), err)
 	}
 	return value
+}
+
+func tryEval[T any](p Page, expression string) (T, error) {
+	ctx, cancel := context.WithTimeout(p.Tab, patience)
+	defer cancel()
+	return chromedp.Run(ctx, chromedp.Evaluate[T](`(($, $$) => (`+expression+`))(
+		(s) => document.querySelector(s), (s) => [...document.querySelectorAll(s)])`))
 }
 
 // Text returns the text of what a CSS selector finds.
@@ -82,13 +85,18 @@ func (p Page) Is(condition string, args ...any) bool {
 }
 
 // Await waits until a condition, as of [Eval], holds. It polls from here: a
-// page's own policy may forbid the evaluation that chromedp.Poll needs.
+// page's own policy may forbid the evaluation that chromedp.Poll needs. One
+// that fails, as while the page goes to another, is tried again.
 func (p Page) Await(condition string, args ...any) {
 	p.t.Helper()
-	for deadline := time.Now().Add(patience); !p.Is(condition, args...); time.Sleep(10 * time.Millisecond) {
+	condition = fmt.Sprintf(condition, args...)
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		holds, err := tryEval[bool](p, `Boolean(`+condition+`)`)
+		if holds && err == nil {
+			return
+		}
 		if time.Now().After(deadline) {
-			p.t.Fatalf("never happened: %s\nthe page says:\n%s",
-				fmt.Sprintf(condition, args...), Eval[string](p, `document.body.innerText`))
+			p.t.Fatalf("never happened: %s (%v)\nthe page says:\n%s", condition, err, Eval[string](p, `document.body.innerText`))
 		}
 	}
 }

@@ -175,11 +175,16 @@ func (p *Proxy) serve(l *link) {
 	p.mu.Lock()
 	l.far = far
 	p.mu.Unlock()
+	select {
+	case <-l.done: // it ended before it had far
+		_ = far.Close()
+		return
+	default:
+	}
 	var pumps sync.WaitGroup
 	pumps.Go(func() { p.pump(l, l.near, far) })
 	p.pump(l, far, l.near)
 	pumps.Wait()
-	_ = far.Close() // l may have ended before it had it
 }
 
 var errEnded = errors.New("the connection has ended")

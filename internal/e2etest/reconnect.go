@@ -3,6 +3,7 @@ package e2etest
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 	"testing"
@@ -74,10 +75,8 @@ func (r *Reconnecting) follow(stream *Stream) {
 	defer stream.Close()
 	r.update(func() { r.stream = stream })
 	defer r.update(func() { r.stream = nil })
-	select {
-	case connected := <-stream.connected:
+	if connected, err := stream.awaitConnected(math.MaxInt64); err == nil {
 		r.update(func() { r.connects = append(r.connects, connected) })
-	case <-stream.done:
 	}
 	<-stream.done
 }

@@ -204,20 +204,10 @@ func (s *Server) Expand(text string) string {
 	return variable.ReplaceAllStringFunc(text, func(match string) string {
 		name := strings.Trim(match, "{}")
 		if _, known := s.vars[name]; !known {
-			s.vars[name] = s.unusedPortLocked()
+			s.vars[name] = strconv.Itoa(FreePort(s.t))
 		}
 		return s.vars[name]
 	})
-}
-
-// unusedPortLocked returns a port that no other variable has.
-func (s *Server) unusedPortLocked() string {
-	for {
-		port := strconv.Itoa(FreePort(s.t))
-		if !slices.Contains(slices.Collect(maps.Values(s.vars)), port) && !strings.HasSuffix(s.admin, ":"+port) {
-			return port
-		}
-	}
 }
 
 // URL returns the URL of a path on http://127.0.0.1:{{port}}.
@@ -230,7 +220,7 @@ func (s *Server) AdminURL(path string) string { return "http://" + s.admin + pat
 
 // Reload loads a Caddyfile as `caddy reload --force` does. The error is Caddy's
 // answer, and the old config then goes on; a later Restart uses what was loaded
-// last.
+// last. Whoever connects afterwards meets the config that runs.
 func (s *Server) Reload(caddyfile string) error {
 	caddyfile = s.Expand(caddyfile)
 	body, kind := caddyfile, "text/caddyfile"
@@ -242,10 +232,29 @@ func (s *Server) Reload(caddyfile string) error {
 	if err != nil {
 		return err
 	}
+	if err := s.awaitListeners(); err != nil {
+		return err
+	}
 	if answer.Status != http.StatusOK {
 		return fmt.Errorf("loading the config: %d: %s", answer.Status, strings.TrimSpace(answer.Body))
 	}
 	return s.writeConfig(caddyfile)
+}
+
+// awaitListeners waits until the config that does not run listens nowhere.
+func (s *Server) awaitListeners() error {
+	_, admin, _ := net.SplitHostPort(s.admin)
+	s.mu.Lock()
+	ports := append(slices.Collect(maps.Values(s.vars)), admin)
+	s.mu.Unlock()
+	for _, text := range ports {
+		if port, err := strconv.Atoi(text); err == nil {
+			if err := AwaitOneListener(port); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Signal sends a signal, after which the server may end.

@@ -88,6 +88,11 @@ func (a *answer) writeTo(ctx context.Context, w io.Writer) error {
 		}
 		select {
 		case <-now.more:
+		case <-time.After(time.Second):
+			// Go's client finds out that a line has broken when it writes to it. Comments are nobody's events.
+			if _, err := io.WriteString(w, ":\n\n"); err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
