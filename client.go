@@ -25,11 +25,6 @@ var (
 	ErrHubClosed = errors.New("hub is closed")           // no route uses the hub any more
 )
 
-// maxPatience is how long a client whose socket is blocked may hold publishers up. It regains a
-// twentieth of the time between its turns, so one that never has another holds up nobody twice. Out of
-// patience, its queue's limit holds at once: see SlowClient.
-const maxPatience = time.Second
-
 // SlowClient tells what happens to a client whose queue is full while its socket takes nothing.
 type SlowClient string
 
@@ -44,7 +39,7 @@ const (
 // return at once.
 type Stream interface {
 	// Wake tells that there is something to Take. It is called once for each time that Take
-	// returned nothing.
+	// returned nothing, or Rest false.
 	Wake()
 	// Abort ends the stream without waiting for anything, a write under way included.
 	Abort()
@@ -55,15 +50,20 @@ type Stream interface {
 
 // Subscription is what somebody who joins a hub asks for.
 type Subscription struct {
+	Subscriber
+	// LastEventID is the ID the client has seen last; empty for one that comes for the first time.
+	LastEventID string
+	Expires     time.Time // when its authorization ends; zero never
+}
+
+// Subscriber is what a hub knows of a client for as long as it is there.
+type Subscriber struct {
 	ClientID  string
 	Generated bool         // whether the ClientID was made up for it, so that nobody else knows it
 	User      string       // authenticated user; empty for anonymous
 	Source    netip.Prefix // where it connects from, for MaxPerSource; the zero Prefix is not counted
 	Topics    []string     // without wildcards
 	Patterns  []string
-	// LastEventID is the ID the client has seen last; empty for one that comes for the first time.
-	LastEventID string
-	Expires     time.Time // when its authorization ends; zero never
 	*ClientOptions
 }
 
@@ -92,13 +92,15 @@ const (
 // Client is one connection's place in a hub: a bounded queue between the hub, which appends, and a
 // stream, which takes. It needs no goroutine; a timer watches its heartbeat and its ends.
 type Client struct {
-	Subscription
-	hub    *Hub
-	joined time.Time
+	Subscriber
+	hub     *Hub
+	joined  moment
+	expires moment // when its authorization ends; zero never
 
-	memberships []membership // guarded by Hub.mu
-	seen        uint64       // the last delivery that reached it; guarded by Hub.mu
-	serial      uint64       // grows with each client of the hub that joins
+	memberships []membership  // guarded by Hub.mu
+	first       [3]membership // where memberships begin, so that most clients need no memory besides
+	seen        uint64        // the last delivery that reached it; guarded by Hub.mu
+	serial      uint64        // grows with each client of the hub that joins
 
 	appointment moment // when it is to be watched; guarded by clock.mu
 	slot        int    // of it in clock.waiting, while it has one; guarded by clock.mu
@@ -119,6 +121,7 @@ type Client struct {
 	cursor     Position
 	toldLost   Position // the newest loss from history that it was told of
 	cause      error    // why the stream ends once the queue has been taken; nil while it goes on
+	exitRetry  *Message // when it is to come back, from drain on: told again behind messages that tell another retry
 
 	patience  time.Duration // as of lastTurn
 	lastTurn  moment        // when it last took, be it nothing
@@ -130,7 +133,7 @@ type Client struct {
 }
 
 // addresses returns all that a client listens at but patterns.
-func (s *Subscription) addresses() []Address {
+func (s *Subscriber) addresses() []Address {
 	all := append(Topics(s.Topics...), Address{ToClient, s.ClientID}, Address{Kind: ToBroadcast})
 	if s.User != "" {
 		all = append(all, Address{ToUser, s.User})
@@ -173,96 +176,6 @@ func (c *Client) wakeLocked() {
 	}
 }
 
-// makeRoomLocked decides what happens when a queue is full, here and nowhere else. While it is we who
-// are behind, or publishers still have patience with this client, the message is let in over the
-// limit and publishers wait. Otherwise the client is slow.
-func (c *Client) makeRoomLocked(m *Message) bool {
-	if c.fullSince != 0 {
-		return true
-	}
-	blocked := c.blockedLocked()
-	if blocked && c.patience < lookAgain {
-		return c.slowLocked(m.size())
-	}
-	c.hub.pace.full.Add(1)
-	c.impatient = time.AfterFunc(c.fullLocked(blocked), c.losePatience)
-	return true
-}
-
-// lookAgain is how often a full queue is looked at while it is our turn that it waits for. Less
-// patience than that is none.
-const lookAgain = 20 * time.Millisecond
-
-// fullLocked notes that the queue holds publishers up from now on, and whose doing that is. It returns
-// when to look again.
-func (c *Client) fullLocked(stuck bool) time.Duration {
-	c.fullSince, c.stuck = c.hub.clock.now(), stuck
-	if stuck {
-		return max(c.patience, lookAgain)
-	}
-	return lookAgain
-}
-
-// chargeLocked takes from the client's patience the time that its socket kept the queue full.
-func (c *Client) chargeLocked() {
-	if c.stuck {
-		c.patience = max(0, c.patience-c.hub.clock.now().since(c.fullSince))
-	}
-}
-
-// blockedLocked reports whether the client's socket, and nothing else, keeps its queue from being
-// taken.
-func (c *Client) blockedLocked() bool { return c.phase == taking && c.stream.Blocked() }
-
-// slowLocked treats the client as slow: it brings the queue back within its limits with room for a
-// further message of size bytes, or ends the client. It reports whether the client goes on.
-func (c *Client) slowLocked(size int) bool {
-	if c.SlowClient != DropOldest {
-		c.endLocked(ErrSlow)
-		c.stream.Abort()
-		return false
-	}
-	dropped := 0
-	for dropped < len(c.queue) && (len(c.queue)-dropped >= c.Queue || c.bytes+size > c.QueueBytes) {
-		c.bytes -= c.queue[dropped].size()
-		dropped++
-	}
-	c.queue = slices.Delete(c.queue, 0, dropped)
-	c.hub.stats.droppedSlow.Add(uint64(dropped))
-	c.gap = true
-	return true
-}
-
-// losePatience looks at a queue that holds publishers up. Once its socket has kept it full for as long
-// as they bear with it, the client is slow.
-func (c *Client) losePatience() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	blocked := c.blockedLocked()
-	switch {
-	case c.fullSince == 0:
-	case blocked != c.stuck:
-		c.chargeLocked()
-		c.impatient.Reset(c.fullLocked(blocked))
-	case blocked && c.hub.clock.now().since(c.fullSince) >= c.patience:
-		c.notFullLocked()
-		c.slowLocked(0)
-	default: // it is us, or a timer that was stopped too late
-		c.impatient.Reset(lookAgain)
-	}
-}
-
-// notFullLocked ends the time in which a full queue holds publishers up.
-func (c *Client) notFullLocked() {
-	if c.fullSince == 0 {
-		return
-	}
-	c.impatient.Stop()
-	c.chargeLocked()
-	c.fullSince = 0
-	c.hub.pace.emptied()
-}
-
 // Take hands over what waits for the client, appended to batch; the stream writes it and calls Take
 // again. When nothing is handed over and err is nil the stream sleeps until Wake. An err is why the
 // stream ends; nothing comes after it.
@@ -294,6 +207,9 @@ func (c *Client) Take(batch []*Message) (_ []*Message, err error) {
 	if !c.catchingUp {
 		batch = c.takeQueueLocked(batch)
 	}
+	if c.exitRetry != nil && slices.ContainsFunc(batch[taken:], func(m *Message) bool { return m.HasRetry }) {
+		batch = append(batch, c.exitRetry)
+	}
 	switch {
 	case len(batch) > taken:
 		if slices.ContainsFunc(batch[taken:], (*Message).published) {
@@ -307,20 +223,17 @@ func (c *Client) Take(batch []*Message) (_ []*Message, err error) {
 	return batch, nil
 }
 
-func (c *Client) hadTurnLocked(now moment) {
-	c.patience = min(maxPatience, c.patience+now.since(c.lastTurn)/20)
-	c.lastTurn = now
-}
-
 // Rest ends the turn of a stream that lets others go first before it takes again. It reports whether
 // something waits already: then the stream has another turn without a Wake.
 func (c *Client) Rest() (more bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.hadTurnLocked(c.hub.clock.now())
-	if len(c.queue) == 0 && !c.catchingUp && c.cause == nil {
+	if len(c.queue) == 0 && !c.gap && !c.catchingUp && c.cause == nil {
 		c.phase = asleep
 		return false
+	}
+	if c.fullSince != 0 && c.stuck { // its socket has taken what it had; from now on the queue waits for us
+		c.nowStuckLocked(false)
 	}
 	c.phase = woken
 	c.hub.pace.woken.Add(1)
@@ -346,7 +259,7 @@ func (c *Client) abortIf(met func(*Client) bool) {
 
 // Wrote notes that the socket has taken a batch. The stream calls it.
 func (c *Client) Wrote(batch []*Message) {
-	messages, bytes := c.hub.stats.wrote(batch, c.joined, time.Now())
+	messages, bytes := c.hub.stats.wrote(batch, c.joined, c.hub.clock.now())
 	c.sentMessages += messages
 	c.sentBytes += bytes
 }
@@ -417,7 +330,7 @@ func (c *Client) finishLocked(cause error, last ...*Message) {
 	c.wakeLocked()
 }
 
-// drain ends the stream once all that is meant for the client has been taken, behind its retry.
+// drain ends the stream once all that is meant for the client has been taken, behind its retry, which counts.
 func (c *Client) drain(retry *Message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -427,6 +340,7 @@ func (c *Client) drain(retry *Message) {
 	c.notFullLocked()
 	c.cause = ErrDraining
 	c.wakeLocked()
+	c.exitRetry = retry
 	c.queue = slices.Insert(c.queue, 0, retry)
 	c.bytes += retry.size()
 	if c.phase == woken {
@@ -455,7 +369,7 @@ func (c *Client) start(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at := c.hub.clock.moment(now)
-	c.joined, c.lastTurn, c.lastMessage = now, at, at
+	c.joined, c.lastTurn, c.lastMessage = at, at, at
 	if c.MaxAge > 0 {
 		c.ends = at.after(c.MaxAge - rand.N(c.MaxAge/10+1))
 	}

@@ -23,15 +23,30 @@ type clock struct {
 	mu      sync.Mutex // guards all below; goes after any Client.mu
 	waiting appointments
 	timer   *time.Timer
+	wall    time.Time // when it began by the clock on the wall; looked up anew when that was set
 }
 
 func newClock() *clock { return &clock{began: time.Now().Add(-1)} }
 
-func (k *clock) moment(t time.Time) moment {
+func (k *clock) moment(t time.Time) moment { return moment(t.Sub(k.began)) }
+
+// fromWall returns when a time by the clock on the wall will be, unless that is set before; never for the zero time.
+func (k *clock) fromWall(t time.Time) moment {
 	if t.IsZero() {
 		return 0
 	}
-	return moment(t.Sub(k.began))
+	return k.now().after(time.Until(t))
+}
+
+// time returns when a moment was by the clock on the wall: the same each time, unless that was set by more than a second.
+func (k *clock) time(m moment) time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	began := time.Now().Round(0).Add(-time.Duration(k.now()))
+	if began.Sub(k.wall).Abs() > time.Second {
+		k.wall = began
+	}
+	return k.wall.Add(time.Duration(m)).Round(time.Millisecond)
 }
 
 func (k *clock) now() moment { return moment(time.Since(k.began)) }
@@ -115,7 +130,7 @@ func (c *Client) watch() {
 	switch {
 	case c.cause != nil || c.left:
 		return
-	case clock.moment(c.Expires).due(now):
+	case c.expires.due(now):
 		c.finishLocked(ErrExpired, farewell("expired"))
 		return
 	case c.ends.due(now):
@@ -138,7 +153,7 @@ func (c *Client) nextWatchLocked(now moment) (next moment) {
 			next = m
 		}
 	}
-	earliest(c.hub.clock.moment(c.Expires))
+	earliest(c.expires)
 	earliest(c.ends)
 	if c.IdleTimeout > 0 {
 		earliest(c.lastMessage.after(c.IdleTimeout))

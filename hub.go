@@ -142,11 +142,14 @@ func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
 		h.stats.refuse(err)
 		return nil, Welcome{}, err
 	}
-	c := &Client{Subscription: s, hub: h, stream: stream, patience: maxPatience, phase: taking}
+	c := &Client{
+		Subscriber: s.Subscriber, expires: h.clock.fromWall(s.Expires),
+		hub: h, stream: stream, patience: maxPatience, phase: taking,
+	}
 	if s.User != "" {
 		h.claimLocked(s.ClientID, s.User)
 	}
-	welcome := h.resumeLocked(c, now)
+	welcome := h.resumeLocked(c, s.LastEventID, now)
 	h.joined++
 	c.serial = h.joined
 	h.index.add(c)
@@ -157,6 +160,13 @@ func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
 	c.start(now)
 	h.stats.accept(welcome.Resume)
 	return c, welcome, nil
+}
+
+// Admits says why a client could not join at the moment; nil if it could.
+func (h *Hub) Admits(s Subscription) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.admitLocked(&s, time.Now())
 }
 
 // admitLocked says why somebody may not join.
@@ -178,11 +188,11 @@ func (h *Hub) admitLocked(s *Subscription, now time.Time) error {
 }
 
 // resumeLocked finds where a client goes on, and whether that is exact.
-func (h *Hub) resumeLocked(c *Client, now time.Time) Welcome {
-	if c.LastEventID == "" {
+func (h *Hub) resumeLocked(c *Client, lastEventID string, now time.Time) Welcome {
+	if lastEventID == "" {
 		return Welcome{h.idLocked(h.last), ResumeNone}
 	}
-	id, known := ParseID(c.LastEventID)
+	id, known := ParseID(lastEventID)
 	known = known && h.gaveLocked(id)
 	if known {
 		c.cursor = id.Position
@@ -193,9 +203,9 @@ func (h *Hub) resumeLocked(c *Client, now time.Time) Welcome {
 	if known {
 		c.catchingUp = slices.ContainsFunc(logs, func(l *addressLog) bool { return l.search(c.cursor) < len(l.messages) })
 		if c.toldLost.After(id.Position) {
-			return Welcome{c.LastEventID, ResumeGap}
+			return Welcome{lastEventID, ResumeGap}
 		}
-		return Welcome{c.LastEventID, ResumeComplete}
+		return Welcome{lastEventID, ResumeComplete}
 	}
 	if c.cursor, c.catchingUp = newest(logs, h.limits.History.Count); !c.catchingUp {
 		c.cursor = h.last

@@ -369,6 +369,22 @@ func TestDrainTellsEachClientItsOwnRetryThenGivesWhatWaitsThenEnds(t *testing.T)
 	})
 }
 
+func TestDrainsRetryCountsWhateverWaitingMessagesTell(t *testing.T) {
+	h := newTestHub(t, plenty)
+	start := h.Position().String()
+	s := with("a")
+	s.Retry = time.Second
+	l := h.join(s)
+	catchingUp := s.after(start)
+	catchingUp.Queue = 1
+	h.Deliver(&Message{To: Topics("a"), Data: []byte("later"), Retry: 60_000, HasRetry: true, Position: Position{Major: 1}})
+	behind := h.enter(catchingUp)
+	h.publish(Topics("a"), "now")
+	h.Drain()
+	want(t, l.texts(), "retry 1000", "later", "now", "retry 1000")
+	want(t, behind.texts(), "retry 1000", "later", "retry 1000", "now")
+}
+
 func TestWithoutSpreadDrainTellsTheRetryItself(t *testing.T) {
 	h := newTestHub(t, plenty)
 	s := with("a")

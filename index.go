@@ -17,6 +17,7 @@ type index struct {
 type clientSet struct {
 	address Address
 	members []member
+	first   [1]member // where members begin, so that the set of a client_id needs no memory besides
 }
 
 // member is a client in a set, and which of its own memberships that is.
@@ -38,11 +39,11 @@ func newIndex() *index {
 // add enters c at all its addresses and patterns.
 func (x *index) add(c *Client) {
 	addresses := c.addresses()
-	c.memberships = make([]membership, 0, len(addresses)+len(c.Patterns))
+	c.memberships = c.first[:0]
 	for _, a := range addresses {
 		set := x.exact[a]
 		if set == nil {
-			set = &clientSet{address: a}
+			set = newClientSet(a)
 			x.exact[a] = set
 		}
 		set.add(c)
@@ -57,7 +58,7 @@ func (x *index) add(c *Client) {
 		}
 		set := group[p]
 		if set == nil {
-			set = &clientSet{address: Address{ToTopic, p}}
+			set = newClientSet(Address{ToTopic, p})
 			group[p] = set
 		}
 		set.add(c)
@@ -164,9 +165,18 @@ func (x *index) visitPatterns(prefix, topic string, visit func(*clientSet)) {
 	}
 }
 
+func newClientSet(a Address) *clientSet {
+	s := &clientSet{address: a}
+	s.members = s.first[:0]
+	return s
+}
+
 func (s *clientSet) add(c *Client) {
 	c.memberships = append(c.memberships, membership{s, len(s.members)})
 	s.members = append(s.members, member{c, len(c.memberships) - 1})
+	if len(s.members) > len(s.first) { // they have moved
+		s.first = [1]member{}
+	}
 }
 
 func (s *clientSet) remove(slot int) {

@@ -21,7 +21,7 @@ func reachedClients(x *index, to ...Address) []string {
 
 // indexed enters a client with an ID, at topics and patterns.
 func indexed(x *index, id string, names ...string) *Client {
-	c := &Client{Subscription: with(names...)}
+	c := &Client{Subscriber: with(names...).Subscriber}
 	c.ClientID = id
 	x.add(c)
 	return c

@@ -1,10 +1,16 @@
 package sse_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -39,11 +45,103 @@ func smallSegments(network, address string, conn syscall.RawConn) error {
 	return smallReadBuffer(network, address, conn)
 }
 
+// Of a client that has sent anything after its request, the HTTP server does not see that it leaves.
+func TestClientThatSentMoreThanItsRequestIsNoticedWhenItLeaves(t *testing.T) {
+	s := serve(t, `
+		sse /events {
+			heartbeat off
+			direct_writes on
+			publish {
+				open
+			}
+		}
+		sse /handler {
+			heartbeat off
+			direct_writes off
+		}`, withTLS)
+	left := 0
+	for _, secure := range []bool{false, true} {
+		for _, head := range []string{"GET /events HTTP/1.1", "GET /events HTTP/1.0", "GET /handler HTTP/1.1", "GET /handler HTTP/1.0"} {
+			for _, more := range []string{"\n", "GET /handler HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"} {
+				for how, leave := range waysToLeave {
+					tcp, conn := s.dialEither(secure)
+					fmt.Fprint(conn, head, "\r\nHost: 127.0.0.1\r\n\r\n")
+					awaitReceivers(t, s, 1)
+					fmt.Fprint(conn, more)
+					if err := leave(tcp); err != nil {
+						t.Fatal(err)
+					}
+					left++
+					s.awaitLeft(left, fmt.Sprintf("%s of %q with %q, TLS %v", how, head, more, secure))
+				}
+			}
+		}
+	}
+	awaitReceivers(t, s, 0)
+}
+
+// awaitLeft waits until so many clients are told to have left. It sends them nothing, of which they might be found out.
+func (s *site) awaitLeft(n int, what string) {
+	s.t.Helper()
+	eventually(s.t, noticed, what, func() bool {
+		log, err := os.ReadFile(filepath.Join(s.dir, "log"))
+		return err == nil && bytes.Count(log, []byte(`"reason":"left"`)) == n
+	})
+}
+
+// A stream that ended in good order has left its connection to the next request.
+func TestClientIsNoticedWhenItLeavesItsSecondStreamOfAConnection(t *testing.T) {
+	s := serve(t, `
+		sse /events {
+			heartbeat off
+			direct_writes off
+			publish {
+				open
+			}
+		}
+		sse /brief {
+			idle_timeout 100ms
+			direct_writes off
+		}`, withTLS)
+	for i, secure := range []bool{false, true} {
+		_, conn := s.dialEither(secure)
+		fmt.Fprint(conn, "GET /brief HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+		answers := bufio.NewReader(conn)
+		first, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, first.Body); err != nil {
+			t.Fatal(err)
+		}
+		_ = first.Body.Close()
+		awaitReceivers(t, s, 1)
+		fmt.Fprint(conn, "\n")
+		_ = conn.Close()
+		s.awaitLeft(i+1, fmt.Sprint("leaving, TLS ", secure))
+	}
+}
+
+// dialEither opens a connection to the site's plain or secure port, to speak HTTP/1 over conn.
+func (s *site) dialEither(secure bool) (tcp *net.TCPConn, conn net.Conn) {
+	s.t.Helper()
+	if !secure {
+		tcp = s.dial()
+		return tcp, tcp
+	}
+	over, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.tls), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = over.Close() })
+	return over.NetConn().(*net.TCPConn), over
+}
+
 // A line is alive that takes any bytes, however few.
 func TestThinLineIsNotCut(t *testing.T) {
 	s := serve(t, `
 		sse /events {
-			write_timeout 1s
+			write_timeout 3s
 			publish {
 				open
 				max_size 32MiB
@@ -64,7 +162,7 @@ func TestThinLineIsNotCut(t *testing.T) {
 	})
 	awaitReceivers(t, s, len(streams))
 	publish(t, s.url("/events?topic=a"), hugeData[:6<<20])
-	deadline := time.Now().Add(5 * time.Second) // five times what a write may stand still
+	deadline := time.Now().Add(9 * time.Second) // three times what a write may stand still
 	for time.Now().Before(deadline) {
 		for i, stream := range streams {
 			if ended(stream) {
@@ -93,7 +191,10 @@ func TestSocketsOfStreamsLookForVanishedPeers(t *testing.T) {
 			}
 			return conn, err
 		}
-		e2etest.Subscribe(t, url, e2etest.Via(client)).Connected(t)
+		stream := e2etest.Subscribe(t, url, e2etest.Via(client))
+		stream.Connected(t)
+		publish(t, s.url("/events?broadcast"), "x")
+		stream.Expect(t, "x") // the socket is where it stays
 		fd := serverSide(t, local.(*net.TCPAddr).Port)
 		option := func(level, name int) int {
 			value, err := unix.GetsockoptInt(fd, level, name)

@@ -19,9 +19,10 @@ type Message struct {
 	// To holds whom the message is for: one or several topics, or exactly one client, user or
 	// everybody. A client that several of them name gets the message once.
 	To []Address
-	// Event is the event name; empty means none, which browsers call "message".
+	// Event is the event name; empty means none, which browsers call "message". It is given up once the
+	// message is encoded.
 	Event string
-	// Data is the payload, UTF-8. It is given up once the message is encoded.
+	// Data is the payload, UTF-8. It is given up as Event is.
 	Data []byte
 	// Retry is the reconnect delay to tell with the message, in milliseconds; it counts if HasRetry.
 	Retry    int64
@@ -35,21 +36,21 @@ type Message struct {
 	// Time is when the log took the message; history ages by it. The zero time means now.
 	Time time.Time
 
-	arrived  time.Time // when the hub got it
-	previous Position  // the log's position before this message
-	frame    []byte    // the encoded block, as every client gets it
-	chunk    []byte    // frame as a chunk of HTTP/1.1, around the same bytes
-	kept     int       // how many address logs hold it; guarded by Hub.mu
+	arrived  moment   // when the hub got it
+	previous Position // the log's position before this message
+	frame    []byte   // the encoded block, as every client gets it
+	chunk    []byte   // frame as a chunk of HTTP/1.1, around the same bytes
+	kept     int      // how many address logs hold it; guarded by Hub.mu
 }
 
-// encode makes the frame that all clients share and gives up the payload it was made from.
+// encode makes the frame that all clients share and gives up what it was made from.
 func (m *Message) encode(epoch string) {
 	e := wire.Event{Name: m.Event, Data: m.Data, HasData: true, Retry: m.Retry, HasRetry: m.HasRetry}
 	if !m.Ephemeral {
 		e.ID = ID{epoch, m.Position}.String()
 	}
 	m.seal(e.Append(make([]byte, chunkHead, chunkHead+len(m.Data)+len(m.Event)+len(e.ID)+48)))
-	m.Data = nil
+	m.Event, m.Data = "", nil
 }
 
 // seal makes the frame, and the chunk around it, of a block behind chunkHead free bytes.
@@ -121,12 +122,14 @@ func (p Position) Compare(q Position) int {
 func (p Position) After(q Position) bool { return p.Compare(q) > 0 }
 
 // String returns the position as it stands in IDs: "7", or "1700000000000-3".
-func (p Position) String() string {
-	s := strconv.FormatUint(p.Major, 10)
+func (p Position) String() string { return string(p.append(nil)) }
+
+func (p Position) append(b []byte) []byte {
+	b = strconv.AppendUint(b, p.Major, 10)
 	if p.Minor != 0 {
-		s += "-" + strconv.FormatUint(p.Minor, 10)
+		b = strconv.AppendUint(append(b, '-'), p.Minor, 10)
 	}
-	return s
+	return b
 }
 
 // ID is what clients know a position by: "<epoch>-<position>". The epoch names the origin of the
@@ -136,7 +139,10 @@ type ID struct {
 	Position Position
 }
 
-func (id ID) String() string { return id.Epoch + "-" + id.Position.String() }
+func (id ID) String() string {
+	b := append(make([]byte, 0, 64), id.Epoch...) // as long as IDs are
+	return string(id.Position.append(append(b, '-')))
+}
 
 // ParseID reads an ID as String wrote it. Anything else is not ok; it is never an error, since
 // clients bring back whatever they were told by whomever.

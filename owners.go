@@ -81,8 +81,8 @@ func (h *Hub) Own(clientID, user string, until time.Time) {
 	h.ownLocked(clientID, owner{user, until})
 }
 
-// Owners returns the client_ids in use that belong to somebody or have kept messages, with their owners,
-// as far as they are known here.
+// Owners returns the client_ids in use that belong to somebody, or that others may know, with their owners as far
+// as they are known here.
 func (h *Hub) Owners() map[string]string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -97,6 +97,11 @@ func (h *Hub) Owners() map[string]string {
 			owners[a.Name] = h.owners[a.Name].user
 		}
 	}
+	h.eachLocked(func(c *Client) {
+		if !c.Generated {
+			owners[c.ClientID] = h.owners[c.ClientID].user
+		}
+	})
 	return owners
 }
 

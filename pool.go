@@ -28,7 +28,8 @@ type sharedHub struct {
 	ready     chan struct{} // closed by start
 	startOnce sync.Once
 	shutOnce  sync.Once
-	writers   writers
+	writers   writers // of direct streams
+	turns     turns   // of the others
 	limiters
 	keySets
 	// When a refused client is logged, and a publish that failed, lest a flood of them fills the disk.

@@ -67,7 +67,7 @@ func (h *Hub) keepLocked(m *Message, now time.Time) {
 	if m.Time.IsZero() {
 		m.Time = now
 	}
-	m.arrived, m.previous = now, h.last
+	m.arrived, m.previous = h.clock.moment(now), h.last
 	if m.Ephemeral {
 		m.Position = h.last
 	}

@@ -72,7 +72,7 @@ func (c *Client) info() ClientInfo {
 		ClientID: c.ClientID,
 		User:     c.User,
 		Topics:   c.asked(),
-		Since:    c.joined,
+		Since:    c.hub.clock.time(c.joined),
 		Queued:   len(c.queue),
 	}
 }

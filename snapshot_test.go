@@ -64,6 +64,19 @@ func TestPagesShowEveryClientAndTopicOnce(t *testing.T) {
 	}
 }
 
+// By it the dashboard tells connections of one client_id apart.
+func TestSinceIsTheSameEachTime(t *testing.T) {
+	h := newMultitude(t)
+	query := ClientQuery{Limit: multitude}
+	once, _ := h.ListClients(query)
+	again, _ := h.ListClients(query)
+	for i := range once {
+		if once[i].Since != again[i].Since {
+			t.Fatalf("client %d is there since %v, then since %v", i, once[i].Since, again[i].Since)
+		}
+	}
+}
+
 func TestAPageOfManyClientsCostsLittle(t *testing.T) {
 	h := newMultitude(t)
 	for name, page := range map[string]func() int{

@@ -1,9 +1,6 @@
 package sse
 
-import (
-	"sync/atomic"
-	"time"
-)
+import "sync/atomic"
 
 // stats counts what happens in a hub. It lives as long as the hub, so that its numbers are exact
 // across reloads.
@@ -94,7 +91,7 @@ type latencies struct {
 
 // wrote counts the messages of a batch that a client's socket has taken. Those from before the client
 // joined were kept for it; how long is not the delivery's doing.
-func (s *stats) wrote(batch []*Message, joined, now time.Time) (sent, bytes uint64) {
+func (s *stats) wrote(batch []*Message, joined, now moment) (sent, bytes uint64) {
 	var buckets [len(latencyBounds) + 1]uint64
 	var micros uint64
 	for _, m := range batch {
@@ -103,10 +100,10 @@ func (s *stats) wrote(batch []*Message, joined, now time.Time) (sent, bytes uint
 		}
 		sent++
 		bytes += uint64(m.size())
-		if m.arrived.Before(joined) {
+		if m.arrived < joined {
 			continue
 		}
-		delay := now.Sub(m.arrived)
+		delay := now.since(m.arrived)
 		micros += uint64(max(0, delay).Microseconds())
 		buckets[bucketOf(delay.Seconds())]++
 	}

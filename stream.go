@@ -20,7 +20,8 @@ type handlerStream struct {
 	request    *http.Request
 	socket     *socket // below the response; nil where that can't be told
 	timeout    time.Duration
-	wake       chan struct{}
+	turns      *turns
+	turn       chan struct{}
 	abort      chan struct{} // closed by Abort
 
 	mu       sync.Mutex // guards all below
@@ -58,13 +59,14 @@ var writeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, maxWrite); r
 
 var errAborted = errors.New("stream was cut")
 
-func newHandlerStream(w http.ResponseWriter, r *http.Request, timeout time.Duration) *handlerStream {
+func newHandlerStream(w http.ResponseWriter, r *http.Request, timeout time.Duration, turns *turns) *handlerStream {
 	s := &handlerStream{
 		w:          w,
 		controller: http.NewResponseController(w),
 		request:    r,
 		timeout:    timeout,
-		wake:       make(chan struct{}, 1),
+		turns:      turns,
+		turn:       make(chan struct{}, 1),
 		abort:      make(chan struct{}),
 	}
 	s.socket = socketOf(r.Context())
@@ -98,25 +100,28 @@ func (s *handlerStream) goPast() {
 	_ = s.controller.SetWriteDeadline(time.Time{})
 }
 
-// run writes all that the client is sent, until its stream ends. It returns why.
+// run writes all that the client is sent, until its stream ends. It returns why. A turn ends after one batch, behind
+// the others, so that messages gather.
 func (s *handlerStream) run(c *Client) error {
 	var batch []*Message
 	for {
 		var end error
 		batch, end = c.Take(batch[:0])
-		if len(batch) > 0 {
+		switch {
+		case end != nil:
+			return end
+		case len(batch) > 0:
 			if err := s.writeAll(batch); err != nil {
 				return err
 			}
 			c.Wrote(batch)
 			clear(batch)
-			continue
-		}
-		if end != nil {
-			return end
+			if c.Rest() {
+				s.Wake()
+			}
 		}
 		select {
-		case <-s.wake:
+		case <-s.turn:
 		case <-s.abort:
 			return s.cut
 		}
@@ -221,9 +226,12 @@ func (s *handlerStream) lookForProgress() {
 }
 
 // Wake implements Stream.
-func (s *handlerStream) Wake() {
+func (s *handlerStream) Wake() { s.turns.enqueue(s) }
+
+// giveTurn lets run go on.
+func (s *handlerStream) giveTurn() {
 	select {
-	case s.wake <- struct{}{}:
+	case s.turn <- struct{}{}:
 	default:
 	}
 }

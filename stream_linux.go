@@ -86,18 +86,18 @@ func (s *handlerStream) goDirect(hub *sharedHub, c *Client) bool {
 		return false
 	}
 	direct := &directStream{client: c, hub: hub, fd: fd}
-	if !hub.writers.add(direct) {
+	if direct.writer = hub.writers.add(c, direct); direct.writer == nil {
 		unix.Close(fd)
 		return false
 	}
 	conn, _, err := hijacker.Hijack()
 	if err != nil {
-		hub.writers.remove(direct)
+		hub.writers.remove(c)
 		unix.Close(fd)
 		return false
 	}
-	conn.Close()                         // the socket lives on in its duplicate
-	watched := hub.writers.watch(direct) // before anybody can end the stream, and close its descriptor
+	conn.Close()                                       // the socket lives on in its duplicate
+	watched := hub.writers.watch(c, fd, unix.EPOLLOUT) // before anybody can end the stream, and close its descriptor
 	c.handOver(direct)
 	switch cut := s.finish(); {
 	case cut == ErrGone:
@@ -109,6 +109,24 @@ func (s *handlerStream) goDirect(hub *sharedHub, c *Client) bool {
 	}
 	return true
 }
+
+// noticeHangUp has a stream that stays in its request end when its peer hangs up. The HTTP server notices as well, but
+// over HTTP/1 only until the peer has sent anything after its request. The returned function is to be called before the
+// handler returns: the connection may serve another request then. If the socket is closed before, by whomever, the
+// kernel ceases to watch it.
+func (s *handlerStream) noticeHangUp(hub *sharedHub, c *Client) (stop func()) {
+	if s.request.ProtoMajor != 1 || s.socket == nil || hub.writers.add(c, s) == nil {
+		return func() {}
+	}
+	_ = s.socket.raw.Control(func(fd uintptr) { _ = hub.writers.watch(c, int(fd), 0) })
+	return func() {
+		_ = s.socket.raw.Control(func(fd uintptr) { hub.writers.unwatch(int(fd)) })
+		hub.writers.remove(c)
+	}
+}
+
+// post implements watched: the peer has hung up. To close the socket is to wait for who is using it, so it is done apart.
+func (s *handlerStream) post(uint32) { go s.left() }
 
 // post notes that something has happened and sees to it that the stream has a turn.
 func (s *directStream) post(news uint32) {
@@ -212,7 +230,7 @@ func (s *directStream) end(cause error) (more bool) {
 		s.hub.leave(s.client, cause)
 		discard(s.fd)
 		unix.Close(s.fd)
-		s.hub.writers.remove(s)
+		s.hub.writers.remove(s.client)
 	}()
 	return false
 }

@@ -18,3 +18,5 @@ func (*writers) wait(time.Duration) {}
 func mayGoDirect(*http.Request) bool { return false }
 
 func (*handlerStream) goDirect(*sharedHub, *Client) bool { return false }
+
+func (*handlerStream) noticeHangUp(*sharedHub, *Client) (stop func()) { return func() {} }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -25,25 +26,18 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 		return writeProblem(w, p)
 	}
 	if r.Method == http.MethodHead {
+		if err := h.hub.Admits(s); err != nil {
+			return h.turnAway(w, r, err)
+		}
 		setStreamHeaders(w)
 		_ = http.NewResponseController(w).Flush() // before anybody adds a Content-Length of 0
 		return nil
 	}
 	h.hub.catchUp(r.Context(), s.LastEventID)
-	stream := newHandlerStream(w, r, time.Duration(h.WriteTimeout))
+	stream := newHandlerStream(w, r, time.Duration(h.WriteTimeout), &h.hub.turns)
 	client, welcome, err := h.hub.join(r.Context(), s, stream)
-	switch {
-	case err == ErrDraining || err == ErrHubClosed:
-		panic(http.ErrAbortHandler)
-	case err != nil:
-		h.hub.refusals.Do(func() {
-			h.logger.Warn("client refused; others within a second are not logged",
-				zap.String("hub", h.Hub), zap.String("remote", r.RemoteAddr), zap.Error(err))
-		})
-		if r.ProtoMajor == 1 { // whoever is refused keeps no connection either
-			w.Header().Set("Connection", "close")
-		}
-		return writeProblem(w, problemOf(err))
+	if err != nil {
+		return h.turnAway(w, r, err)
 	}
 	h.hub.noteConnected(client, welcome)
 	defer h.cutAtExit(r)()
@@ -63,12 +57,28 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 			}
 			stream.goPast()
 		}
+		defer stream.noticeHangUp(h.hub, client)()
 		ended = stream.run(client)
 	}
 	if !h.hub.leave(client, ended) {
 		panic(http.ErrAbortHandler)
 	}
 	return nil
+}
+
+// turnAway answers a client that the hub does not admit.
+func (h *Handler) turnAway(w http.ResponseWriter, r *http.Request, cause error) error {
+	if cause == ErrDraining || cause == ErrHubClosed {
+		panic(http.ErrAbortHandler)
+	}
+	h.hub.refusals.Do(func() {
+		h.logger.Warn("client refused; others within a second are not logged",
+			zap.String("hub", h.Hub), zap.String("remote", r.RemoteAddr), zap.Error(cause))
+	})
+	if r.ProtoMajor == 1 { // whoever is refused keeps no connection either
+		w.Header().Set("Connection", "close")
+	}
+	return writeProblem(w, problemOf(cause))
 }
 
 // leave takes a client out whose stream has ended. It reports whether that was in good order.
@@ -93,7 +103,7 @@ func (s *sharedHub) noteConnected(c *Client, welcome Welcome) {
 func (s *sharedHub) noteDisconnected(c *Client, cause error) {
 	current := s.current.Load()
 	messages, bytes := c.Sent()
-	duration := time.Since(c.joined)
+	duration := s.clock.now().since(c.joined)
 	current.logger.Debug("client disconnected", zap.String("hub", s.name), zap.String("client_id", c.ClientID),
 		zap.String("user", c.User), zap.String("reason", nameOf(cause)), zap.Duration("duration", duration),
 		zap.Uint64("messages", messages), zap.Uint64("bytes", bytes))
@@ -120,9 +130,8 @@ func (h *Handler) subscription(r *http.Request) (Subscription, *problem) {
 		return Subscription{}, problemf(http.StatusBadRequest, "the query can't be read: %v", err)
 	}
 	s := Subscription{
-		Source:        sourceOf(r),
-		LastEventID:   r.Header.Get("Last-Event-ID"),
-		ClientOptions: h.options,
+		Subscriber:  Subscriber{Source: sourceOf(r), ClientOptions: h.options},
+		LastEventID: r.Header.Get("Last-Event-ID"),
 	}
 	if s.LastEventID == "" {
 		s.LastEventID = query.Get("last_event_id")
@@ -143,7 +152,19 @@ func (h *Handler) subscription(r *http.Request) (Subscription, *problem) {
 	if err := CheckClientID(s.ClientID); err != nil {
 		return s, problemf(http.StatusBadRequest, "%v", err)
 	}
+	s.detach()
 	return s, nil
+}
+
+// detach copies what a client is known by for as long as it is there. As it came it may be a part of the request's head,
+// of which nothing is to be kept.
+func (s *Subscriber) detach() {
+	s.ClientID, s.User = strings.Clone(s.ClientID), strings.Clone(s.User)
+	for _, names := range [][]string{s.Topics, s.Patterns} {
+		for i, name := range names {
+			names[i] = strings.Clone(name)
+		}
+	}
 }
 
 func (h *Handler) clientOptions() *ClientOptions {

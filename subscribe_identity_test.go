@@ -160,6 +160,9 @@ func TestClientIDOfAUserIsRefusedToOthers(t *testing.T) {
 		alice.Expect(t, "kept")
 		alice.Close()
 		wantRefusal(t, get(t, p.url("/events"+query), as("bob"), p.via), http.StatusForbidden)
+		if head := e2etest.Send(t, http.MethodHead, p.url("/events"+query), "", as("bob"), p.via); head.Status != http.StatusForbidden {
+			t.Errorf("HEAD is answered %d", head.Status)
+		}
 		again := e2etest.Subscribe(t, p.url("/events"+query), p.via, as("alice"), e2etest.LastEventID(start.ID))
 		again.Expect(t, "kept")
 	})

@@ -92,12 +92,13 @@ func (h *testHub) follow(o Origin, reason string) {
 type testClient struct {
 	*Client
 	Welcome
-	hub     *testHub
-	left    bool
-	wakes   atomic.Int64
-	aborts  atomic.Int64
-	blocked atomic.Bool // what the stream says of its socket
-	end     error       // as Take returned it
+	LastEventID string // it joined with
+	hub         *testHub
+	left        bool
+	wakes       atomic.Int64
+	aborts      atomic.Int64
+	blocked     atomic.Bool // what the stream says of its socket
+	end         error       // as Take returned it
 }
 
 func (l *testClient) Wake()         { l.wakes.Add(1) }
@@ -106,7 +107,7 @@ func (l *testClient) Blocked() bool { return l.blocked.Load() }
 
 // with returns a subscription to topics and patterns with roomy limits.
 func with(topics ...string) Subscription {
-	s := Subscription{ClientID: NewEpoch(), ClientOptions: &ClientOptions{Queue: 256, QueueBytes: 1 << 20}}
+	s := Subscription{Subscriber: Subscriber{ClientID: NewEpoch(), ClientOptions: &ClientOptions{Queue: 256, QueueBytes: 1 << 20}}}
 	for _, topic := range topics {
 		if isPattern(topic) {
 			s.Patterns = append(s.Patterns, topic)
@@ -142,7 +143,7 @@ func (h *testHub) enter(s Subscription) *testClient {
 }
 
 func (h *testHub) tryEnter(s Subscription) (*testClient, error) {
-	l := &testClient{hub: h}
+	l := &testClient{hub: h, LastEventID: s.LastEventID}
 	options := *s.ClientOptions // the test may go on with its own
 	s.ClientOptions = &options
 	var err error
