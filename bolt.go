@@ -226,6 +226,23 @@ func (l *boltLog) Publish(ctx context.Context, batch []*Publication) (int, error
 	return r.published, r.err
 }
 
+// CheckKeys implements Broker.
+func (l *boltLog) CheckKeys(_ context.Context, batch []*Publication) (fine int, err error) {
+	err = l.db.View(func(tx *bbolt.Tx) error {
+		answers := tx.Bucket(answersBucket)
+		if answers == nil { // the file could not be begun yet
+			return ErrUnavailable
+		}
+		for ; fine < len(batch); fine++ {
+			if _, err := findAnswer(answers, batch[fine], time.Now()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return fine, err
+}
+
 // commitPending commits what waits, one commit at a time: while one is under way, the next gathers.
 func (l *boltLog) commitPending() {
 	tending, cleaning := time.NewTicker(tendFileEvery), time.NewTicker(cleanFileEvery)
@@ -341,16 +358,14 @@ func (l *boltLog) store(tx *bbolt.Tx, r *boltRequest) (fresh []*Publication, err
 	r.published, r.err = 0, nil
 	log, answers := tx.Bucket(logBucket), tx.Bucket(answersBucket)
 	for _, p := range r.batch {
-		if p.Key != "" {
-			found, err := findAnswer(answers, p, time.Now())
-			if err != nil {
-				r.err = err
-				return fresh, nil
-			}
-			if found {
-				r.published++
-				continue
-			}
+		found, err := findAnswer(answers, p, time.Now())
+		if err != nil {
+			r.err = err
+			return fresh, nil
+		}
+		if found {
+			r.published++
+			continue
 		}
 		p.Receipt = Receipt{Receivers: l.replica.Reach(p.To)}
 		p.Time = time.Now()

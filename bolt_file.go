@@ -390,6 +390,9 @@ func (a storedAnswer) over(now time.Time) bool {
 // findAnswer gives p the answer that its key got before. It returns ErrKeyReused if that was for
 // another message.
 func findAnswer(answers *bbolt.Bucket, p *Publication, now time.Time) (found bool, err error) {
+	if p.Key == "" {
+		return false, nil
+	}
 	value, err := get(answers, []byte(p.Key))
 	if value == nil || err != nil {
 		return false, err

@@ -334,6 +334,22 @@ func TestAKeyPublishesOnceAcrossRestarts(t *testing.T) {
 	}
 }
 
+func TestKeysOfAFileThatCouldNotBeBegunCannotBeTold(t *testing.T) {
+	d := &diskHub{t: t, module: boltModule(filepath.Join(t.TempDir(), "sse.db"), true), limits: plenty}
+	mend := d.breakDisk()
+	d.start()
+	t.Cleanup(d.stop)
+	batch := []*Publication{keyed("k", "1")}
+	if n, err := d.log.CheckKeys(t.Context(), batch); n != 0 || !errors.Is(err, ErrUnavailable) {
+		t.Errorf("found %d to be fine, %v", n, err)
+	}
+	mend()
+	waitUntil(t, "a publisher is heard", func() bool { _, err := d.log.Publish(t.Context(), batch); return err == nil })
+	if n, err := d.log.CheckKeys(t.Context(), batch); n != 1 || err != nil {
+		t.Errorf("found %d to be fine, %v", n, err)
+	}
+}
+
 func TestAKeyThatComesWithAnotherMessageEndsItsRequestAlone(t *testing.T) {
 	d := newDiskHub(t, plenty)
 	if _, err := d.log.Publish(t.Context(), []*Publication{keyed("k", "1")}); err != nil {
@@ -342,7 +358,11 @@ func TestAKeyThatComesWithAnotherMessageEndsItsRequestAlone(t *testing.T) {
 	d.restart()
 	live := d.hub.join(with("a"))
 	for range 2 { // the refusal leaves the other keys as they are
-		n, err := d.log.Publish(t.Context(), []*Publication{keyed("x", "2"), keyed("k", "other"), keyed("y", "3")})
+		batch := []*Publication{keyed("x", "2"), keyed("k", "other"), keyed("y", "3")}
+		if n, err := d.log.CheckKeys(t.Context(), batch); n != 1 || !errors.Is(err, ErrKeyReused) {
+			t.Errorf("found %d to be fine, %v", n, err)
+		}
+		n, err := d.log.Publish(t.Context(), batch)
 		if n != 1 || !errors.Is(err, ErrKeyReused) {
 			t.Errorf("published %d, %v", n, err)
 		}

@@ -35,6 +35,9 @@ type Broker interface {
 	// Publish puts a batch into the log in its order. It returns how many were published, and an
 	// error if that is not all. Those have their Receipt set.
 	Publish(ctx context.Context, batch []*Publication) (int, error)
+	// CheckKeys looks whether a batch that is to be published as a whole has an idempotency key that was used for
+	// another message. It returns how many stand before it, and ErrKeyReused, or another error if that can't be told.
+	CheckKeys(ctx context.Context, batch []*Publication) (int, error)
 	// Close ends the feed and returns when nothing runs any more.
 	Close() error
 }
@@ -79,6 +82,12 @@ const (
 
 // Up implements Outage.
 func (r *reach) Up() bool { return r.state.Load() == inReach }
+
+// away reports whether the log is known to be out of reach.
+func (r *reach) away() bool { return r.state.Load() == outOfReach }
+
+// succeedAway is for a log in the place of one that was out of reach: the hub is still to be told of a log that is not.
+func (r *reach) succeedAway() { r.state.Store(outOfReach) }
 
 func (r *reach) found(h *Hub) {
 	if r.state.Swap(inReach) == outOfReach {
@@ -185,6 +194,17 @@ func (l *memoryLog) publish(p *Publication) (err error) {
 	}
 	l.answers.keep(p)
 	return nil
+}
+
+func (l *memoryLog) CheckKeys(_ context.Context, batch []*Publication) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, p := range batch {
+		if _, err := l.answers.find(p); err != nil {
+			return i, err
+		}
+	}
+	return len(batch), nil
 }
 
 func (l *memoryLog) Close() error { return nil }

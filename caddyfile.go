@@ -329,7 +329,7 @@ func (h *Handler) unmarshalPublish(d *caddyfile.Dispenser, at places) error {
 	return at.readBlock(d, "publish: ", map[string]option{
 		"token":     wordsOption("<tokens...>", &p.Tokens, literally(checkToken)),
 		"open":      flagOption(&p.Open),
-		"topics":    wordsOption("<topics...>", &p.Topics, CheckPattern),
+		"topics":    wordsOption("<topics...>", &p.Topics, checkPublishTopic),
 		"targets":   wordsOption("client | user | broadcast ...", &p.Targets, checkTarget),
 		"broadcast": onOffOption(&p.Broadcast),
 		"max_size":  bytesOption(&p.MaxSize),

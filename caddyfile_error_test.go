@@ -139,6 +139,7 @@ const (
 		open x                   | open
 		topics                   | topics | <topics...>
 		topics a/**/b            | topics | "a/**/b" | only as the last segment
+		topics room/{query.room} | topics | placeholder | query.room}
 		targets                  | targets | client | user | broadcast
 		targets everybody        | targets | "everybody" | client | user | broadcast
 		broadcast                | broadcast | on | off
@@ -313,6 +314,8 @@ func TestWhatPlaceholdersStandForIsCheckedOnLoad(t *testing.T) {
 		{":8080 {\nsse {\njwt {\nkey RS256 {env.SSE_TEST_SHORT}\n}\n}\n}", "jwt key RS256 PEM"},
 		{":8080 {\nsse {\njwt {\njwks {env.SSE_TEST_HTTP}\n}\n}\n}", "jwt jwks https loopback"},
 		{":8080 {\nsse {\njwt {\njwks {env.SSE_TEST_UNSET}\n}\n}\n}", "jwt jwks https"},
+		{":8080 {\nsse {\njwt {\njwks https://x\nissuer {env.SSE_TEST_UNSET}\n}\n}\n}", "jwt issuer {env.SSE_TEST_UNSET} empty"},
+		{":8080 {\nsse {\njwt {\njwks https://x\naudience {env.SSE_TEST_EMPTY}\n}\n}\n}", "jwt audience {env.SSE_TEST_EMPTY} empty"},
 		{"{\nsse {\nbroker bolt {env.SSE_TEST_EMPTY}\n}\n}\n:8080 {\nsse\n}", "broker bolt file {env.SSE_TEST_EMPTY} empty"},
 		{"{\nsse {\nbroker redis {env.SSE_TEST_HTTP}\n}\n}\n:8080 {\nsse\n}", "broker redis URL 1"},
 		{"{\nsse {\nbroker redis {env.SSE_TEST_PLAIN} {\ntls_ca f\n}\n}\n}\n:8080 {\nsse\n}", "broker redis tls_ca rediss://"},

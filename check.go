@@ -113,9 +113,17 @@ func checkTarget(target string) error {
 	return nil
 }
 
+// checkPublishTopic refuses placeholders beside what is no topic or pattern.
+func checkPublishTopic(topic string) error {
+	if _, rest, opened := strings.Cut(topic, "{"); opened && strings.Contains(rest, "}") {
+		return fmt.Errorf("%s has a placeholder, which is for the topics of the route; here topics and patterns stand as they are", topic)
+	}
+	return CheckPattern(topic)
+}
+
 func (p *PublishConfig) check(routeRestricted bool) error {
 	for _, topic := range p.Topics {
-		if err := CheckPattern(topic); err != nil {
+		if err := checkPublishTopic(topic); err != nil {
 			return &optionError{"publish: topics", err}
 		}
 	}

@@ -150,11 +150,23 @@ func (s *sharedHub) hold(o *settings) {
 	}
 	s.brokerMu.Lock()
 	defer s.brokerMu.Unlock()
+	type reaching interface {
+		away() bool
+		succeedAway()
+	}
+	before, _ := s.broker.(reaching)
 	if s.broker != nil {
 		s.logIf(s.broker.Close(), "closing the broker that was replaced")
 	}
 	s.broker, s.identity = o.broker, o.module.Identity()
 	o.broker = nil
+	if before != nil && before.away() {
+		if after, can := s.broker.(reaching); can {
+			after.succeedAway()
+		} else {
+			s.brokerChanged(true, nil)
+		}
+	}
 	s.broker.Start(s.Hub, s.start)
 }
 
@@ -290,6 +302,28 @@ func (s *sharedHub) lag() (lag time.Duration, ok bool) {
 		return 0, false
 	}
 	return log.Lag(), true
+}
+
+// checkKeys looks whether a batch can be published as a whole; see Broker.CheckKeys.
+func (s *sharedHub) checkKeys(ctx context.Context, batch []*Publication) (int, error) {
+	s.brokerMu.RLock()
+	defer s.brokerMu.RUnlock()
+	fresh := make(map[string]*Publication)
+	for i, p := range batch {
+		if before := fresh[p.Key]; before != nil && before.Fingerprint != p.Fingerprint {
+			return i, ErrKeyReused
+		}
+		if p.Key != "" {
+			fresh[p.Key] = p
+		}
+	}
+	switch {
+	case len(fresh) == 0:
+		return len(batch), nil
+	case s.broker == nil:
+		return 0, ErrHubClosed
+	}
+	return s.broker.CheckKeys(ctx, batch)
 }
 
 // publish puts a batch into the hub's log; see Broker.Publish.

@@ -3,6 +3,7 @@ package sse
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"testing"
@@ -268,6 +269,55 @@ func TestAReloadWithAnotherBrokerKeepsTheClientsAndTellsThem(t *testing.T) {
 	back.leave()
 	release(t)
 	two.wantLogs(t, false)
+}
+
+// outageBroker's log is in reach from the start, or never.
+type outageBroker struct{ inReach bool }
+
+type outageLog struct {
+	*memoryLog
+	reach
+	inReach bool
+}
+
+func (b outageBroker) Identity() string { return fmt.Sprintf("in reach: %v", b.inReach) }
+
+func (b outageBroker) Open(hub string) (Broker, error) {
+	log, err := MemoryBroker{}.Open(hub)
+	return &outageLog{memoryLog: log.(*memoryLog), inReach: b.inReach}, err
+}
+
+func (l *outageLog) Start(h *Hub, ready func()) {
+	l.memoryLog.Start(h, ready)
+	if l.inReach {
+		l.found(h)
+	} else {
+		l.lost(h, errors.New("away"))
+	}
+}
+
+func TestABrokerInPlaceOfOneThatIsAwayIsToldToBeUp(t *testing.T) {
+	for name, next := range map[string]BrokerModule{"cannot be away": MemoryBroker{}, "can": outageBroker{inReach: true}} {
+		t.Run(name, func(t *testing.T) {
+			s := use(t)
+			defer release(t)
+			var events []string
+			noted := func(module BrokerModule) *settings {
+				o := config(0, module)
+				o.emit = func(name string, _ map[string]any) { events = append(events, name) }
+				return o
+			}
+			first, second := noted(outageBroker{}), noted(next)
+			mustOffer(t, s, first)
+			mustOffer(t, s, second)
+			s.withdraw(first)
+			want(t, events, "sse.broker_down", "sse.broker_up")
+			if !s.up() {
+				t.Error("the broker is not up")
+			}
+			s.withdraw(second)
+		})
+	}
 }
 
 func TestAKeyIsRememberedOverAReload(t *testing.T) {

@@ -55,17 +55,17 @@ func problemOf(err error) *problem {
 		p.retryAfter = 5
 		return p
 	case errors.Is(err, ErrDraining), errors.Is(err, ErrHubClosed):
-		return problemf(http.StatusServiceUnavailable, "the server is going down; nothing was published, try again")
+		return problemf(http.StatusServiceUnavailable, "the server is going down; the message was not published, try again")
 	case errors.Is(err, ErrUnknownOutcome):
 		return problemf(http.StatusServiceUnavailable,
 			"the outcome is unknown: the broker went away before it answered; repeat the request with the same Idempotency-Key, which publishes once")
 	case errors.Is(err, ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return problemf(http.StatusServiceUnavailable, "the broker can't be reached; nothing was published, try again")
+		return problemf(http.StatusServiceUnavailable, "the broker can't be reached; the message was not published, try again")
 	case errors.Is(err, ErrKeyReused):
 		return problemf(http.StatusUnprocessableEntity,
 			"this Idempotency-Key was used for another message within the last 10 minutes; use a new key for a new message")
 	}
-	return problemf(http.StatusServiceUnavailable, "publishing failed; nothing was published, try again")
+	return problemf(http.StatusServiceUnavailable, "publishing failed; the message was not published, try again")
 }
 
 func writeProblem(w http.ResponseWriter, p *problem) error {

@@ -109,6 +109,13 @@ func (p *post) whole() error {
 		}
 		batch[i] = p.publication(m, i+1, extent)
 	}
+	if isArray {
+		if n, err := p.hub.checkKeys(p.request.Context(), batch); err != nil {
+			refusal := p.failed(err)
+			refusal.Detail = fmt.Sprintf("message %d: %s", n+1, refusal.Detail)
+			return p.refuse(refusal)
+		}
+	}
 	if refusal := p.hub.allow(p.who.name, p.Publish, len(batch)); refusal != nil {
 		return p.refuse(refusal)
 	}
@@ -124,92 +131,15 @@ func (p *post) whole() error {
 	if isArray {
 		return p.answerArray(batch)
 	}
-	return writeAnswer(p.w, map[string]any{"id": idOrNull(batch[0].Receipt), "receivers": batch[0].Receipt.Receivers})
+	return writeAnswer(p.w, publishedOne{idOrNull(batch[0].Receipt), batch[0].Receipt.Receivers})
 }
 
 func (p *post) answerArray(batch []*Publication) error {
-	ids := make([]*string, len(batch))
-	receivers := make([]int, len(batch))
+	answer := publishedArray{make([]*string, len(batch)), make([]int, len(batch))}
 	for i, b := range batch {
-		ids[i], receivers[i] = idOrNull(b.Receipt), b.Receipt.Receivers
+		answer.IDs[i], answer.Receivers[i] = idOrNull(b.Receipt), b.Receipt.Receivers
 	}
-	return writeAnswer(p.w, map[string]any{"ids": ids, "receivers": receivers})
-}
-
-// source reads messages from a body as they arrive.
-type source interface {
-	// next returns the next message. io.EOF ends them properly.
-	next() (draft, error)
-	// buffered reports whether next would not wait for the network.
-	buffered() bool
-	// line returns where in the body the last message, or error, stands.
-	line() int
-}
-
-// draft is a message as its publisher sent it.
-type draft struct {
-	*Message
-	key string // idempotency_key
-}
-
-// maxBatch bounds how many messages of a body, if they are there already, go to the broker at once.
-const maxBatch = 64
-
-// stream publishes the messages of a body as they arrive.
-func (p *post) stream(s source) error {
-	published, lastID := 0, ""
-	for nth := 1; ; {
-		batch, lines, ended := p.collect(s, &nth)
-		var n int
-		var err error
-		if len(batch) > 0 {
-			n, err = p.hub.publish(p.request.Context(), batch)
-		}
-		published += n
-		for _, b := range batch[:n] {
-			if b.Receipt.ID != "" {
-				lastID = b.Receipt.ID
-			}
-		}
-		var refusal *problem
-		switch {
-		case err != nil:
-			refusal = p.failed(err)
-			refusal.Line = lines[n]
-		case ended == io.EOF: //nolint:errorlint // a source returns it bare
-			return writeAnswer(p.w, map[string]any{"published": published, "last_id": orNull(lastID)})
-		case ended != nil:
-			refusal = p.unreadable(ended)
-			refusal.Line = s.line()
-		default:
-			continue
-		}
-		refusal.Published = &published
-		return p.refuse(refusal)
-	}
-}
-
-// collect reads one message, waiting for it, and those that are there already.
-func (p *post) collect(s source, nth *int) (batch []*Publication, lines []int, ended error) {
-	for {
-		d, err := s.next()
-		if err != nil {
-			return batch, lines, err
-		}
-		refusal := p.check(d.Message)
-		if refusal == nil {
-			refusal = p.hub.allow(p.who.name, p.Publish, 1)
-		}
-		if refusal != nil {
-			return batch, lines, refusal
-		}
-		batch = append(batch, p.publication(d, *nth, nil))
-		lines = append(lines, s.line())
-		*nth++
-		if len(batch) == maxBatch || !s.buffered() {
-			return batch, lines, nil
-		}
-	}
+	return writeAnswer(p.w, answer)
 }
 
 // check says what keeps a message from being published here by this publisher.
@@ -263,9 +193,9 @@ func (p *post) unreadable(err error) *problem {
 	case errors.As(err, &refusal):
 		return refusal
 	case errors.As(err, &limit):
-		return problemf(http.StatusRequestEntityTooLarge, "the body has more than %d bytes; send less at once", limit.Limit)
+		return bodyTooLarge(limit.Limit)
 	case p.hub.Context().Err() != nil:
-		return problemf(http.StatusServiceUnavailable, "the server is going down; send the rest again from here")
+		return problemOf(ErrDraining)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return problemf(http.StatusRequestTimeout, "the body stalled for too long")
 	}
@@ -339,7 +269,23 @@ func mediaType(r *http.Request) string {
 	return media
 }
 
-func writeAnswer(w http.ResponseWriter, answer map[string]any) error {
+// What publishing is answered with, by form. Ephemeral messages have no ID, which is null then.
+type (
+	publishedOne struct {
+		ID        *string `json:"id"`
+		Receivers int     `json:"receivers"`
+	}
+	publishedArray struct {
+		IDs       []*string `json:"ids"`
+		Receivers []int     `json:"receivers"`
+	}
+	publishedStream struct {
+		Published int     `json:"published"`
+		LastID    *string `json:"last_id"`
+	}
+)
+
+func writeAnswer(w http.ResponseWriter, answer any) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	return writeJSON(w, http.StatusOK, answer)

@@ -1,7 +1,6 @@
 package sse
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"crypto/sha256"
@@ -13,11 +12,10 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-
-	wire "github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 // maxTargets bounds how many topics one message may be published to.
@@ -54,7 +52,15 @@ func urlTarget(query url.Values) ([]Address, *problem) {
 	if err != nil {
 		return nil, problemf(http.StatusBadRequest, "%v", err)
 	}
-	return to, nil
+	return detached(to), nil
+}
+
+// detached copies the names of addresses, which are kept with the message: nothing else of what they came in is to be.
+func detached(to []Address) []Address {
+	for i := range to {
+		to[i].Name = strings.Clone(to[i].Name)
+	}
+	return to
 }
 
 // targetFields are the ways to say whom a message is for, of which exactly one is to be used.
@@ -121,22 +127,31 @@ func (p *post) readDefaults(query url.Values) *problem {
 
 // readBody reads a whole body.
 func (p *post) readBody() ([]byte, *problem) {
-	limit := p.Publish.MaxSize
+	limit := int64(p.Publish.MaxSize)
 	if p.to == nil {
 		limit *= maxArray
 	}
-	tooLarge := problemf(http.StatusRequestEntityTooLarge, "the body has more than %d bytes; send less at once", limit)
-	if p.request.ContentLength > int64(limit) {
-		return nil, tooLarge
+	if p.request.ContentLength > limit {
+		return nil, bodyTooLarge(limit)
 	}
-	body, err := io.ReadAll(io.LimitReader(p.body, int64(limit)+1))
+	body, err := io.ReadAll(io.LimitReader(p.body, limit+1))
 	switch {
 	case err != nil:
 		return nil, p.unreadable(err)
-	case len(body) > limit:
-		return nil, tooLarge
+	case int64(len(body)) > limit:
+		return nil, bodyTooLarge(limit)
 	}
 	return body, nil
+}
+
+func bodyTooLarge(limit int64) *problem {
+	return problemf(http.StatusRequestEntityTooLarge, "the body has more than %d bytes; send less at once", limit)
+}
+
+// draft is a message as its publisher sent it.
+type draft struct {
+	*Message
+	key string // idempotency_key
 }
 
 // decode returns the messages of a whole body.
@@ -361,7 +376,8 @@ func decodeForm(body []byte) (draft, error) {
 	if !form.Has("data") {
 		return draft{}, errors.New("data is missing; give the message data, be it empty")
 	}
-	m.To, err = target.addresses()
+	to, err := target.addresses()
+	m.To = detached(to)
 	return draft{m, key}, err
 }
 
@@ -389,127 +405,6 @@ func parseBool(text string) (bool, error) {
 	}
 	return false, errors.New("must be true or false")
 }
-
-// eventSource reads a text/event-stream body, whose ids are dropped: the log gives its own.
-type eventSource struct {
-	post    *post
-	decoder *wire.Decoder
-	ahead   *Message // read by buffered already; nil = none
-	retry   *int64   // of a block without data: it goes with the next message
-}
-
-func newEventSource(p *post) *eventSource {
-	decoder := wire.NewDecoder(p.body, p.Publish.MaxSize+maxTopicBytes)
-	decoder.KeepIncomplete = true
-	return &eventSource{post: p, decoder: decoder}
-}
-
-func (s *eventSource) next() (draft, error) {
-	for s.ahead == nil {
-		e, err := s.decoder.Next()
-		if errors.Is(err, wire.ErrTooLarge) {
-			return draft{}, problemf(http.StatusRequestEntityTooLarge, "a message has more than %d bytes of data", s.post.Publish.MaxSize)
-		}
-		if err != nil {
-			return draft{}, err
-		}
-		s.ahead = s.message(e)
-	}
-	m := s.ahead
-	s.ahead = nil
-	return draft{Message: m}, nil
-}
-
-// message returns what a block says; nil if it has no data, as browsers dispatch nothing either.
-func (s *eventSource) message(e wire.Event) *Message {
-	if e.HasRetry {
-		s.retry = &e.Retry
-	}
-	if !e.HasData {
-		return nil
-	}
-	m := s.post.formA(e.Data)
-	m.Event = cmp.Or(e.Name, m.Event)
-	if s.retry != nil {
-		m.Retry, m.HasRetry = *s.retry, true
-		s.retry = nil
-	}
-	return m
-}
-
-func (s *eventSource) buffered() bool {
-	for s.ahead == nil && s.decoder.Buffered() {
-		e, _ := s.decoder.Next() // what is buffered has no error
-		s.ahead = s.message(e)
-	}
-	return s.ahead != nil
-}
-
-func (s *eventSource) line() int { return s.decoder.Line() }
-
-// lineSource reads NDJSON: a message, or the data of one, on each line.
-type lineSource struct {
-	post   *post
-	reader *bufio.Reader
-	limit  int
-	number int
-}
-
-func newLineSource(p *post) *lineSource {
-	limit := p.Publish.MaxSize
-	if p.to == nil {
-		limit = 6*limit + 16<<10 // each byte of data may be escaped, and there are other fields
-	}
-	return &lineSource{post: p, reader: bufio.NewReaderSize(p.body, 16<<10), limit: limit}
-}
-
-func (s *lineSource) next() (draft, error) {
-	for {
-		line, err := s.readLine()
-		if err != nil {
-			return draft{}, err
-		}
-		if len(line) == 0 {
-			continue
-		}
-		if s.post.to != nil {
-			return draft{Message: s.post.formA(line)}, nil
-		}
-		d, err := decodeObject(line)
-		if err != nil {
-			return draft{}, problemf(http.StatusBadRequest, "%v", err)
-		}
-		return d, nil
-	}
-}
-
-// readLine returns the next line without its end. The last one needs none if the body ended properly.
-func (s *lineSource) readLine() (line []byte, err error) {
-	s.number++
-	for {
-		part, err := s.reader.ReadSlice('\n')
-		line = append(line, part...)
-		switch {
-		case len(line) > s.limit+len("\r\n"):
-			return nil, problemf(http.StatusRequestEntityTooLarge, "the line has more than %d bytes", s.limit)
-		case err == nil:
-			return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r")), nil
-		case errors.Is(err, bufio.ErrBufferFull):
-		case err == io.EOF && len(line) > 0:
-			return bytes.TrimSuffix(line, []byte("\r")), nil
-		default:
-			return nil, err
-		}
-	}
-}
-
-func (s *lineSource) buffered() bool {
-	ahead, _ := s.reader.Peek(s.reader.Buffered())
-	ahead = bytes.TrimLeft(ahead, "\r\n") // empty lines are no messages
-	return bytes.IndexByte(ahead, '\n') >= 0
-}
-
-func (s *lineSource) line() int { return s.number }
 
 // fingerprint tells the message, and the extent of the request it is part of, from any other.
 func (m *Message) fingerprint(extent []byte) [sha256.Size]byte {

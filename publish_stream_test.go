@@ -116,7 +116,7 @@ func TestMessagesArePublishedAsTheyArrive(t *testing.T) {
 				last = stream.Expect(t, fmt.Sprint("message ", i)) // while the body goes on
 			}
 			answer := body.end()
-			if want := fmt.Sprintf(`{"last_id":"%s","published":3}`+"\n", last.ID); answer.Status != http.StatusOK || answer.Body != want {
+			if want := fmt.Sprintf(`{"published":3,"last_id":"%s"}`+"\n", last.ID); answer.Status != http.StatusOK || answer.Body != want {
 				t.Errorf("%s is answered %d %s, want %s", kind.media, answer.Status, answer.Body, want)
 			}
 		}
@@ -155,7 +155,7 @@ func TestLastMessageCountsWithoutItsEndIfTheBodyEndedProperly(t *testing.T) {
 			whole := fmt.Sprintf(kind.message, "first") + fmt.Sprintf(kind.message, "last")
 			for cut := strings.TrimRight(whole, "\r\n"); len(cut) <= len(whole); cut = whole[:len(cut)+1] {
 				answer := post(t, p.url("/events"+kind.query), kind.media, cut, p.via)
-				if answer.Status != http.StatusOK || !strings.Contains(answer.Body, `"published":2}`) {
+				if answer.Status != http.StatusOK || !strings.Contains(answer.Body, `"published":2,`) {
 					t.Errorf("%q is answered %d %s", cut, answer.Status, answer.Body)
 				}
 				stream.Expect(t, "first")
@@ -240,7 +240,7 @@ func TestEventStreamBodyIsReadAsBrowsersReadOne(t *testing.T) {
 		"Data: no field\n data: nor this\n\n" +
 		"id: \x00\ndata: eight"
 	answer := post(t, s.url("/events?topic=a&event=standard"), eventsType, body)
-	if answer.Status != http.StatusOK || !strings.Contains(answer.Body, `"published":8}`) {
+	if answer.Status != http.StatusOK || !strings.Contains(answer.Body, `"published":8,`) {
 		t.Errorf("answered %d %s", answer.Status, answer.Body)
 	}
 	for _, want := range []sse.Event{
@@ -267,7 +267,7 @@ func TestNDJSONLinesAreData(t *testing.T) {
 	lines := []string{`{"topic": "b"}`, "not JSON", "  spaces ", `"x"`, "\x00", "a\rb", "last"}
 	body := "\n\r\n" + lines[0] + "\r\n" + lines[1] + "\n\n\n" + strings.Join(lines[2:], "\n")
 	answer := post(t, s.url("/events?topic=a&event=e&retry=9"), ndjsonType, body)
-	if answer.Status != http.StatusOK || !strings.Contains(answer.Body, `"published":7}`) {
+	if answer.Status != http.StatusOK || !strings.Contains(answer.Body, `"published":7,`) {
 		t.Errorf("answered %d %s", answer.Status, answer.Body)
 	}
 	for _, want := range lines {
@@ -352,7 +352,7 @@ func TestManyLinesAtOnceKeepTheirOrder(t *testing.T) {
 		fmt.Fprintf(&body, "%d\n", i)
 	}
 	answer := post(t, s.url("/events?topic=a"), ndjsonType, body.String())
-	if answer.Status != http.StatusOK || !strings.Contains(answer.Body, fmt.Sprintf(`"published":%d}`, n)) {
+	if answer.Status != http.StatusOK || !strings.Contains(answer.Body, fmt.Sprintf(`"published":%d,`, n)) {
 		t.Fatal(answer.Body)
 	}
 	for i := range n {

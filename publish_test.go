@@ -264,10 +264,10 @@ func TestAnswersHaveTheirDocumentedForm(t *testing.T) {
 		{"", "application/json", `{"topic":"a","data":""}`, `{"id":"E-3","receivers":0}`},
 		{"", "application/json", `[{"topic":"a","data":""},{"topic":"a","data":"","ephemeral":true},{"topic":"b","data":""}]`, `{"ids":["E-4",null,"E-5"],"receivers":[0,0,0]}`},
 		{"", "application/json", `[]`, `{"ids":[],"receivers":[]}`},
-		{"?topic=a", "application/x-ndjson", "1\n2\n", `{"last_id":"E-7","published":2}`},
-		{"?topic=a", "text/event-stream", "data: 1\n\n", `{"last_id":"E-8","published":1}`},
-		{"?topic=a", "text/event-stream", "", `{"last_id":null,"published":0}`},
-		{"?topic=a&ephemeral", "application/x-ndjson", "1\n", `{"last_id":null,"published":1}`},
+		{"?topic=a", "application/x-ndjson", "1\n2\n", `{"published":2,"last_id":"E-7"}`},
+		{"?topic=a", "text/event-stream", "data: 1\n\n", `{"published":1,"last_id":"E-8"}`},
+		{"?topic=a", "text/event-stream", "", `{"published":0,"last_id":null}`},
+		{"?topic=a&ephemeral", "application/x-ndjson", "1\n", `{"published":1,"last_id":null}`},
 	} {
 		answer := post(t, s.url("/events"+c.path), c.media, c.body)
 		if want := strings.ReplaceAll(c.want, "E-", epoch+"-") + "\n"; answer.Status != http.StatusOK || answer.Body != want {

@@ -245,8 +245,11 @@ func (b *RedisBroker) Open(hub string) (Broker, error) {
 		ownerKey:    base + "owner:",
 		kickChannel: base + "kick",
 		presence:    newPresence(base),
+		hearing:     newHearing(),
 		unasked:     rate.Sometimes{Interval: time.Second},
+		forbidden:   rate.Sometimes{Interval: time.Minute},
 		queue:       make(chan *pendingPublish, maxPending),
+		tried:       make(chan struct{}),
 
 		ownersDoubted: make(chan struct{}, 1),
 	}

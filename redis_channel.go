@@ -4,56 +4,122 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/zap"
 )
+
+// hearing is whether this instance listens to the channel. What is published on it by an instance that does not
+// would pass its own clients by.
+type hearing struct {
+	mu   sync.Mutex
+	open chan struct{} // closed while it does
+}
+
+func newHearing() *hearing { return &hearing{open: make(chan struct{})} }
+
+func (h *hearing) set(hears bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	heard := false
+	select {
+	case <-h.open:
+		heard = true
+	default:
+	}
+	switch {
+	case hears && !heard:
+		close(h.open)
+	case heard && !hears:
+		h.open = make(chan struct{})
+	}
+}
+
+// begun returns a channel that is closed while, or as soon as, the instance listens.
+func (h *hearing) begun() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.open
+}
+
+// awaitHearing returns when this instance listens to the channel, unless Redis is away.
+func (l *redisLog) awaitHearing(ctx context.Context) error {
+	heard := l.hearing.begun()
+	select {
+	case <-heard:
+		return nil
+	default:
+	}
+	if l.away() {
+		return ErrUnavailable
+	}
+	select {
+	case <-heard:
+		return nil
+	case <-ctx.Done():
+	case <-l.context.Done():
+	}
+	return fmt.Errorf("%w: the channel %s can't be listened to", ErrUnavailable, l.Channel)
+}
 
 // listen hands over the ephemeral messages on the channel, our own among them, until the end. While
 // the line is cut they pass by: nobody was promised to get them later.
 func (l *redisLog) listen() {
 	var backoff backoff
 	for l.context.Err() == nil {
-		err := l.receive(backoff.reset)
+		err := l.receive(&backoff)
 		if l.context.Err() == nil {
-			l.logger.Debug("listening to the channel failed", zap.String("hub", l.hub), zap.Error(err))
+			l.logFailure("listening to the channel failed", err)
 			backoff.wait(l.context)
 		}
 	}
 }
 
-// receive listens until something goes wrong. A line that is silent is asked whether it is still
-// there.
-func (l *redisLog) receive(working func()) error {
+// receive listens until it has to subscribe anew. A line that is silent is asked whether it is still there.
+func (l *redisLog) receive(backoff *backoff) error {
 	channel := l.publishing.Subscribe(l.context, l.Channel, l.kickChannel)
 	defer channel.Close()
+	defer l.hearing.set(false)
 	defer context.AfterFunc(l.context, func() { _ = channel.Close() })()
 	patience := time.Duration(l.Timeout)
 	for {
 		received, err := channel.ReceiveTimeout(l.context, patience)
+		var refusal redis.Error
 		var timeout net.Error
+		silent := errors.As(err, &timeout) && timeout.Timeout()
 		switch {
 		case err == nil:
-			working()
+			backoff.reset()
 			patience = blockTime
-		case errors.As(err, &timeout) && timeout.Timeout() && patience == blockTime:
+		case silent && patience == blockTime:
 			if err := channel.Ping(l.context); err != nil {
 				return err
 			}
 			patience = time.Duration(l.Timeout)
-		default:
+		case silent, errors.As(err, &refusal), l.context.Err() != nil:
 			return err
+		default: // go-redis has connected and subscribed anew, or will: what comes there is to be read
+			l.hearing.set(false)
+			l.logFailure("listening to the channel was interrupted", err)
+			backoff.wait(l.context)
 		}
-		message, ok := received.(*redis.Message)
-		switch {
-		case !ok: // an answer
-		case message.Channel == l.kickChannel:
-			l.hearKick(message.Payload)
-		default:
-			l.passOn(message.Payload)
+		switch message := received.(type) {
+		case *redis.Subscription:
+			if message.Count == 1 {
+				continue
+			}
+			l.hearing.set(true)
+			l.doubtOwners() // claims have passed by until now
+		case *redis.Message:
+			if message.Channel == l.kickChannel {
+				l.hearKick(message.Payload)
+			} else {
+				l.passOn(message.Payload)
+			}
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,13 +26,15 @@ func (e entry) message() (*Message, error) {
 	}
 	m := &Message{Position: e.position, Time: time.UnixMilli(int64(e.position.Major))}
 	var target targetFields
-	seen := make(map[string]bool, len(e.fields)/2)
+	seen := make([]string, 0, 8) // as many as there are names but topic
 	for i := 0; i < len(e.fields); i += 2 {
 		name, value := e.fields[i], e.fields[i+1]
-		if seen[name] && name != "topic" {
+		if slices.Contains(seen, name) {
 			return nil, fmt.Errorf("field %q is there twice", name)
 		}
-		seen[name] = true
+		if name != "topic" {
+			seen = append(seen, name)
+		}
 		var err error
 		switch name {
 		case "topic":
@@ -56,7 +59,7 @@ func (e entry) message() (*Message, error) {
 			return nil, fmt.Errorf("field %q: %w", name, err)
 		}
 	}
-	if !seen["data"] {
+	if !slices.Contains(seen, "data") {
 		return nil, errors.New("data is missing")
 	}
 	var err error
@@ -66,9 +69,8 @@ func (e entry) message() (*Message, error) {
 	return m, m.Check()
 }
 
-// entryFields writes a message as the fields of an entry.
-func entryFields(m *Message) []any {
-	fields := make([]any, 0, 2*len(m.To)+6)
+// appendEntryFields appends a message as the fields of an entry.
+func appendEntryFields(fields []any, m *Message) []any {
 	for _, to := range m.To {
 		switch to.Kind {
 		case ToTopic:

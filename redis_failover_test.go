@@ -27,11 +27,18 @@ func (x *trial) wantFewGaps(gaps map[string]int, most int) {
 	}
 }
 
-// awaitDown returns when no instance has its log in reach.
-func (x *trial) awaitDown() {
+// strike does what puts the log out of every instance's reach, and returns when each has noticed. It may have
+// found it again by then.
+func (x *trial) strike(fault func()) {
 	x.t.Helper()
-	for _, i := range x.instances {
-		await(x.t, "the instance to notice", func() bool { return !i.log.Up() })
+	before := make([]int, len(x.instances))
+	for n, i := range x.instances {
+		i.awaitUp() // or it would notice nothing
+		before[n] = i.warnings("out of reach")
+	}
+	fault()
+	for n, i := range x.instances {
+		await(x.t, "the instance to notice", func() bool { return i.warnings("out of reach") > before[n] })
 	}
 }
 
@@ -44,8 +51,7 @@ func TestNothingIsLostSilentlyWhenSentinelsFailOver(t *testing.T) {
 	}
 	x := newTrial(t, instances...)
 	x.failover = true
-	sentinels.Master.Kill()
-	x.awaitDown()
+	x.strike(sentinels.Master.Kill)
 	sentinels.AwaitFailover()
 	x.awaitProgress(300)
 	x.wantFewGaps(x.conclude(), 1)
@@ -60,8 +66,7 @@ func TestNothingIsLostSilentlyWhenAFrozenMasterComesBackAsAReplica(t *testing.T)
 	}
 	x := newTrial(t, instances...)
 	x.failover = true
-	sentinels.Master.Freeze()
-	x.awaitDown()
+	x.strike(sentinels.Master.Freeze)
 	sentinels.AwaitFailover()
 	x.awaitProgress(100)
 	sentinels.Master.Thaw() // and what it had not been asked yet it is asked now
@@ -83,8 +88,7 @@ func TestNothingIsLostSilentlyWhenAClusterFailsOver(t *testing.T) {
 	for range 2 {
 		x.wander()
 	}
-	master.Kill()
-	x.awaitDown()
+	x.strike(master.Kill)
 	cluster.AwaitTakeover()
 	x.awaitProgress(300)
 	x.conclude()
@@ -96,8 +100,7 @@ func TestNothingIsLostWhenTheLogsMasterInAClusterRestarts(t *testing.T) {
 	x := newTrial(t, start(t, "", at(cluster.Addrs())), start(t, "", at(cluster.Addrs())))
 	master := cluster.MasterOf(defaultLog)
 	for range 2 {
-		master.Kill()
-		x.awaitDown()
+		x.strike(master.Kill)
 		master.Restart()
 		x.awaitProgress(100)
 	}

@@ -1,7 +1,9 @@
 package sse
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -55,6 +57,33 @@ func TestAnyProgramMayPublishIntoTheRedisStream(t *testing.T) {
 		t.Errorf("after a foreign entry's ID a client resumes with %q", back.Resume)
 	}
 	back.want(`{"json":1}`, "two\nlines", "")
+}
+
+// An instance that is cut off from the channel says so to publishers, also before it knows.
+func TestAnEphemeralMessageIsNotAcknowledgedWhileItsInstanceHearsNothing(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	i, client := start(t, server.URL()), admin(t, server.URL())
+	r := i.subscribe(with("a"))
+	var acknowledged []string
+	for n := range 200 {
+		if n%20 == 10 {
+			if err := client.ClientKillByFilter(t.Context(), "TYPE", "pubsub").Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p := newPublication(strconv.Itoa(n), Topics("a")...)
+		p.Ephemeral = true
+		switch _, err := i.tryPublish(p); {
+		case err == nil:
+			acknowledged = append(acknowledged, strconv.Itoa(n))
+		case !errors.Is(err, ErrUnavailable):
+			t.Errorf("message %d: %v", n, err)
+		}
+	}
+	if len(acknowledged) < 150 {
+		t.Errorf("only %d of 200 messages were acknowledged", len(acknowledged))
+	}
+	r.want(acknowledged...)
 }
 
 func TestAnyProgramMayPublishOnTheRedisChannel(t *testing.T) {

@@ -3,6 +3,7 @@ package sse
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -27,10 +28,14 @@ type redisLog struct {
 	presence   *presence
 	replica    *Hub
 	queue      chan *pendingPublish
+	tried      chan struct{} // closed when the tail has tried to join the log, and may have
+	joined     atomic.Bool   // the replica has what the log kept; what comes from then on is new
 	promises   promises
+	hearing    *hearing
 
 	ownersDoubted chan struct{}
 	unasked       rate.Sometimes // when it is logged that Redis does not say whose client_ids are
+	forbidden     rate.Sometimes // when it is logged that Redis forbids something
 
 	context context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -57,7 +62,7 @@ const (
 func (l *redisLog) Start(h *Hub, ready func()) {
 	l.replica = h
 	l.complete() // as far as anybody knows
-	l.wg.Go(func() { l.tail(ready) })
+	l.wg.Go(func() { l.tail(sync.OnceFunc(func() { close(l.tried); ready() })) })
 	l.wg.Go(l.publishPending)
 	l.wg.Go(l.listen)
 	l.wg.Go(l.keepPresence)
@@ -92,10 +97,21 @@ func refresh(ctx context.Context, client redis.UniversalClient) {
 	}
 }
 
+// logFailure tells of what will be tried again; the operator, if Redis will go on forbidding it.
+func (l *redisLog) logFailure(what string, err error) {
+	if redis.IsPermissionError(err) {
+		l.forbidden.Do(func() {
+			l.logger.Warn("redis forbids what is needed; the README has a rule for its ACL",
+				zap.String("hub", l.hub), zap.String("what", what), zap.Error(err))
+		})
+	}
+	l.logger.Debug(what, zap.String("hub", l.hub), zap.Error(err))
+}
+
 // skipMalformed passes over what some other program wrote, for ever.
 func (l *redisLog) skipMalformed(where string, err error) {
-	l.replica.stats.droppedMalformed.Add(1)
 	l.logger.Warn("skipping a malformed message in redis", zap.String("hub", l.hub), zap.String("at", where), zap.Error(err))
+	l.replica.stats.droppedMalformed.Add(1)
 }
 
 // keepTrimming removes from the stream, now and then, what is too old.
@@ -109,7 +125,7 @@ func (l *redisLog) keepTrimming() {
 		case <-ticker.C:
 		}
 		if err := l.trimByAge(); err != nil && l.context.Err() == nil {
-			l.logger.Debug("trimming the log failed", zap.String("hub", l.hub), zap.Error(err))
+			l.logFailure("trimming the log failed", err)
 		}
 	}
 }

