@@ -1,6 +1,7 @@
 package sse
 
 import (
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -205,6 +206,22 @@ func TestWhenItsAuthorizationEndsAClientIsToldAndThenEnds(t *testing.T) {
 		pause(1)
 		want(t, l.texts(), "2", `expired {"status":"expired"}`)
 		want(t, []error{l.end}, ErrExpired)
+	})
+}
+
+// Issuers write such times, some of them in milliseconds.
+func TestAnAuthorizationThatEndsInThousandsOfYearsHoldsUpNoTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newTestHub(t, plenty)
+		s := with("a")
+		s.Heartbeat = time.Minute
+		for _, far := range []int64{1e10, 253402300799, 1e15, math.MaxInt64 / 2} {
+			s.Expires = time.Unix(far, 0)
+			l := h.join(s)
+			pause(time.Minute)
+			want(t, l.texts(), ":heartbeat")
+			l.leave()
+		}
 	})
 }
 

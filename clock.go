@@ -2,6 +2,7 @@ package sse
 
 import (
 	"container/heap"
+	"math"
 	"sync"
 	"time"
 )
@@ -9,7 +10,8 @@ import (
 // moment is a time as a hub counts it: since a little before it was made. The zero moment is never.
 type moment time.Duration
 
-func (m moment) after(d time.Duration) moment { return m + moment(d) }
+// after returns the moment that much later, or the last that there is.
+func (m moment) after(d time.Duration) moment { return m + min(moment(d), math.MaxInt64-m) }
 
 func (m moment) since(earlier moment) time.Duration { return time.Duration(m - earlier) }
 
