@@ -35,11 +35,10 @@ func (p publisher) expired() *problem {
 
 // readSecrets replaces the placeholders in the tokens and keeps their hashes.
 func (p *PublishConfig) readSecrets() error {
-	replacer := caddy.NewReplacer()
 	for _, token := range p.Tokens {
-		secret, err := replacer.ReplaceOrErr(token, true, true)
-		if err != nil || secret == "" {
-			return fmt.Errorf("the token %s is empty or not set; set it, or nobody could be told from anybody", placeholderOnly(token))
+		secret, err := filledIn(token)
+		if err != nil {
+			return fmt.Errorf("the token %w; set it, or nobody could be told from anybody", err)
 		}
 		if err := checkToken(secret); err != nil {
 			return fmt.Errorf("the token %s: %w", placeholderOnly(token), err)
@@ -47,6 +46,15 @@ func (p *PublishConfig) readSecrets() error {
 		p.secrets = append(p.secrets, sha256.Sum256([]byte(secret)))
 	}
 	return nil
+}
+
+// filledIn returns a config value with its placeholders replaced, each of which must be set. No error holds a secret.
+func filledIn(value string) (string, error) {
+	text, err := caddy.NewReplacer().ReplaceOrErr(value, true, true)
+	if err != nil || text == "" {
+		return "", fmt.Errorf("%s is empty or not set", placeholderOnly(value))
+	}
+	return text, nil
 }
 
 // secretPlaceholder is what a secret is mostly given as. Anything else in braces may be the secret.

@@ -88,13 +88,8 @@ func (c *JWTConfig) provision() error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	replacer := caddy.NewReplacer()
 	for _, k := range c.Keys {
-		text, err := replacer.ReplaceOrErr(k.Key, true, true)
-		if err != nil {
-			text = "" // not set, which is no better than empty
-		}
-		key, err := k.read(text)
+		key, err := k.read()
 		if err != nil {
 			return &optionError{"jwt: key", err}
 		}
@@ -104,14 +99,16 @@ func (c *JWTConfig) provision() error {
 		option, value string
 		known         *string
 	}{{"issuer", c.Issuer, &c.issuer}, {"audience", c.Audience, &c.audience}} {
+		if claim.value == "" {
+			continue
+		}
 		var err error
-		*claim.known, err = replacer.ReplaceOrErr(claim.value, true, true)
-		if claim.value != "" && (err != nil || *claim.known == "") {
-			return &optionError{"jwt: " + claim.option, fmt.Errorf("%s is empty or not set; leave the option out to take any", claim.value)}
+		if *claim.known, err = filledIn(claim.value); err != nil {
+			return &optionError{"jwt: " + claim.option, fmt.Errorf("%w; leave the option out to take any", err)}
 		}
 	}
 	if c.JWKS != "" {
-		c.address = replacer.ReplaceAll(c.JWKS, "")
+		c.address = caddy.NewReplacer().ReplaceAll(c.JWKS, "")
 		if err := checkJWKSAddress(c.address); err != nil {
 			return &optionError{"jwt: jwks", err}
 		}
@@ -126,18 +123,20 @@ func (k JWTKey) check() error {
 		return fmt.Errorf("the algorithm%s is none of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA",
 			quotedIfShort(k.Algorithm))
 	}
-	return literally(func(text string) error {
-		_, err := k.read(text)
+	return literally(func(string) error {
+		_, err := k.read()
 		return err
 	})(k.Key)
 }
 
-// read reads the key from its text, placeholders replaced, as the algorithm needs it.
-func (k JWTKey) read(text string) (key any, err error) {
-	if text == "" {
-		return nil, fmt.Errorf("the %s key %s is empty or not set", k.Algorithm, placeholderOnly(k.Key))
+// read reads the key as the algorithm needs it.
+func (k JWTKey) read() (any, error) {
+	text, err := filledIn(k.Key)
+	if err != nil {
+		return nil, fmt.Errorf("the %s key %w", k.Algorithm, err)
 	}
-	if key, err = readKey(jose.SignatureAlgorithm(k.Algorithm), text); err != nil {
+	key, err := readKey(jose.SignatureAlgorithm(k.Algorithm), text)
+	if err != nil {
 		return nil, fmt.Errorf("the %s key: %w", k.Algorithm, err)
 	}
 	return key, nil

@@ -178,9 +178,9 @@ func (b *RedisBroker) readOptions() error {
 		if secret.value == "" {
 			continue
 		}
-		known, err := replacer.ReplaceOrErr(secret.value, true, true)
-		if err != nil || known == "" {
-			return fmt.Errorf("broker redis: %s: %s is empty or not set", secret.option, placeholderOnly(secret.value))
+		known, err := filledIn(secret.value)
+		if err != nil {
+			return fmt.Errorf("broker redis: %s: %w", secret.option, err)
 		}
 		*secret.field = known
 	}
