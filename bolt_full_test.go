@@ -84,7 +84,7 @@ func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 
 	// Nobody needs to publish for it to heal.
 	makeRoom()
-	waitUntil(t, "the log is in reach", d.log.Up)
+	e2etest.Await(t, "the log is in reach", d.log.Up)
 	for told := false; !told; {
 		told = <-changes
 	}
@@ -113,9 +113,9 @@ func TestAFullDiskThatIsRemovedFromHealsByItself(t *testing.T) {
 		_, err = d.tryPublish(Topics("a"), strings.Repeat("x", 10_000))
 	}
 	d.hub.Apply(Limits{History: HistoryLimits{Count: 10}})
-	waitUntil(t, "there is room again", func() bool {
+	e2etest.Await(t, "there is room again", func() bool {
 		_, err := d.tryPublish(Topics("a"), strings.Repeat("x", 10_000))
 		return err == nil
 	})
-	waitUntil(t, "the file keeps no more than the hub", func() bool { return d.kept() <= 11 })
+	e2etest.Await(t, "the file keeps no more than the hub", func() bool { return d.kept() <= 11 })
 }

@@ -8,13 +8,15 @@ import (
 	"testing"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
 func TestAFileThatCanNotBeWrittenAtTheStartIsLoadedOnceItCan(t *testing.T) {
 	for name, heal := range map[string]func(*diskHub){
-		"by itself": func(d *diskHub) { waitUntil(t, "the log is in reach", d.log.Up) },
+		"by itself": func(d *diskHub) { e2etest.Await(t, "the log is in reach", d.log.Up) },
 		"by whoever publishes": func(d *diskHub) {
-			waitUntil(t, "a publisher is heard", func() bool { _, err := d.tryPublish(Topics("b"), "x"); return err == nil })
+			e2etest.Await(t, "a publisher is heard", func() bool { _, err := d.tryPublish(Topics("b"), "x"); return err == nil })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -59,7 +61,7 @@ func TestALogThatNeverBeganClosesAndLeavesTheFileAsItWas(t *testing.T) {
 	}
 	next.Start(d.hub.Hub, func() {})
 	d.hub.Apply(Limits{})
-	waitUntil(t, "the log has tried again", func() bool { return attempts.Load() >= 2 })
+	e2etest.Await(t, "the log has tried again", func() bool { return attempts.Load() >= 2 })
 	d.log = next
 	d.stop()
 	other.start()
@@ -115,10 +117,10 @@ func TestWhatCouldNotBeRemovedIsRemovedLater(t *testing.T) {
 	d.publishAll("a", 1, 10)
 	mend := d.breakDisk()
 	d.hub.Apply(Limits{}) // so that there is something to remove, whatever was before
-	waitUntil(t, "the log has tried to remove something", func() bool { return !d.log.Up() })
+	e2etest.Await(t, "the log has tried to remove something", func() bool { return !d.log.Up() })
 	mend()
-	waitUntil(t, "the file keeps no more than the hub", func() bool { return d.kept() == 0 })
-	waitUntil(t, "the log is in reach", d.log.Up)
+	e2etest.Await(t, "the file keeps no more than the hub", func() bool { return d.kept() == 0 })
+	e2etest.Await(t, "the log is in reach", d.log.Up)
 }
 
 func TestAValueThatIsNotWhatWasWrittenIsAnErrorAndNoMessage(t *testing.T) {

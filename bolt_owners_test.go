@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
 // toC is the address of the client_id "c".
@@ -45,7 +47,7 @@ func TestAClaimOfAClientIDThatHasMessagesIsInTheFileSoon(t *testing.T) {
 	for name, await := range map[string]func(*diskHub){
 		"with the next message": func(d *diskHub) { d.publish(Topics("other"), "x") },
 		"when the file is tended": func(d *diskHub) {
-			waitUntil(d.t, "the claim is in the file", func() bool { return d.storedOwner(1) == "alice" })
+			e2etest.Await(d.t, "the claim is in the file", func() bool { return d.storedOwner(1) == "alice" })
 		},
 		"over a clean end": func(d *diskHub) { d.restart() },
 		"after an outage": func(d *diskHub) {
@@ -54,7 +56,7 @@ func TestAClaimOfAClientIDThatHasMessagesIsInTheFileSoon(t *testing.T) {
 				d.t.Error("the broken disk works")
 			}
 			mend()
-			waitUntil(d.t, "the claim is in the file", func() bool { return d.storedOwner(1) == "alice" })
+			e2etest.Await(d.t, "the claim is in the file", func() bool { return d.storedOwner(1) == "alice" })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,10 +90,10 @@ func TestAnOwnerIsForgottenWithTheLastMessage(t *testing.T) {
 	d.hub.join(as("c", "alice")).leave()
 	d.publish(toC, "secret")
 	d.wantOwner("alice")
-	waitUntil(t, "the message is too old", func() bool { user, _ := d.hub.Owner("c"); return user == "" })
+	e2etest.Await(t, "the message is too old", func() bool { user, _ := d.hub.Owner("c"); return user == "" })
 	d.crash() // the file may have it still
 	d.wantOwner("")
-	waitUntil(t, "the message is removed", func() bool { return d.kept() == 0 })
+	e2etest.Await(t, "the message is removed", func() bool { return d.kept() == 0 })
 	d.publish(toC, "for anybody")
 	if owner := d.storedOwner(2); owner != "" {
 		t.Errorf("the next message is taken for one to %s", owner)
@@ -134,7 +136,7 @@ func TestAFileThatCanBeReadOnlyLaterEndsThoseWhoseClientIDIsAnothers(t *testing.
 	d.start()
 	bob, carol := d.hub.join(as("c", "bob")), d.hub.join(as("d", "carol"))
 	mend()
-	waitUntil(t, "the log is in reach", d.log.Up)
+	e2etest.Await(t, "the log is in reach", d.log.Up)
 	for _, text := range bob.texts() {
 		if text == "secret" {
 			t.Error("bob reads what is alice's")

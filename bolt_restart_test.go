@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
 func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
@@ -180,7 +182,7 @@ func TestTheFileStaysBoundedUnderLongPublishing(t *testing.T) {
 	}
 	for range 2 {
 		publish(2000)
-		waitUntil(t, "the file keeps no more than the hub", func() bool { return d.kept() == 100 })
+		e2etest.Await(t, "the file keeps no more than the hub", func() bool { return d.kept() == 100 })
 	}
 	size := d.log.size()
 	for range 5 {
@@ -190,16 +192,6 @@ func TestTheFileStaysBoundedUnderLongPublishing(t *testing.T) {
 	t.Logf("the file has %d bytes after 4,000 messages, %d after 14,000", size, d.log.size())
 	if d.log.size() > 2*size {
 		t.Error("the file has grown")
-	}
-}
-
-// waitUntil waits for what takes a moment.
-func waitUntil(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never happened: %s", what)
-		}
 	}
 }
 

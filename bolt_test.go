@@ -16,6 +16,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	"go.uber.org/zap"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
 // diskHub is a hub whose log is in a file. It can be restarted, and crash.
@@ -344,7 +346,7 @@ func TestKeysOfAFileThatCouldNotBeBegunCannotBeTold(t *testing.T) {
 		t.Errorf("found %d to be fine, %v", n, err)
 	}
 	mend()
-	waitUntil(t, "a publisher is heard", func() bool { _, err := d.log.Publish(t.Context(), batch); return err == nil })
+	e2etest.Await(t, "a publisher is heard", func() bool { _, err := d.log.Publish(t.Context(), batch); return err == nil })
 	if n, err := d.log.CheckKeys(t.Context(), batch); n != 1 || err != nil {
 		t.Errorf("found %d to be fine, %v", n, err)
 	}

@@ -185,7 +185,7 @@ func TestRedisSecretsStandInNoErrorLogOrIdentity(t *testing.T) {
 	if err == nil || strings.Contains(err.Error(), secret) {
 		t.Errorf("publishing with a wrong password gave %v", err)
 	}
-	await(t, "the failure to be logged", func() bool { return i.warnings("out of reach") > 0 })
+	e2etest.Await(t, "the failure to be logged", func() bool { return i.warnings("out of reach") > 0 })
 	for _, entry := range i.logs.All() {
 		if line := fmt.Sprint(entry.Message, entry.ContextMap()); strings.Contains(line, secret) {
 			t.Errorf("the log tells the secret: %s", line)

@@ -38,7 +38,7 @@ func (x *trial) strike(fault func()) {
 	}
 	fault()
 	for n, i := range x.instances {
-		await(x.t, "the instance to notice", func() bool { return i.warnings("out of reach") > before[n] })
+		e2etest.Await(x.t, "the instance to notice", func() bool { return i.warnings("out of reach") > before[n] })
 	}
 }
 

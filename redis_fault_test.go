@@ -14,7 +14,7 @@ func TestNothingIsLostWhenRedisIsKilledAndComesBack(t *testing.T) {
 	for range 3 {
 		server.Kill()
 		for _, i := range x.instances {
-			await(t, "the instance to notice", func() bool { return !i.log.Up() })
+			e2etest.Await(t, "the instance to notice", func() bool { return !i.log.Up() })
 		}
 		server.Restart()
 		for _, i := range x.instances {
@@ -43,9 +43,9 @@ func TestNothingIsLostWhenOneInstanceIsCutOff(t *testing.T) {
 	x := newTrial(t, cut, other)
 	for _, fault := range []func(){proxy.Cut, proxy.Hold} {
 		fault()
-		await(t, "the instance to notice", func() bool { return !cut.log.Up() })
+		e2etest.Await(t, "the instance to notice", func() bool { return !cut.log.Up() })
 		from := x.answered[1].get()
-		await(t, "the other to go on", func() bool { return x.answered[1].get() > from+200 })
+		e2etest.Await(t, "the other to go on", func() bool { return x.answered[1].get() > from+200 })
 		proxy.Heal()
 		x.awaitProgress(100)
 	}
@@ -112,7 +112,7 @@ func TestWanderingClientsAreToldWhatAFaultyRedisLoses(t *testing.T) {
 	for range 3 {
 		proxy.Hold()
 		from := x.answered[1].get()
-		await(t, "the others to go on", func() bool { return x.answered[1].get() > from+200 })
+		e2etest.Await(t, "the others to go on", func() bool { return x.answered[1].get() > from+200 })
 		do(t, client, "XTRIM "+defaultLog+" MAXLEN 50")
 		proxy.Heal()
 		x.awaitProgress(50)

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	wire "github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
@@ -137,14 +138,14 @@ func (i *instance) awaitReady() {
 
 func (i *instance) awaitUp() {
 	i.t.Helper()
-	await(i.t, "the instance to reach Redis", i.log.Up)
+	e2etest.Await(i.t, "the instance to reach Redis", i.log.Up)
 }
 
 // awaitID returns when the instance has come as far as an ID.
 func (i *instance) awaitID(id string) {
 	i.t.Helper()
 	to, _ := ParseID(id)
-	await(i.t, "the instance to come to "+id, func() bool { return !to.Position.After(i.Position().Position) })
+	e2etest.Await(i.t, "the instance to come to "+id, func() bool { return !to.Position.After(i.Position().Position) })
 }
 
 // stop closes the log and ends all clients; the test's end does so too.
@@ -174,16 +175,6 @@ func (i *instance) present() int {
 
 // warnings returns how often the instance has logged this.
 func (i *instance) warnings(message string) int { return i.logs.FilterMessageSnippet(message).Len() }
-
-// await returns when a condition holds, and fails the test if it does not come to.
-func await(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(soon); !holds(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
 
 // newPublication returns a message for the broker.
 func newPublication(text string, to ...Address) *Publication {
@@ -428,7 +419,7 @@ var everybody = Address{Kind: ToBroadcast}
 // awaitSubscribed returns when so many connections listen on a channel.
 func awaitSubscribed(t testing.TB, client *redis.Client, channel string, n int64) {
 	t.Helper()
-	await(t, "subscribers of "+channel, func() bool {
+	e2etest.Await(t, "subscribers of "+channel, func() bool {
 		return client.PubSubNumSub(t.Context(), channel).Val()[channel] >= n
 	})
 }
@@ -456,11 +447,11 @@ func awaitPresence(instances ...*instance) {
 			if i == other {
 				continue
 			}
-			await(i.t, "an instance to be known to another", func() bool {
+			e2etest.Await(i.t, "an instance to be known to another", func() bool {
 				return slices.Contains(i.log.presence.others(), other.log.presence.instance)
 			})
 			key := other.log.presence.key(other.log.presence.instance)
-			await(i.t, "an instance to have told who listens to it", func() bool {
+			e2etest.Await(i.t, "an instance to have told who listens to it", func() bool {
 				n, _ := i.log.publishing.HGet(i.t.Context(), key, presenceField(everybody)).Int()
 				return n == other.present()
 			})

@@ -149,7 +149,7 @@ func TestARedisLogThatAgedAwayIsNotALostOne(t *testing.T) {
 func awaitReads(t testing.TB, client *redis.Client, n int) {
 	t.Helper()
 	from := callsOf(t, client, "xread")
-	await(t, "the instances to read on", func() bool { return callsOf(t, client, "xread") >= from+n })
+	e2etest.Await(t, "the instances to read on", func() bool { return callsOf(t, client, "xread") >= from+n })
 }
 
 func TestRedisLogTrimmedPastALaggingInstanceIsToldAsAGap(t *testing.T) {
@@ -161,7 +161,7 @@ func TestRedisLogTrimmedPastALaggingInstanceIsToldAsAGap(t *testing.T) {
 	first := a.publish("before", Topics("a")...)
 	r.want("before")
 	proxy.Cut()
-	await(t, "the instance to notice", func() bool { return !lagging.log.Up() })
+	e2etest.Await(t, "the instance to notice", func() bool { return !lagging.log.Up() })
 	for k := range 1000 {
 		a.publish(strconv.Itoa(k), Topics("a")...)
 		if k%50 == 49 {
@@ -289,7 +289,7 @@ func TestRedisFlushIsToldEverywhereAndLiveGoesOn(t *testing.T) {
 				t.Errorf("after %s the client of instance %d got %v", command, n, got)
 			}
 		}
-		await(t, "the instances to agree", func() bool { return a.Position() == b.Position() })
+		e2etest.Await(t, "the instances to agree", func() bool { return a.Position() == b.Position() })
 		if a.Position().Epoch == epoch {
 			t.Errorf("after %s the epoch is the old one", command)
 		}
@@ -333,7 +333,7 @@ func TestRedisRestoredFromAnOlderCopyIsToldAsAGap(t *testing.T) {
 	for _, r := range readers {
 		r.awaitText(gap("log_lost"))
 	}
-	await(t, "the instances to agree", func() bool { return a.Position() == b.Position() })
+	e2etest.Await(t, "the instances to agree", func() bool { return a.Position() == b.Position() })
 	b.publish("after", Topics("a")...)
 	c := start(t, server.URL())
 	for n, i := range []*instance{a, b, c} {
@@ -378,7 +378,7 @@ func TestARedisLogThatGivesOutPositionsAgainIsToldAsAGap(t *testing.T) {
 			for _, r := range readers {
 				r.want("old-0", "old-1", gap("log_lost"), "new-0", "new-1", "last")
 			}
-			await(t, "the instances to agree", func() bool { return instances[0].Position() == instances[1].Position() })
+			e2etest.Await(t, "the instances to agree", func() bool { return instances[0].Position() == instances[1].Position() })
 		})
 	}
 }
@@ -444,7 +444,7 @@ func TestASwappedRedisLogGoesOnWithoutAGap(t *testing.T) {
 	i.swap(newBroker(t, server.URL(), maxLen(77)))
 	i.publish("2", Topics("a")...)
 	do(t, client, "XADD "+defaultLog+" * rubbish 1")
-	await(t, "the malformed entry to be counted", func() bool { return i.malformed() == 1 })
+	e2etest.Await(t, "the malformed entry to be counted", func() bool { return i.malformed() == 1 })
 	i.swap(newBroker(t, server.URL()))
 	i.publish("3", Topics("a")...)
 	r.want("1", "2", "3")

@@ -67,7 +67,7 @@ func TestWhatIsAcknowledgedWhenRedisIsBackReachesThoseWhoWaitedForIt(t *testing.
 	proxy.Cut()
 	i := launch(t, newBroker(t, proxy.URL(), withTimeout(time.Second)))
 	i.awaitReady()
-	await(t, "a few attempts, so that the next one is a while away", func() bool { return i.logs.Len() > 0 && !i.log.Up() })
+	e2etest.Await(t, "a few attempts, so that the next one is a while away", func() bool { return i.logs.Len() > 0 && !i.log.Up() })
 	r := i.subscribe(with("a"))
 	proxy.Heal()
 	events := []string{gap("broker_changed")}
@@ -90,9 +90,9 @@ func TestARedisThatIsDownIsNotHammered(t *testing.T) {
 	r := i.subscribe(with("a"))
 	i.publish("before", Topics("a")...)
 	server.Kill() // the proxy takes connections and closes them at once
-	await(t, "the instance to notice", func() bool { return !i.log.Up() })
+	e2etest.Await(t, "the instance to notice", func() bool { return !i.log.Up() })
 	from := proxy.Accepted()
-	await(t, "it to try some times", func() bool { return proxy.Accepted() >= from+12 })
+	e2etest.Await(t, "it to try some times", func() bool { return proxy.Accepted() >= from+12 })
 	began, from := time.Now(), proxy.Accepted()
 	<-time.After(3 * time.Second) // this is the measurement
 	perSecond := float64(proxy.Accepted()-from) / time.Since(began).Seconds()
@@ -128,7 +128,7 @@ func TestARedisThatForbidsReadingIsNotHammered(t *testing.T) {
 	do(t, client, "ACL SETUSER sse on >secret ~* &* +@all -xread")
 	i := launch(t, newBroker(t, "redis://sse:secret@"+server.Addr()))
 	i.awaitReady()
-	await(t, "the instance to notice", func() bool { return i.logs.FilterMessageSnippet("out of reach").Len() > 0 })
+	e2etest.Await(t, "the instance to notice", func() bool { return i.logs.FilterMessageSnippet("out of reach").Len() > 0 })
 	do(t, client, "CONFIG RESETSTAT")
 	began := time.Now()
 	<-time.After(3 * time.Second) // this is the measurement
@@ -159,13 +159,13 @@ func TestARedisLineThatFellSilentIsFoundOutAndReplaced(t *testing.T) {
 	for k := range 10 {
 		elsewhere.publish(strconv.Itoa(k), Topics("a")...)
 	}
-	await(t, "the silence to be found out", func() bool { return !i.log.Up() })
+	e2etest.Await(t, "the silence to be found out", func() bool { return !i.log.Up() })
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("the silence was found out after %v", took)
 	}
 	proxy.Heal()
 	i.awaitUp()
-	await(t, "publishing to work", func() bool { _, err := i.tryPublish(p); return err == nil })
+	e2etest.Await(t, "publishing to work", func() bool { _, err := i.tryPublish(p); return err == nil })
 	i.publish("last", Topics("a")...)
 	r.awaitText("last")
 	if n := count(r.got(), "unknown"); n != 1 {
@@ -187,7 +187,7 @@ func TestPublishingWorksOnceRedisIsSaidToBeBack(t *testing.T) {
 	i := start(t, proxy.URL())
 	for range 3 {
 		proxy.Cut()
-		await(t, "the instance to notice", func() bool { return !i.log.Up() })
+		e2etest.Await(t, "the instance to notice", func() bool { return !i.log.Up() })
 		for range 100 { // more failures in a row than go-redis puts up with
 			if _, err := i.tryPublish(newPublication("x", Topics("a")...)); err == nil {
 				t.Error("a message was published over a cut line")
@@ -269,7 +269,7 @@ func TestARedisThatHangsHoldsNoExitUp(t *testing.T) {
 			errs <- err
 		}()
 		if n%2 == 0 { // while presence is on its way too, or not
-			await(t, "the message to be under way", func() bool { return len(i.log.queue) == 0 })
+			e2etest.Await(t, "the message to be under way", func() bool { return len(i.log.queue) == 0 })
 		}
 	}
 	var closing sync.WaitGroup
@@ -304,10 +304,10 @@ func TestRedisLagIsHowFarAnInstanceMayBeBehind(t *testing.T) {
 	proxy.Hold()
 	held := time.Now()
 	i.publish("2", Topics("a")...)
-	await(t, "the lag to show", func() bool { return i.log.Lag() > 0 })
+	e2etest.Await(t, "the lag to show", func() bool { return i.log.Lag() > 0 })
 	for _, up := range []bool{true, false} {
 		if !up {
-			await(t, "the instance to notice", func() bool { return !i.log.Up() })
+			e2etest.Await(t, "the instance to notice", func() bool { return !i.log.Up() })
 		}
 		if lag, atMost := i.log.Lag(), time.Since(held)+2*blockTime; lag < time.Second/2 || lag > atMost {
 			t.Errorf("the instance is %v behind, at most %v", lag, atMost)
@@ -315,15 +315,15 @@ func TestRedisLagIsHowFarAnInstanceMayBeBehind(t *testing.T) {
 	}
 	proxy.Heal()
 	r.want("1", "2")
-	await(t, "the lag to be over", func() bool { return i.log.Lag() == 0 })
+	e2etest.Await(t, "the lag to be over", func() bool { return i.log.Lag() == 0 })
 	many := make([]*Publication, 5*tailCount)
 	for n := range many {
 		many[n] = newPublication(numbers(n, n)[0], Topics("a")...)
 	}
 	proxy.Slow(0, 20_000)
 	i.publishAll(many...)
-	await(t, "the lag of many messages to show", func() bool { return i.log.Lag() > 0 })
+	e2etest.Await(t, "the lag of many messages to show", func() bool { return i.log.Lag() > 0 })
 	proxy.Heal()
 	r.awaitText(numbers(len(many)-1, len(many)-1)[0])
-	await(t, "the lag to be over", func() bool { return i.log.Lag() == 0 })
+	e2etest.Await(t, "the lag to be over", func() bool { return i.log.Lag() == 0 })
 }

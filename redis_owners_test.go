@@ -42,7 +42,7 @@ func (i *instance) wantOwned(user string) {
 // awaitFree returns when a user gets the client_id that was another's.
 func (i *instance) awaitFree(user string) (r *reader) {
 	i.t.Helper()
-	await(i.t, "a client_id to be free", func() (free bool) {
+	e2etest.Await(i.t, "a client_id to be free", func() (free bool) {
 		var err error
 		r, err = i.tryClaim("c", user)
 		return err == nil
@@ -56,9 +56,9 @@ func TestRedisGivesAClientIDThatIsNotInUseToWhoeverComes(t *testing.T) {
 	a, b := start(t, server.URL()), start(t, server.URL())
 	client := admin(t, server.URL())
 	alice := a.claim("c", "alice")
-	await(t, "presence to be believed", func() bool { _, all := b.log.presence.known(); return all })
+	e2etest.Await(t, "presence to be believed", func() bool { _, all := b.log.presence.known(); return all })
 	awaitPresence(a, b)
-	await(t, "the claim to be old", func() bool {
+	e2etest.Await(t, "the claim to be old", func() bool {
 		ttl, _ := ownerTimes(plenty.History)
 		return client.PTTL(t.Context(), ownerOfC).Val() < ttl-presenceTTL
 	})
@@ -114,9 +114,9 @@ func TestRedisTellsOwnersToAnInstanceThatBeginsAnew(t *testing.T) {
 	b := start(t, server.URL())
 	b.wantOwned("bob")
 	c := start(t, server.URL())
-	await(t, "an instance to learn the owner of what it keeps", func() bool { user, _ := c.Owner("c"); return user == "alice" })
+	e2etest.Await(t, "an instance to learn the owner of what it keeps", func() bool { user, _ := c.Owner("c"); return user == "alice" })
 	server.Kill()
-	await(t, "the instance to notice", func() bool { return !c.log.Up() })
+	e2etest.Await(t, "the instance to notice", func() bool { return !c.log.Up() })
 	c.wantOwned("bob")
 	c.claim("c", "alice")
 }
@@ -131,7 +131,7 @@ func TestRedisOwnersComeBackAfterAFlush(t *testing.T) {
 	}
 	a.claim("c", "alice")
 	do(t, client, "FLUSHALL")
-	await(t, "the keys to be set again", func() bool {
+	e2etest.Await(t, "the keys to be set again", func() bool {
 		return len(client.Keys(t.Context(), "{sse:default}:owner:*").Val()) == 3*ownersChunk/2+1
 	})
 	b.wantOwned("bob")
@@ -188,7 +188,7 @@ func TestRedisThatDoesNotAnswerHoldsNobodyUpForLong(t *testing.T) {
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	await(t, "the instance to notice", func() bool { return !a.log.Up() })
+	e2etest.Await(t, "the instance to notice", func() bool { return !a.log.Up() })
 	began = time.Now()
 	for n := range 50 {
 		a.claim(fmt.Sprint("e", n), "bob")
@@ -233,7 +233,7 @@ func TestAMalformedLastEntryKeepsNobodyFromAFreeClientID(t *testing.T) {
 	a := start(t, server.URL())
 	a.claim("c", "alice").leave()
 	client.XAdd(t.Context(), &redis.XAddArgs{Stream: defaultLog, Values: []string{"nonsense", "x"}})
-	await(t, "the entry to be read", func() bool { return a.malformed() == 1 })
+	e2etest.Await(t, "the entry to be read", func() bool { return a.malformed() == 1 })
 	a.awaitFree("bob")
 }
 

@@ -60,7 +60,7 @@ func TestRedisReceiversAreCountedOverAllInstances(t *testing.T) {
 func awaitReceivers(t testing.TB, i *instance, n int, to ...Address) time.Duration {
 	t.Helper()
 	began := time.Now()
-	await(t, fmt.Sprintf("%d receivers of %v", n, to), func() bool {
+	e2etest.Await(t, fmt.Sprintf("%d receivers of %v", n, to), func() bool {
 		p := newPublication("who is there?", to...)
 		p.Ephemeral = true
 		return i.publishAll(p)[0].Receivers == n
@@ -108,7 +108,7 @@ func TestRedisCountsOfADeadInstanceVanish(t *testing.T) {
 		t.Errorf("the counts of an instance that died lived on for %v", took)
 	}
 	awaitReceivers(t, a, 1, Topics("room/1")...)
-	await(t, "the dead to be forgotten", func() bool {
+	e2etest.Await(t, "the dead to be forgotten", func() bool {
 		return len(do(t, admin(t, server.URL()), "SMEMBERS {sse:default}:instances").([]any)) == 1
 	})
 	proxy.Heal()
@@ -127,14 +127,14 @@ func TestRedisCountsComeBackWhateverHappensToThem(t *testing.T) {
 		case "":
 		case "restart":
 			server.Kill()
-			await(t, "the instances to notice", func() bool { return !a.log.Up() && !b.log.Up() })
+			e2etest.Await(t, "the instances to notice", func() bool { return !a.log.Up() && !b.log.Up() })
 			server.Restart()
 			a.awaitUp()
 			b.awaitUp()
 		default:
 			do(t, client, what)
 		}
-		await(t, "publishing to work", func() bool { _, err := a.tryPublish(newPublication("x", Topics("x")...)); return err == nil })
+		e2etest.Await(t, "publishing to work", func() bool { _, err := a.tryPublish(newPublication("x", Topics("x")...)); return err == nil })
 		if took := awaitReceivers(t, a, 2, Topics("news")...); took > 6*time.Second {
 			t.Errorf("after %q the counts came back after %v", what, took)
 		}
@@ -173,7 +173,7 @@ func TestRedisPresenceTellsOnlyWhatChanged(t *testing.T) {
 		a.subscribe(with("news"))
 	}
 	key := a.log.presence.key(a.log.presence.instance)
-	await(t, "all clients to be told", func() bool { return client.HLen(t.Context(), key).Val() > clients })
+	e2etest.Await(t, "all clients to be told", func() bool { return client.HLen(t.Context(), key).Val() > clients })
 	from := callsOf(t, client, "hset")
 	awaitRounds(t, a, 4)
 	if calls := callsOf(t, client, "hset") - from; calls > 6 {
@@ -181,9 +181,9 @@ func TestRedisPresenceTellsOnlyWhatChanged(t *testing.T) {
 	}
 	first := a.subscribe(with("news"))
 	awaitReceivers(t, a, clients+1, Topics("news")...)
-	await(t, "a new client to be told", func() bool { return client.HGet(t.Context(), key, "t:news").Val() == fmt.Sprint(clients+1) })
+	e2etest.Await(t, "a new client to be told", func() bool { return client.HGet(t.Context(), key, "t:news").Val() == fmt.Sprint(clients+1) })
 	first.leave()
-	await(t, "a client to be forgotten", func() bool { return !client.HExists(t.Context(), key, "c:"+first.client.ClientID).Val() })
+	e2etest.Await(t, "a client to be forgotten", func() bool { return !client.HExists(t.Context(), key, "c:"+first.client.ClientID).Val() })
 }
 
 // awaitRounds returns after so many renewals of an instance's presence.
@@ -192,7 +192,7 @@ func awaitRounds(t testing.TB, i *instance, n int) {
 	client, key := i.log.publishing, i.log.presence.key(i.log.presence.instance)
 	for range n {
 		last := client.PTTL(t.Context(), key).Val()
-		await(t, "presence to be renewed", func() bool {
+		e2etest.Await(t, "presence to be renewed", func() bool {
 			now := client.PTTL(t.Context(), key).Val()
 			renewed := now > last
 			last = now

@@ -222,7 +222,7 @@ func TestRedisOneBadKeyHarmsNoOtherMessage(t *testing.T) {
 	do(t, client, "SET {sse:default}:presence:"+b.log.presence.instance+" spoilt")
 	a.publish("4", Topics("a")...)
 	r.want("1", "4")
-	await(t, "presence to mend", func() bool { return a.publish("more", Topics("a")...).Receivers == 2 })
+	e2etest.Await(t, "presence to mend", func() bool { return a.publish("more", Topics("a")...).Receivers == 2 })
 }
 
 func TestRedisPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
@@ -252,12 +252,12 @@ func TestRedisPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
 		if errors.Is(err, ErrUnavailable) {
 			continue // it was not published, and must not be
 		}
-		await(t, "Redis to take messages again", func() bool {
+		e2etest.Await(t, "Redis to take messages again", func() bool {
 			_, err := i.tryPublish(withKey(strconv.Itoa(n), "message "+strconv.Itoa(n), Topics("a")...))
 			return err == nil
 		})
 	}
-	await(t, "Redis to take the last message", func() bool {
+	e2etest.Await(t, "Redis to take the last message", func() bool {
 		_, err := i.tryPublish(withKey("last", "last", Topics("a")...))
 		return err == nil
 	})

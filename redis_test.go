@@ -112,7 +112,7 @@ func TestAClientThatComesBackToALaggingRedisInstanceIsToldNoGap(t *testing.T) {
 		defer close(arrived)
 		behind.AwaitID(t.Context(), last)
 	}()
-	await(t, "the client to be waited for", func() bool {
+	e2etest.Await(t, "the client to be waited for", func() bool {
 		behind.Hub.mu.Lock()
 		defer behind.Hub.mu.Unlock()
 		return len(behind.arrivals) == 1

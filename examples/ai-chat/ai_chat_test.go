@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/input"
@@ -249,10 +248,14 @@ func TestPageFindsOutThatTheBackendHasDied(t *testing.T) {
 func TestPageFindsOutThatNothingCanBePublished(t *testing.T) {
 	model := startModel(t)
 	server := start(t)
-	startBackend(t, server, model.env, "PUBLISH_TOKEN=wrong")
+	line := e2etest.NewProxy(t, server.Expand("127.0.0.1:{{port}}"))
+	startBackend(t, server, model.env, "PUBLISH_URL=http://"+line.Addr()+"/publish", "PUBLISH_TOKEN=wrong")
 	page := open(t, server.URL("/"))
+	line.Hold() // or the refusal may come before the model is asked
 	page.ask("Hello?")
-	model.asked(t).gone(t) // it is not left talking to nobody
+	reply := model.asked(t)
+	line.Heal()
+	reply.gone(t) // it is not left talking to nobody
 	page.Await(`$(".assistant").dataset.state === "failed" && $(".facts .error").textContent.includes("401 Unauthorized")`)
 }
 
@@ -399,21 +402,18 @@ func (p page) backendHas(count int) {
 	p.t.Helper()
 	p.Await(`performance.getEntriesByType("resource").some((e) => e.name.includes("/answers/"))`)
 	answer := e2etest.Eval[string](p.Page, `performance.getEntriesByType("resource").find((e) => e.name.includes("/answers/")).name`)
-	var had turn
-	for deadline := time.Now().Add(patience); len(had.Tokens) < count; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			p.t.Fatalf("the backend has %d tokens", len(had.Tokens))
-		}
+	e2etest.Await(p.t, fmt.Sprintf("the backend has %d tokens", count), func() bool {
 		response, err := http.Get(answer)
 		if err != nil {
 			p.t.Fatal(err)
 		}
-		err = json.NewDecoder(response.Body).Decode(&had)
-		response.Body.Close()
-		if err != nil {
+		defer response.Body.Close()
+		var had turn
+		if err := json.NewDecoder(response.Body).Decode(&had); err != nil {
 			p.t.Fatal(err)
 		}
-	}
+		return len(had.Tokens) >= count
+	})
 }
 
 type turn struct {

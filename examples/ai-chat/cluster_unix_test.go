@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
@@ -41,7 +40,7 @@ func TestScriptStartsAllAndStopsAll(t *testing.T) {
 		}
 	})
 	for _, port := range []string{"8080", "8081", "8082", "9092", "6398"} {
-		await(t, "port "+port+" is in use", func() bool { return listens(ports[port]) })
+		e2etest.Await(t, "port "+port+" is in use", func() bool { return listens(ports[port]) })
 	}
 	page := open(t, "http://127.0.0.1:"+ports["8080"]+"/")
 	page.ask("Are you there?")
@@ -115,13 +114,4 @@ func listens(port string) bool {
 	}
 	conn.Close()
 	return true
-}
-
-func await(t *testing.T, what string, happened func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !happened(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never happened: %s", what)
-		}
-	}
 }

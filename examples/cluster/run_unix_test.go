@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
@@ -30,10 +29,10 @@ func TestScriptStartsAllAndStopsAll(t *testing.T) {
 		}
 	}
 	all := script(t, root)
-	await(t, "the front accepts a publish", answers(front))
+	e2etest.Await(t, "the front accepts a publish", answers(front))
 
 	listens := map[string]*e2etest.Stream{}
-	await(t, "there is a stream on each instance", func() bool {
+	e2etest.Await(t, "there is a stream on each instance", func() bool {
 		stream := e2etest.Subscribe(t, front)
 		name, _, _ := strings.Cut(stream.Connected(t).ClientID, ".")
 		listens[name] = stream
@@ -49,9 +48,9 @@ func TestScriptStartsAllAndStopsAll(t *testing.T) {
 	if err := listens["one"].Ended(patience); err == nil {
 		t.Error("the stream on one did not break")
 	}
-	await(t, "the front accepts a publish without one", answers(front))
+	e2etest.Await(t, "the front accepts a publish without one", answers(front))
 	again := script(t, root, "one")
-	await(t, "one is back", answers("http://127.0.0.1:"+ports["8081"]+"/events?topic=cluster"))
+	e2etest.Await(t, "one is back", answers("http://127.0.0.1:"+ports["8081"]+"/events?topic=cluster"))
 
 	if err := all.Process.Signal(os.Interrupt); err != nil { // Ctrl-C
 		t.Fatal(err)
@@ -122,13 +121,4 @@ func script(t *testing.T, root string, args ...string) *exec.Cmd {
 		}
 	})
 	return cmd
-}
-
-func await(t *testing.T, what string, happened func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !happened(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never happened: %s", what)
-		}
-	}
 }

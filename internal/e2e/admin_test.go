@@ -349,7 +349,7 @@ func TestDeletedClientIsToldEndedAndRefusedForAMinute(t *testing.T) {
 			t.Errorf("coming back: %v", err)
 		}
 	}
-	waitFor(t, "the connections are gone", func() bool { return hubs(t, server)["default"].Clients == 1 })
+	e2etest.Await(t, "the connections are gone", func() bool { return hubs(t, server)["default"].Clients == 1 })
 	wantAdminError(t, "again", e2etest.Send(t, http.MethodDelete, server.AdminURL("/sse/hubs/default/clients/ann"), ""), 404, "ann")
 	e2etest.Publish(t, server.URL("/events?topic=news"), "after")
 	other.Expect(t, "before")
@@ -375,7 +375,7 @@ func TestDeletedClientIsToldEndedAndRefusedForAMinute(t *testing.T) {
 // scrapeWithMetrics is scrape once all streams that end have ended.
 func scrapeWithMetrics(t testing.TB, server *e2etest.Server) map[string]string {
 	t.Helper()
-	waitFor(t, "the last connection is gone", func() bool { return hubs(t, server)["default"].Clients == 2 })
+	e2etest.Await(t, "the last connection is gone", func() bool { return hubs(t, server)["default"].Clients == 2 })
 	return scrape(t, server)
 }
 
@@ -500,13 +500,13 @@ http://127.0.0.1:{{chat}} {
 		return fmt.Sprint(answer.Status, " ", strings.TrimSpace(answer.Body))
 	}
 	const well, ill = `200 {"down":[],"healthy":true}`, `503 {"down":["chat"],"healthy":false}`
-	waitFor(t, well, func() bool { return health() == well })
+	e2etest.Await(t, well, func() bool { return health() == well })
 	lagOf := func(hub string) string { return scrape(t, server)[`caddy_sse_broker_lag_seconds{hub="`+hub+`"}`] }
 	if chat, none := lagOf("chat"), lagOf("default"); chat != "0" || none != "" {
 		t.Errorf("the lag is %q; that of a hub in memory is %q", chat, none)
 	}
 	redis.Stop()
-	waitFor(t, ill, func() bool { return health() == ill })
+	e2etest.Await(t, ill, func() bool { return health() == ill })
 	got := hubs(t, server)
 	if got["chat"].Up || got["chat"].Broker != "redis" || !got["default"].Up || got["default"].Broker != "memory" {
 		t.Errorf("the hubs are %+v", got)
@@ -518,7 +518,7 @@ http://127.0.0.1:{{chat}} {
 		t.Errorf("without Redis the lag is %q", lagOf("chat"))
 	}
 	redis.Restart()
-	waitFor(t, well, func() bool { return health() == well })
+	e2etest.Await(t, well, func() bool { return health() == well })
 }
 
 func TestCountersAreExactAcrossReloads(t *testing.T) {
@@ -538,7 +538,7 @@ func TestCountersAreExactAcrossReloads(t *testing.T) {
 	}
 	want := adminHub{Name: "default", Broker: "memory", Up: true, Clients: 1, Connections: 5, Published: 4, Sent: 4, Reconnects: 4}
 	var got adminHub
-	waitFor(t, "the last client has left", func() bool { got = hubs(t, server)["default"]; return got.Clients == 1 })
+	e2etest.Await(t, "the last client has left", func() bool { got = hubs(t, server)["default"]; return got.Clients == 1 })
 	if got != want {
 		t.Errorf("the hub is %+v\nwant %+v", got, want)
 	}

@@ -50,7 +50,7 @@ func TestServerTimeoutsAndCompressionDoNotReachStreams(t *testing.T) {
 	for i := range 3 {
 		for name, stream := range streams {
 			// Silent for longer than the timeout, but for heartbeats; then a message.
-			waitFor(t, "heartbeats to "+name, func() bool { return strings.Count(stream.Raw(), ": heartbeat") >= 6*(i+1) })
+			e2etest.Await(t, "heartbeats to "+name, func() bool { return strings.Count(stream.Raw(), ": heartbeat") >= 6*(i+1) })
 		}
 		text := fmt.Sprintf("message %d", i)
 		e2etest.Publish(t, plain, text)

@@ -94,14 +94,14 @@ func TestATerminalShowsHowMuchHasGoneByWhileItGoesElsewhere(t *testing.T) {
 	toFile := elsewhere.start(t, nil, out, "listen", events)
 	toTerminal := both.start(t, nil, both.terminal, "listen", events)
 	for _, s := range []*screen{elsewhere, both} {
-		waitFor(t, "connected", func() bool { return strings.Contains(s.text(), "connected ") })
+		e2etest.Await(t, "connected", func() bool { return strings.Contains(s.text(), "connected ") })
 	}
 	publisher := publishing.start(t, input, out, "publish", events)
 	for i := range 7 {
 		fmt.Fprintln(lines, i)
 	}
-	waitFor(t, "a count of messages", func() bool { return strings.Contains(elsewhere.text(), "\r\x1b[K7 messages, ") })
-	waitFor(t, "a count of lines", func() bool { return strings.Contains(publishing.text(), "\r\x1b[K7 lines, ") })
+	e2etest.Await(t, "a count of messages", func() bool { return strings.Contains(elsewhere.text(), "\r\x1b[K7 messages, ") })
+	e2etest.Await(t, "a count of lines", func() bool { return strings.Contains(publishing.text(), "\r\x1b[K7 lines, ") })
 	_ = lines.Close()
 	if err := publisher.Wait(); err != nil {
 		t.Error(err)
@@ -112,8 +112,8 @@ func TestATerminalShowsHowMuchHasGoneByWhileItGoesElsewhere(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	waitFor(t, "the last count", func() bool { return strings.HasSuffix(elsewhere.text(), "\r\x1b[K7 messages\r\n") })
-	waitFor(t, "the last message", func() bool { return strings.HasSuffix(both.text(), "\r\n6\r\n") })
+	e2etest.Await(t, "the last count", func() bool { return strings.HasSuffix(elsewhere.text(), "\r\x1b[K7 messages\r\n") })
+	e2etest.Await(t, "the last message", func() bool { return strings.HasSuffix(both.text(), "\r\n6\r\n") })
 	if shown := both.text(); strings.Contains(shown, "messages") {
 		t.Errorf("where the messages themselves are shown stands %q", shown)
 	}

@@ -116,7 +116,7 @@ func (c *command) ends(code int) (rest []string) {
 // awaitError waits until standard error has this in it.
 func (c *command) awaitError(words string) {
 	c.t.Helper()
-	waitFor(c.t, words, func() bool { return strings.Contains(c.errors(), words) })
+	e2etest.Await(c.t, words, func() bool { return strings.Contains(c.errors(), words) })
 }
 
 func (c *command) interrupt() {

@@ -216,7 +216,7 @@ http://127.0.0.1:{{chat}} {
 	stream := e2etest.Subscribe(t, chat)
 	id := stream.Connected(t).ID
 	stalled := e2etest.Stall(t, server.Expand("http://127.0.0.1:{{chat}}/events?topic=big"))
-	waitFor(t, "both are there", func() bool { return count("clients{"+hub+"}") == "2" })
+	e2etest.Await(t, "both are there", func() bool { return count("clients{"+hub+"}") == "2" })
 	if answer := e2etest.Send(t, http.MethodGet, chat, ""); answer.Status != http.StatusServiceUnavailable {
 		t.Fatalf("the third client of a hub for two is answered %d", answer.Status)
 	}
@@ -224,7 +224,7 @@ http://127.0.0.1:{{chat}} {
 		t.Fatalf("nonsense is answered %d", answer.Status)
 	}
 	published := 3
-	waitFor(t, "messages are dropped", func() bool {
+	e2etest.Await(t, "messages are dropped", func() bool {
 		published++
 		e2etest.Publish(t, strings.Replace(chat, "=a", "=big", 1), strings.Repeat("x", 200<<10))
 		return count(`messages_dropped_total{`+hub+`,reason="slow_client"}`) != "0"
@@ -235,7 +235,7 @@ http://127.0.0.1:{{chat}} {
 		stream.Expect(t, strconv.Itoa(i))
 	}
 	stream.Close()
-	waitFor(t, "both are seen to have left", func() bool { return count("clients{"+hub+"}") == "0" })
+	e2etest.Await(t, "both are seen to have left", func() bool { return count("clients{"+hub+"}") == "0" })
 	before, err := strconv.Atoi(count("messages_sent_total{" + hub + "}"))
 	if err != nil || before < 3 {
 		t.Fatalf("%d were sent, %v", before, err)
@@ -246,7 +246,7 @@ http://127.0.0.1:{{chat}} {
 		again.Expect(t, strconv.Itoa(i))
 	}
 	sent := strconv.Itoa(before + 6)
-	waitFor(t, "all that was sent is counted", func() bool { return count("messages_sent_total{"+hub+"}") == sent })
+	e2etest.Await(t, "all that was sent is counted", func() bool { return count("messages_sent_total{"+hub+"}") == sent })
 
 	page := openDashboard(t, server)
 	page.run(chromedp.Click(`[data-hub=chat] a.open`))

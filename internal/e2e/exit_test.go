@@ -113,7 +113,7 @@ func TestOnSIGTERMTwoThousandClientsGetAllThatWasAcknowledgedAndADelayOfTheirOwn
 			}
 		})
 	}
-	waitFor(t, "messages under way", func() bool { return f.received() > 100_000 })
+	e2etest.Await(t, "messages under way", func() bool { return f.received() > 100_000 })
 	terminate(t, server)
 	posting.Wait()
 	f.checkFarewell(t, 2*time.Second, 5*time.Second)
@@ -402,7 +402,7 @@ func TestAfterAKillClientsOfTheMemoryBrokerAreToldOfAGap(t *testing.T) {
 	for i := range clients {
 		clients[i] = e2etest.Reconnect(t, url)
 	}
-	waitFor(t, "connections", func() bool {
+	e2etest.Await(t, "connections", func() bool {
 		return !slices.ContainsFunc(clients, func(c *e2etest.Reconnecting) bool { return len(c.Connects()) == 0 })
 	})
 	e2etest.Publish(t, url, "before")
@@ -412,7 +412,7 @@ func TestAfterAKillClientsOfTheMemoryBrokerAreToldOfAGap(t *testing.T) {
 	server.Kill()
 	server.Restart()
 	for i, c := range clients {
-		waitFor(t, "reconnection", func() bool { return len(c.Connects()) == 2 })
+		e2etest.Await(t, "reconnection", func() bool { return len(c.Connects()) == 2 })
 		if got := c.Connects()[1]; got.Resume != "gap" {
 			t.Errorf("client %d was told %q; want gap", i, got.Resume)
 		}

@@ -145,7 +145,7 @@ func TestAFullDiskRefusesPublishersUntilThereIsRoom(t *testing.T) {
 		back.Expect(t, data)
 	}
 	makeRoom()
-	waitFor(t, "there is room again", func() bool {
+	e2etest.Await(t, "there is room again", func() bool {
 		return e2etest.Send(t, http.MethodPost, events, "after").Status == http.StatusOK
 	})
 	stream.Expect(t, "after")

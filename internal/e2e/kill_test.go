@@ -36,7 +36,7 @@ func TestWhatWasAcknowledgedSurvivesSIGKILLAtAnyMoment(t *testing.T) {
 			sets := [][]string{{"a"}, {"b"}, {"a", "b"}}
 			for _, topics := range sets {
 				client := e2etest.Reconnect(t, k.url(topics...), e2etest.LastEventID(beginning))
-				waitFor(t, "a client is connected", func() bool { return len(client.Connects()) > 0 })
+				e2etest.Await(t, "a client is connected", func() bool { return len(client.Connects()) > 0 })
 				clients = append(clients, client)
 			}
 			k.publishWhile(func() {

@@ -61,7 +61,7 @@ func TestNothingIsLeftOfClientsThatCameAndWentAndOfReloads(t *testing.T) {
 		}
 	}
 	const slack = 5 // the runtime's and Caddy's own comings and goings
-	waitFor(t, fmt.Sprintf("%d goroutines and %d files as before", goroutines, files), func() bool {
+	e2etest.Await(t, fmt.Sprintf("%d goroutines and %d files as before", goroutines, files), func() bool {
 		g, f := count()
 		return g <= goroutines+slack && f <= files+slack
 	})

@@ -31,7 +31,7 @@ func reloadTo(t *testing.T, server *e2etest.Server, i int, global string) {
 	if err := server.Reload(version(i, global)); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the new config", func() bool {
+	e2etest.Await(t, "the new config", func() bool {
 		answer, err := e2etest.Do(t.Context(), http.MethodGet, server.URL(fmt.Sprintf("/version-%d", i)), "")
 		return err == nil && answer.Body == "here" && answer.Header.Get("X-Version") == fmt.Sprint(i)
 	})
@@ -76,7 +76,7 @@ func TestAGracePeriodEndsNoStreamOfHTTP1And2(t *testing.T) {
 			l.awaitMore(t, 20)
 		}
 		reloadTo(t, server, i+1, grace)
-		waitFor(t, "the end of the grace period", func() bool { // of the server with TLS; direct streams are no request's
+		e2etest.Await(t, "the end of the grace period", func() bool { // of the server with TLS; direct streams are no request's
 			return strings.Count(server.Log(), "server graceful shutdown 0s timeout") > i
 		})
 	}
@@ -173,7 +173,7 @@ func TestALoweredMaxClientsKeepsThoseThatAreThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	var eleventh *e2etest.Stream
-	waitFor(t, "room for one", func() (ok bool) { // the server may still be noticing who left
+	e2etest.Await(t, "room for one", func() (ok bool) { // the server may still be noticing who left
 		var err error
 		eleventh, err = e2etest.Open(t.Context(), url)
 		return err == nil

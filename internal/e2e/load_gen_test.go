@@ -89,7 +89,7 @@ func (l *load) published() (n int64) {
 func (l *load) awaitMore(t testing.TB, n int64) {
 	t.Helper()
 	from := l.published()
-	waitFor(t, fmt.Sprintf("%d more messages", n), func() bool {
+	e2etest.Await(t, fmt.Sprintf("%d more messages", n), func() bool {
 		l.check(t)
 		return l.published() >= from+n
 	})

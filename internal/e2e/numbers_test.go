@@ -76,7 +76,7 @@ func TestNumbersOfAScriptedRunAreExactInEveryHubAcrossReloads(t *testing.T) {
 		address := server.URL(path + "?topic=news")
 		clients := func(n string) {
 			t.Helper()
-			waitFor(t, n+" clients are there", func() bool { return scrape(t, server)[series("clients", hub, "")] == n })
+			e2etest.Await(t, n+" clients are there", func() bool { return scrape(t, server)[series("clients", hub, "")] == n })
 		}
 		ann, bob := e2etest.Subscribe(t, address+"&client_id=ann"), e2etest.Subscribe(t, address+"&client_id=bob")
 		begin := ann.Connected(t).ID
@@ -111,7 +111,7 @@ func TestNumbersOfAScriptedRunAreExactInEveryHubAcrossReloads(t *testing.T) {
 		if answer := e2etest.Send(t, http.MethodGet, address+"&topic=a/**/b", ""); answer.Status != http.StatusBadRequest {
 			t.Errorf("nonsense is answered %d", answer.Status)
 		}
-		waitFor(t, "all that was sent is counted", func() bool { return scrape(t, server)[series("messages_sent_total", hub, "")] == "24" })
+		e2etest.Await(t, "all that was sent is counted", func() bool { return scrape(t, server)[series("messages_sent_total", hub, "")] == "24" })
 		reload()
 		e2etest.Send(t, http.MethodDelete, server.AdminURL("/sse/hubs/"+hub+"/clients/cy"), "")
 		clients("2")
@@ -183,7 +183,7 @@ func TestTheEndOfAStreamIsOneLineInTheLog(t *testing.T) {
 		Messages, Bytes                       int
 	}
 	var ends []entry
-	waitFor(t, "the end is logged", func() bool {
+	e2etest.Await(t, "the end is logged", func() bool {
 		ends = nil
 		for line := range strings.Lines(server.Log()) {
 			var e entry

@@ -157,7 +157,7 @@ func TestWhileRedisIsAwayClientsConnectAndOwnersHoldWhereTheyAreKnown(t *testing
 	}
 	wantOwned(t, one, "r1", "")
 	var bob *e2etest.Stream
-	waitFor(t, "the other to let bob in, of whom it can't know better", func() (in bool) {
+	e2etest.Await(t, "the other to let bob in, of whom it can't know better", func() (in bool) {
 		var err error
 		bob, err = e2etest.Open(t.Context(), ownedURL(two, "r1", "bob"))
 		return err == nil
@@ -178,5 +178,5 @@ func TestWhileRedisIsAwayClientsConnectAndOwnersHoldWhereTheyAreKnown(t *testing
 // awaitHub returns when the default hub's broker is in reach, or no longer is.
 func awaitHub(t *testing.T, server *e2etest.Server, up bool) {
 	t.Helper()
-	waitFor(t, "the broker's state", func() bool { return hubs(t, server)["default"].Up == up })
+	e2etest.Await(t, "the broker's state", func() bool { return hubs(t, server)["default"].Up == up })
 }

@@ -112,7 +112,7 @@ func TestWhatClientsSeeIsWhatWasPublished(t *testing.T) {
 	witness := e2etest.Subscribe(t, server.URL("/events?topic=**"))
 	witness.Connected(t)
 	for _, j := range journeys {
-		waitFor(t, "connection", func() bool { return len(j.Connects()) > 0 })
+		e2etest.Await(t, "connection", func() bool { return len(j.Connects()) > 0 })
 	}
 
 	var addressed [messages][]string // by number, the topics
@@ -137,7 +137,7 @@ func TestWhatClientsSeeIsWhatWasPublished(t *testing.T) {
 		})
 	}
 	for i := range disconnects {
-		waitFor(t, "messages", func() bool { return next.Load() >= int64(i*messages/disconnects) })
+		e2etest.Await(t, "messages", func() bool { return next.Load() >= int64(i*messages/disconnects) })
 		j := journeys[random.IntN(len(journeys))]
 		if j.Cut() {
 			j.cuts++

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/sse"
@@ -61,16 +60,6 @@ https://localhost:{{tls}} {
 
 // awaitTLS makes the start of a server with tlsSite wait for its certificate.
 var awaitTLS = e2etest.AwaitTLS("localhost:{{tls}}")
-
-// waitFor waits until something is so, or fails the test.
-func waitFor(t testing.TB, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !is(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, patience)
-		}
-	}
-}
 
 func atLeast(n int) func([]sse.Event) bool {
 	return func(events []sse.Event) bool { return len(events) >= n }

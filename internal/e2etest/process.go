@@ -16,6 +16,17 @@ import (
 // is long because tests load the machine.
 const patience = 30 * time.Second
 
+// Await returns when a condition holds, and fails the test if it does not come
+// to, for longer than any load of the machine explains.
+func Await(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for this: %s", what)
+		}
+	}
+}
+
 // ErrTimeout is what waits of the caller's own length end with.
 var ErrTimeout = errors.New("timed out")
 
