@@ -234,7 +234,8 @@ func (l *boltLog) CheckKeys(_ context.Context, batch []*Publication) (fine int, 
 			return ErrUnavailable
 		}
 		for ; fine < len(batch); fine++ {
-			if _, err := findAnswer(answers, batch[fine], time.Now()); err != nil {
+			looked := *batch[fine] // it is not answered yet
+			if _, err := findAnswer(answers, &looked, time.Now()); err != nil {
 				return err
 			}
 		}

@@ -71,8 +71,12 @@ type Owners interface {
 	Claim(ctx context.Context, s *Subscription)
 }
 
-// reach is whether a log is in reach. Brokers embed it; it tells the hub when that changes.
-type reach struct{ state atomic.Int32 }
+// reach is whether a log is in reach, and takes messages. Brokers embed it; it tells the hub when that changes.
+type reach struct {
+	mu       sync.Mutex // held while what is below changes, and the hub is told
+	state    atomic.Int32
+	refusing atomic.Bool // it takes none, be it in reach
+}
 
 const (
 	reachUnknown int32 = iota // nothing was tried yet
@@ -81,23 +85,47 @@ const (
 )
 
 // Up implements Outage.
-func (r *reach) Up() bool { return r.state.Load() == inReach }
+func (r *reach) Up() bool { return r.reachable() && !r.refusing.Load() }
+
+func (r *reach) reachable() bool { return r.state.Load() == inReach }
 
 // away reports whether the log is known to be out of reach.
 func (r *reach) away() bool { return r.state.Load() == outOfReach }
 
-// succeedAway is for a log in the place of one that was out of reach: the hub is still to be told of a log that is not.
-func (r *reach) succeedAway() { r.state.Store(outOfReach) }
-
 func (r *reach) found(h *Hub) {
-	if r.state.Swap(inReach) == outOfReach {
-		h.brokerChanged(true, nil)
+	if r.reachable() {
+		return
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state.Store(inReach)
+	h.setAway(false)
+	r.tellLocked(h, nil)
 }
 
 func (r *reach) lost(h *Hub, err error) {
-	if r.state.Swap(outOfReach) != outOfReach {
-		h.brokerChanged(false, err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state.Store(outOfReach)
+	h.setAway(true)
+	r.tellLocked(h, err)
+}
+
+// refuses notes that the log takes no messages, because of err; or that it takes them again, if err is nil.
+func (r *reach) refuses(h *Hub, err error) {
+	if err == nil && !r.refusing.Load() {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refusing.Store(err != nil)
+	r.tellLocked(h, err)
+}
+
+// tellLocked tells the hub that messages are taken, or that they are not because of err.
+func (r *reach) tellLocked(h *Hub, err error) {
+	if up := r.Up(); up || err != nil {
+		h.brokerChanged(up, err)
 	}
 }
 
@@ -200,7 +228,8 @@ func (l *memoryLog) CheckKeys(_ context.Context, batch []*Publication) (int, err
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, p := range batch {
-		if _, err := l.answers.find(p); err != nil {
+		looked := *p // it is not answered yet
+		if _, err := l.answers.find(&looked); err != nil {
 			return i, err
 		}
 	}

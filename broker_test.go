@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -215,4 +216,32 @@ func TestAKeyIsRememberedForTenMinutes(t *testing.T) {
 			t.Errorf("%d keys are remembered, in an order of %d; want the last one", len(log.answers.byKey), len(log.answers.order))
 		}
 	})
+}
+
+func TestALogIsUpIfItIsInReachAndTakesMessages(t *testing.T) {
+	h := newTestHub(t, plenty)
+	var told []string
+	h.BrokerChanged = func(up bool, err error) { told = append(told, fmt.Sprint(up, " ", err)) }
+	r, full, gone := new(reach), errors.New("full"), errors.New("gone")
+	for _, step := range []struct {
+		happens func()
+		up      bool
+		news    string
+	}{
+		{func() { r.found(h.Hub) }, true, ""},
+		{func() { r.refuses(h.Hub, full) }, false, "false full"},
+		{func() { r.lost(h.Hub, gone) }, false, ""},
+		{func() { r.found(h.Hub) }, false, ""},
+		{func() { r.refuses(h.Hub, nil) }, true, "true <nil>"},
+		{func() { r.lost(h.Hub, gone) }, false, "false gone"},
+		{func() { r.refuses(h.Hub, full) }, false, ""},
+		{func() { r.refuses(h.Hub, nil) }, false, ""},
+		{func() { r.found(h.Hub) }, true, "true <nil>"},
+	} {
+		told = nil
+		step.happens()
+		if news := strings.Join(told, ", "); news != step.news || r.Up() != step.up {
+			t.Fatalf("told %q, up %v; want %q, %v", news, r.Up(), step.news, step.up)
+		}
+	}
 }

@@ -64,6 +64,8 @@ type Hub struct {
 	given      *positions // the positions of a sparse log; nil while every one up to last was given
 	shared     bool       // other instances follow the log too
 	arrivals   arrivals
+	away       bool // the log is out of reach
+	toldDown   bool // what BrokerChanged was told last
 	history    *history
 	index      *index
 	clients    int
@@ -116,14 +118,24 @@ func (h *Hub) Apply(limits Limits) {
 	h.history.setLimits(limits.History, time.Now())
 }
 
+// brokerChanged tells of the log that it takes messages, or that it does not, and why. It may be another log than before.
 func (h *Hub) brokerChanged(up bool, err error) {
-	if !up {
-		h.mu.Lock()
-		h.arrivals.decideAll()
-		h.mu.Unlock()
-	}
-	if h.BrokerChanged != nil {
+	h.mu.Lock()
+	news := h.toldDown == up
+	h.toldDown = !up
+	h.mu.Unlock()
+	if news && h.BrokerChanged != nil {
 		h.BrokerChanged(up, err)
+	}
+}
+
+// setAway notes whether the log is out of reach. If it is, there is no use in waiting for what it may have.
+func (h *Hub) setAway(away bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.away = away
+	if away {
+		h.arrivals.decideAll()
 	}
 }
 

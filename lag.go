@@ -43,7 +43,7 @@ func (h *Hub) AwaitID(ctx context.Context, id string) {
 		return
 	}
 	h.mu.Lock()
-	if !h.shared || p.Epoch != h.epoch || !p.Position.After(h.last) || h.ended != nil {
+	if !h.shared || h.away || p.Epoch != h.epoch || !p.Position.After(h.last) || h.ended != nil {
 		h.mu.Unlock()
 		return
 	}

@@ -60,7 +60,7 @@ func acquireHub(name string) *sharedHub {
 		s := &sharedHub{Hub: NewHub(Limits{}), name: name, ready: make(chan struct{})}
 		s.refusals.Interval, s.failures.Interval = time.Second, time.Second
 		s.current.Store(&settings{logger: zap.NewNop(), emit: func(string, map[string]any) {}})
-		s.BrokerChanged = s.brokerChanged
+		s.BrokerChanged = s.noteBroker
 		return s, nil
 	})
 	return value.(*sharedHub)
@@ -150,22 +150,13 @@ func (s *sharedHub) hold(o *settings) {
 	}
 	s.brokerMu.Lock()
 	defer s.brokerMu.Unlock()
-	type reaching interface {
-		away() bool
-		succeedAway()
-	}
-	before, _ := s.broker.(reaching)
 	if s.broker != nil {
 		s.logIf(s.broker.Close(), "closing the broker that was replaced")
 	}
 	s.broker, s.identity = o.broker, o.module.Identity()
 	o.broker = nil
-	if before != nil && before.away() {
-		if after, can := s.broker.(reaching); can {
-			after.succeedAway()
-		} else {
-			s.brokerChanged(true, nil)
-		}
+	if _, can := s.broker.(Outage); !can {
+		s.brokerChanged(true, nil) // the one before may have been away
 	}
 	s.broker.Start(s.Hub, s.start)
 }
@@ -204,16 +195,8 @@ func (s *sharedHub) wait(ctx context.Context) error {
 	}
 }
 
-// catchUp returns when the hub has come as far as a client's Last-Event-ID, which it may have from an
-// instance that was ahead of this one. While the broker is out of reach there is no use in waiting.
-func (s *sharedHub) catchUp(ctx context.Context, lastEventID string) {
-	if lastEventID != "" && s.up() {
-		s.AwaitID(ctx, lastEventID)
-	}
-}
-
-// brokerChanged tells the operator that the broker went out of reach, or is back.
-func (s *sharedHub) brokerChanged(up bool, err error) {
+// noteBroker tells the operator that the broker went out of reach, or is back.
+func (s *sharedHub) noteBroker(up bool, err error) {
 	current := s.current.Load()
 	if up {
 		current.logger.Info("the broker is in reach", zap.String("hub", s.name))
@@ -304,30 +287,8 @@ func (s *sharedHub) lag() (lag time.Duration, ok bool) {
 	return log.Lag(), true
 }
 
-// checkKeys looks whether a batch can be published as a whole; see Broker.CheckKeys.
-func (s *sharedHub) checkKeys(ctx context.Context, batch []*Publication) (int, error) {
-	s.brokerMu.RLock()
-	defer s.brokerMu.RUnlock()
-	fresh := make(map[string]*Publication)
-	for i, p := range batch {
-		if before := fresh[p.Key]; before != nil && before.Fingerprint != p.Fingerprint {
-			return i, ErrKeyReused
-		}
-		if p.Key != "" {
-			fresh[p.Key] = p
-		}
-	}
-	switch {
-	case len(fresh) == 0:
-		return len(batch), nil
-	case s.broker == nil:
-		return 0, ErrHubClosed
-	}
-	return s.broker.CheckKeys(ctx, batch)
-}
-
-// publish puts a batch into the hub's log; see Broker.Publish.
-func (s *sharedHub) publish(ctx context.Context, batch []*Publication) (int, error) {
+// withBroker runs what a publisher asks of the hub's broker, once there is one.
+func (s *sharedHub) withBroker(ctx context.Context, do func(context.Context, Broker) (int, error)) (int, error) {
 	if err := s.wait(ctx); err != nil {
 		return 0, err
 	}
@@ -339,7 +300,29 @@ func (s *sharedHub) publish(ctx context.Context, batch []*Publication) (int, err
 	if s.broker == nil {
 		return 0, ErrHubClosed
 	}
-	n, err := s.broker.Publish(ctx, batch)
+	return do(ctx, s.broker)
+}
+
+// checkKeys looks whether a batch can be published as a whole; see Broker.CheckKeys.
+func (s *sharedHub) checkKeys(ctx context.Context, batch []*Publication) (int, error) {
+	fresh := make(map[string]*Publication)
+	for i, p := range batch {
+		if before := fresh[p.Key]; before != nil && before.Fingerprint != p.Fingerprint {
+			return i, ErrKeyReused
+		}
+		if p.Key != "" {
+			fresh[p.Key] = p
+		}
+	}
+	if len(fresh) == 0 {
+		return len(batch), nil
+	}
+	return s.withBroker(ctx, func(ctx context.Context, b Broker) (int, error) { return b.CheckKeys(ctx, batch) })
+}
+
+// publish puts a batch into the hub's log; see Broker.Publish.
+func (s *sharedHub) publish(ctx context.Context, batch []*Publication) (int, error) {
+	n, err := s.withBroker(ctx, func(ctx context.Context, b Broker) (int, error) { return b.Publish(ctx, batch) })
 	for _, p := range batch[:n] {
 		if !p.Repeated {
 			s.stats.published.Add(1)

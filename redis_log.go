@@ -97,6 +97,18 @@ func refresh(ctx context.Context, client redis.UniversalClient) {
 	}
 }
 
+// within returns what a call returns, or when ctx ends before it does: go-redis stops waiting at a deadline only.
+func (l *redisLog) within(ctx context.Context, call func() error) error {
+	returned := make(chan error, 1)
+	l.wg.Go(func() { returned <- call() })
+	select {
+	case err := <-returned:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // logFailure tells of what will be tried again; the operator, if Redis will go on forbidding it.
 func (l *redisLog) logFailure(what string, err error) {
 	if redis.IsPermissionError(err) {

@@ -1,6 +1,7 @@
 package sse
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -80,6 +81,50 @@ func TestWhatIsAcknowledgedWhenRedisIsBackReachesThoseWhoWaitedForIt(t *testing.
 		}
 	}
 	r.want(events...)
+}
+
+func TestRedisThatTakesNoWritesIsSaidToBeDown(t *testing.T) {
+	for name, c := range map[string]struct{ from, to string }{
+		"full":      {"CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"},
+		"a replica": {"REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"},
+		"alone":     {"CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := e2etest.RedisServer(t)
+			client := admin(t, server.URL())
+			i := start(t, server.URL())
+			r := i.subscribe(with("a"))
+			i.publish("before", Topics("a")...)
+			do(t, client, c.from)
+			e2etest.Await(t, "the instance to notice", func() bool { return !i.log.Up() && i.warnings("out of reach") > 0 })
+			if _, err := i.tryPublish(newPublication("refused", Topics("a")...)); !errors.Is(err, ErrUnavailable) {
+				t.Errorf("publishing gave %v", err)
+			}
+			do(t, client, c.to)
+			e2etest.Await(t, "the instance to notice", func() bool { return i.log.Up() && i.warnings("is in reach") > 0 })
+			i.publish("after", Topics("a")...)
+			r.want("before", "after")
+		})
+	}
+}
+
+func TestWhoGivesUpIsNotHeldUpByAFrozenRedis(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	i := start(t, server.URL(), withTimeout(10*soon))
+	server.Freeze()
+	for name, ask := range map[string]func(context.Context){
+		"a claim":        func(ctx context.Context) { s := as("c", "alice"); i.log.Claim(ctx, &s) },
+		"a look at keys": func(ctx context.Context) { _, _ = i.log.CheckKeys(ctx, one("a", "x", "key")) },
+		"publishing":     func(ctx context.Context) { _, _ = i.log.Publish(ctx, one("a", "x", "key")) },
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(100*time.Millisecond, cancel)
+		began := time.Now()
+		if ask(ctx); time.Since(began) > soon {
+			t.Errorf("%s took %v", name, time.Since(began))
+		}
+	}
 }
 
 func TestARedisThatIsDownIsNotHammered(t *testing.T) {

@@ -52,7 +52,7 @@ const (
 
 // Claim implements Owners.
 func (l *redisLog) Claim(ctx context.Context, s *Subscription) {
-	if !l.Up() || s.Generated && s.User == "" {
+	if !l.reachable() || s.Generated && s.User == "" {
 		return
 	}
 	user, _ := l.replica.Owner(s.ClientID)
@@ -61,7 +61,7 @@ func (l *redisLog) Claim(ctx context.Context, s *Subscription) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.Timeout))
 	defer cancel()
-	err := l.claim(ctx, ownerQuestion{s.ClientID, s.User, askOwner, s.Generated})
+	err := l.within(ctx, func() error { return l.claim(ctx, ownerQuestion{s.ClientID, s.User, askOwner, s.Generated}) })
 	if err != nil && ctx.Err() != context.Canceled {
 		l.unasked.Do(func() {
 			l.logger.Warn("redis does not say whose client_ids are; this instance goes by what it knows",
@@ -203,7 +203,7 @@ func (l *redisLog) keepOwners() {
 			return
 		}
 		_, next = ownerTimes(l.replica.Limits().History)
-		if !l.Up() {
+		if !l.reachable() {
 			continue // it is doubted when it is back
 		}
 		if err := l.renewOwners(); err != nil {

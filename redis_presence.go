@@ -104,13 +104,16 @@ func (l *redisLog) keepPresence() {
 			l.endPresence()
 			return
 		}
-		if !l.Up() {
+		if !l.reachable() {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(l.context, time.Duration(l.Timeout))
 		again := mine.stale
 		err := l.exchangePresence(ctx, mine)
 		cancel()
+		if err == nil || refusesWrites(err) {
+			l.refuses(l.replica, err)
+		}
 		if err == nil && again {
 			l.doubtOwners()
 		}
@@ -119,6 +122,12 @@ func (l *redisLog) keepPresence() {
 			l.logFailure("telling who listens here failed", err)
 		}
 	}
+}
+
+// refusesWrites reports whether a server in good health would take no message either: it is a replica, is full, or may
+// not go on without replicas or the disk.
+func refusesWrites(err error) bool {
+	return redis.IsReadOnlyError(err) || redis.IsOOMError(err) || redis.IsNoReplicasError(err) || redis.HasErrorPrefix(err, "MISCONF")
 }
 
 // ownPresence is what this instance has told the others.
@@ -135,6 +144,11 @@ func (l *redisLog) exchangePresence(ctx context.Context, mine *ownPresence) erro
 	}
 	p := l.presence
 	key := p.key(p.instance)
+	if mine.stale { // a full server would let it all be deleted, but not told again
+		if err := node.HSet(ctx, key, aliveField, 1).Err(); err != nil {
+			return err
+		}
+	}
 	pipe := node.Pipeline()
 	kept := pipe.PExpire(ctx, key, presenceTTL) // first: what was there may be gone
 	mine.tell(ctx, pipe, key, l.replica.Listening(mine.stale))
@@ -259,7 +273,7 @@ func (l *redisLog) connectionsTold(ctx context.Context, clientID string) (elsewh
 // endPresence takes this instance's counts back at once instead of letting them expire.
 func (l *redisLog) endPresence() {
 	l.replica.StopListening()
-	if !l.Up() {
+	if !l.reachable() {
 		return // they expire
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), presenceEvery)

@@ -202,11 +202,18 @@ func (l *redisLog) CheckKeys(ctx context.Context, batch []*Publication) (int, er
 			answers[i] = pipe.Get(ctx, l.idemKey+p.Key)
 		}
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
+	err = l.within(ctx, func() error {
+		_, _ = pipe.Exec(ctx) // each command has its own error
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
 	for i, answer := range answers {
 		switch {
 		case answer == nil || errors.Is(answer.Err(), redis.Nil):
 		case answer.Err() != nil:
+			refresh(ctx, l.publishing)
 			return i, fmt.Errorf("%w: %w", ErrUnavailable, answer.Err())
 		case !strings.HasPrefix(answer.Val(), hex.EncodeToString(batch[i].Fingerprint[:])):
 			return i, ErrKeyReused
@@ -393,6 +400,7 @@ func (l *redisLog) settle(p *pendingPublish, replies []any) {
 			receipt.ID = id.String()
 			if !repeated && p.err == nil {
 				l.promises.add(id)
+				l.refuses(l.replica, nil)
 			}
 		}
 		if p.err != nil {

@@ -22,13 +22,13 @@ func (l *redisLog) tail(ready func()) {
 	var backoff backoff
 	for l.context.Err() == nil {
 		err := t.connect()
-		if err == nil && !l.Up() {
+		if err == nil && !l.reachable() {
 			err = l.pingPublishing()
 		}
 		if err == nil {
 			l.joined.Store(true)
 			ready()
-			if !l.Up() {
+			if !l.reachable() {
 				l.presence.doubt()
 			}
 			l.found(l.replica)

@@ -109,7 +109,7 @@ func (x *trial) awaitProgress(n int) {
 	x.t.Helper()
 	for k, count := range x.answered {
 		from := count.get()
-		await(x.t, fmt.Sprintf("%d messages by instance %d", n, k), func() bool { return count.get() >= from+n })
+		e2etest.Await(x.t, fmt.Sprintf("%d messages by instance %d", n, k), func() bool { return count.get() >= from+n })
 	}
 }
 
@@ -122,7 +122,7 @@ func (x *trial) conclude() (gaps map[string]int) {
 	x.running.Wait()
 	for _, topic := range []string{"a", "b"} {
 		end := withKey("end of "+topic, "end of "+topic, Topics(topic)...)
-		await(x.t, "the last message to be published", func() bool {
+		e2etest.Await(x.t, "the last message to be published", func() bool {
 			_, err := x.instances[0].tryPublish(end)
 			return err == nil
 		})
@@ -177,9 +177,7 @@ func (x *trial) wander() {
 				}
 			}
 			i := x.instances[rand.IntN(len(x.instances))]
-			if i.log.Up() { // as catchUp does
-				i.AwaitID(context.Background(), last)
-			}
+			i.AwaitID(context.Background(), last)
 			r = i.subscribe(with(topics...).after(last))
 		}
 		r.leave()

@@ -33,7 +33,7 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 		_ = http.NewResponseController(w).Flush() // before anybody adds a Content-Length of 0
 		return nil
 	}
-	h.hub.catchUp(r.Context(), s.LastEventID)
+	h.hub.AwaitID(r.Context(), s.LastEventID)
 	stream := newHandlerStream(w, r, time.Duration(h.WriteTimeout), &h.hub.turns)
 	client, welcome, err := h.hub.join(r.Context(), s, stream)
 	if err != nil {
