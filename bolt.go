@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"sync"
 	"time"
@@ -151,6 +152,9 @@ func (l *boltLog) load() error {
 				return err
 			}
 		}
+		if err := l.db.View(l.forgetOnly); err != nil {
+			return err
+		}
 		l.replica.Advance(end) // the newest messages may have been removed
 		l.replica.Announce("broker_changed")
 	}
@@ -166,7 +170,7 @@ func (l *boltLog) follow(tx *bbolt.Tx) (end Position, already bool, err error) {
 	if err != nil {
 		return end, false, err
 	}
-	floor, err := get(meta, floorKey)
+	gone, floor, err := readMarks(tx)
 	if err != nil {
 		return end, false, err
 	}
@@ -175,11 +179,20 @@ func (l *boltLog) follow(tx *bbolt.Tx) (end Position, already bool, err error) {
 		return end, true, nil
 	}
 	l.replica.Follow(Origin{Epoch: l.epoch, Trims: true})
-	l.replica.ForgetAll(positionOf(floor))
-	return end, false, each(tx.Bucket(marksBucket), func(address, mark []byte) error {
-		l.replica.Forget(addressOf(address), positionOf(mark))
-		return nil
-	})
+	l.replica.ForgetAll(floor)
+	for address, p := range gone {
+		l.replica.Forget(address, p)
+	}
+	return end, false, nil
+}
+
+// forgetOnly tells the replica exactly what the log has had and has no more, unless some of that is not in the file yet.
+func (l *boltLog) forgetOnly(tx *bbolt.Tx) error {
+	gone, floor, err := readMarks(tx)
+	if err == nil && len(l.undropped) == 0 {
+		l.replica.ForgetOnly(gone, floor)
+	}
+	return err
 }
 
 // restore hands the replica some of the messages from a key on. It returns the key of the next ones.
@@ -445,7 +458,7 @@ func (l *boltLog) clean() {
 		return
 	}
 	now := time.Now()
-	keep := max(time.Hour, 2*l.replica.Limits().History.Age)
+	keep := max(time.Hour, 2*min(l.replica.Limits().History.Age, math.MaxInt64/2))
 	for _, update := range []func(*bbolt.Tx) error{forgetAnswers(now), foldMarks(keep, maxMarks, now)} {
 		if err := l.update(update); err != nil {
 			l.fail(err)

@@ -201,7 +201,7 @@ func explainOpen(path string, err error) error {
 	case errors.Is(err, errForeign):
 		advice = "it belongs to another program, or to another version of this one; name another file"
 	case errors.Is(err, errDamaged):
-		advice = "it can't be read; restore it from a copy, or move it away to begin anew, which clients are told as a gap"
+		advice = "it can't be read; move it away to begin anew, which clients are told as a gap"
 	}
 	return fmt.Errorf("the log file %s: %s: %w", path, advice, err)
 }
@@ -328,6 +328,20 @@ func removeMessages(tx *bbolt.Tx, messages []*Message) error {
 		}
 	}
 	return nil
+}
+
+// readMarks returns, by address, the newest message that was removed, and up to where marks may be missing.
+func readMarks(tx *bbolt.Tx) (gone map[Address]Position, floor Position, err error) {
+	folded, err := get(tx.Bucket(metaBucket), floorKey)
+	if err != nil {
+		return nil, floor, err
+	}
+	gone = make(map[Address]Position)
+	err = each(tx.Bucket(marksBucket), func(address, mark []byte) error {
+		gone[addressOf(address)] = positionOf(mark)
+		return nil
+	})
+	return gone, positionOf(folded), err
 }
 
 // foldMarks forgets which addresses old marks were of: whoever comes back with an ID from before the

@@ -163,6 +163,18 @@ func TestFoldedMarksAreAGapInDoubt(t *testing.T) {
 	}
 }
 
+// What a busy topic has had too much of is no news to whoever listens to others.
+func TestAClientOfAQuietPatternResumesExactlyOverARestart(t *testing.T) {
+	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 2}})
+	first := d.publish(Topics("orders/1"), "1")
+	d.publishAll("ticks", 1, 10)
+	for range 2 {
+		d.hub.enter(with("orders/**").after(first)).wantResume(ResumeComplete, first)
+		d.hub.enter(with("**").after(first)).wantResume(ResumeGap, first, "9", "10")
+		d.restart()
+	}
+}
+
 // beginning is the ID before the log's first message.
 func (d *diskHub) beginning() string { return ID{d.hub.Position().Epoch, Position{}}.String() }
 

@@ -139,8 +139,14 @@ func (h *history) noteDrop(m *Message) {
 	}
 }
 
-// forget notes that an address once had a message at p and has it no more.
+// forget notes that an address once had a message at p and has it no more. If it has newer ones, its log tells.
 func (h *history) forget(a Address, p Position) {
+	if l := h.logs[a]; l != nil && !p.After(l.messages[len(l.messages)-1].Position) {
+		if p.After(l.trimmed) {
+			l.trimmed = p
+		}
+		return
+	}
 	if mark := &h.forgotten[slot(a)]; p.After(*mark) {
 		*mark = p
 	}
@@ -229,12 +235,12 @@ func after(logs []*addressLog, p Position, limit, bytes int) (messages []*Messag
 	var rest mergeForward
 	for _, l := range logs {
 		if i := l.search(p); i < len(l.messages) {
-			rest = append(rest, l.messages[i:])
+			rest.merge = append(rest.merge, l.messages[i:])
 		}
 	}
 	heap.Init(&rest)
-	for len(rest) > 0 {
-		m := rest[0][0]
+	for len(rest.merge) > 0 {
+		m := rest.merge[0][0]
 		if n := len(messages); n > 0 && messages[n-1] == m {
 			rest.advance()
 			continue
@@ -252,16 +258,16 @@ func after(logs []*addressLog, p Position, limit, bytes int) (messages []*Messag
 // newest returns the position before the limit newest messages of the logs, or before the oldest
 // kept one where there are fewer; ok is false where there is none.
 func newest(logs []*addressLog, limit int) (before Position, ok bool) {
-	var all []*Message
+	var rest mergeBackward
 	for _, l := range logs {
-		all = append(all, l.messages[max(0, len(l.messages)-limit):]...)
+		if len(l.messages) > 0 {
+			rest.merge = append(rest.merge, l.messages)
+		}
 	}
-	if len(all) == 0 {
-		return Position{}, false
-	}
-	sort.Slice(all, func(i, j int) bool { return all[i].Position.After(all[j].Position) })
-	oldest, distinct := all[0], 1
-	for _, m := range all[1:] {
+	heap.Init(&rest)
+	var oldest *Message
+	for distinct := 0; len(rest.merge) > 0; rest.advance() {
+		m := rest.last(0)
 		if m == oldest {
 			continue
 		}
@@ -271,6 +277,9 @@ func newest(logs []*addressLog, limit int) (before Position, ok bool) {
 		oldest = m
 		distinct++
 	}
+	if oldest == nil {
+		return Position{}, false
+	}
 	return oldest.previous, true
 }
 
@@ -279,25 +288,43 @@ func (l *addressLog) search(p Position) int {
 	return sort.Search(len(l.messages), func(i int) bool { return l.messages[i].Position.After(p) })
 }
 
-// mergeForward merges runs of messages by position: a heap whose top is the run that goes next.
-type mergeForward [][]*Message
+// merge is runs of messages, each in order, that a heap merges into one: on top is the run that goes next.
+type merge [][]*Message
 
-func (r mergeForward) Len() int           { return len(r) }
-func (r mergeForward) Less(i, j int) bool { return r[j][0].Position.After(r[i][0].Position) }
-func (r mergeForward) Swap(i, j int)      { r[i], r[j] = r[j], r[i] }
-func (r *mergeForward) Push(x any)        { *r = append(*r, x.([]*Message)) }
-func (r *mergeForward) Pop() any {
+func (r merge) Len() int      { return len(r) }
+func (r merge) Swap(i, j int) { r[i], r[j] = r[j], r[i] }
+func (r *merge) Push(x any)   { *r = append(*r, x.([]*Message)) }
+func (r *merge) Pop() any {
 	last := (*r)[len(*r)-1]
 	*r = (*r)[:len(*r)-1]
 	return last
 }
 
-// advance goes past the first message of the run on top.
-func (r *mergeForward) advance() {
-	if top := (*r)[0][1:]; len(top) > 0 {
-		(*r)[0] = top
-		heap.Fix(r, 0)
+// shorten puts what is left of the run on top in its place.
+func (r *merge) shorten(order heap.Interface, rest []*Message) {
+	if (*r)[0] = rest; len(rest) > 0 {
+		heap.Fix(order, 0)
 	} else {
-		heap.Pop(r)
+		heap.Pop(order)
 	}
 }
+
+// mergeForward merges runs from their beginnings.
+type mergeForward struct{ merge }
+
+func (f mergeForward) Less(i, j int) bool {
+	return f.merge[j][0].Position.After(f.merge[i][0].Position)
+}
+
+// advance goes past the first message of the run on top.
+func (f *mergeForward) advance() { f.shorten(f, f.merge[0][1:]) }
+
+// mergeBackward merges runs from their ends.
+type mergeBackward struct{ merge }
+
+func (b mergeBackward) Less(i, j int) bool { return b.last(i).Position.After(b.last(j).Position) }
+
+func (b mergeBackward) last(i int) *Message { return b.merge[i][len(b.merge[i])-1] }
+
+// advance goes past the last message of the run on top.
+func (b *mergeBackward) advance() { b.shorten(b, b.merge[0][:len(b.merge[0])-1]) }

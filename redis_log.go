@@ -145,8 +145,8 @@ func (l *redisLog) keepTrimming() {
 // trimByAge removes from the stream what is too old for the hub's history. The newest entry stays, as
 // the mark by which every tail knows that nothing after it was lost.
 func (l *redisLog) trimByAge() error {
-	age := l.replica.Limits().History.Age
-	if age <= 0 {
+	wanted := l.wantedSince()
+	if wanted == 0 {
 		return nil
 	}
 	node, err := l.node(l.context, l.publishing)
@@ -161,8 +161,17 @@ func (l *redisLog) trimByAge() error {
 	if err != nil {
 		return err
 	}
-	if oldest := (Position{Major: uint64(time.Now().Add(-age - clockSlop).UnixMilli())}); keep.After(oldest) {
+	if oldest := (Position{Major: wanted}); keep.After(oldest) {
 		keep = oldest
 	}
 	return node.XTrimMinIDApprox(l.context, l.logKey, entryID(keep), 0).Err()
+}
+
+// wantedSince returns from when on messages are of use for the hub's history, in Unix milliseconds; 0 for ever.
+func (l *redisLog) wantedSince() uint64 {
+	age := l.replica.Limits().History.Age
+	if age <= 0 {
+		return 0
+	}
+	return uint64(max(0, time.Now().Add(-age).Add(-clockSlop).UnixMilli()))
 }

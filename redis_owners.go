@@ -3,6 +3,7 @@ package sse
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -25,7 +26,7 @@ const (
 
 // ownerTimes returns how long the keys live, and how often they are renewed. Two renewals may fail.
 func ownerTimes(limits HistoryLimits) (ttl, every time.Duration) {
-	age := limits.Age
+	age := min(limits.Age, math.MaxInt64/2)
 	if age == 0 {
 		age = agelessOwners
 	}

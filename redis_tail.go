@@ -176,6 +176,7 @@ func (t *tail) verify(ctx context.Context, node redis.Cmdable) (finding, Positio
 	if err != nil {
 		return 0, Position{}, err
 	}
+	nothingRead := t.unanchored && here == vacant // since it went on from where no entry stands
 	t.unanchored, t.gone = here == vacant, info.EntriesAdded-info.Length
 	lost := last
 	if info.Length > 0 {
@@ -189,7 +190,7 @@ func (t *tail) verify(ctx context.Context, node redis.Cmdable) (finding, Positio
 	switch {
 	case t.broken, promised.After(last), here == others:
 		return foreign, Position{}, nil
-	case here == ours, last == t.at.Position, fresh && neverTrimmed:
+	case here == ours, last == t.at.Position, fresh && neverTrimmed, nothingRead && lost == t.at.Position:
 		return whole, Position{}, nil
 	case t.at.Position.After(last), !lost.After(t.at.Position), !fresh && neverTrimmed:
 		return foreign, Position{}, nil
@@ -251,7 +252,7 @@ func (t *tail) switchTo(node redis.Cmdable, epoch string) error {
 	if err != nil {
 		return fmt.Errorf("looking for the log's beginning: %w", err)
 	}
-	t.replica.Follow(Origin{Epoch: epoch, Sparse: true, Shared: true, Lost: lost})
+	t.replica.Follow(Origin{Epoch: epoch, Sparse: true, Keeps: int(t.MaxLen), Shared: true, Lost: lost})
 	t.at.Epoch = epoch
 	t.goOnAfter(lost)
 	announced := false
@@ -294,11 +295,7 @@ func (t *tail) oldest(node redis.Cmdable) (entries []entry, lost Position, err e
 		return nil, Position{}, err
 	}
 	t.gone = info.EntriesAdded - info.Length
-	from := "-"
-	if age := t.replica.Limits().History.Age; age > 0 {
-		from = strconv.FormatInt(time.Now().Add(-age-clockSlop).UnixMilli(), 10)
-	}
-	entries, err = rangeOf(ctx, node, t.logKey, from, t.count)
+	entries, err = rangeOf(ctx, node, t.logKey, strconv.FormatUint(t.wantedSince(), 10), t.count)
 	switch {
 	case err != nil:
 		return nil, Position{}, err

@@ -14,6 +14,8 @@ type Origin struct {
 	Epoch string
 	// Sparse logs do not give out every position: an ID is known by the messages seen.
 	Sparse bool
+	// Keeps is about how many messages a sparse log keeps.
+	Keeps int
 	// Shared logs are followed by other instances, some of which may be ahead of this one.
 	Shared bool
 	// Lost is the newest position that the log no longer has, and the hub's first.
@@ -48,7 +50,7 @@ func (h *Hub) Follow(o Origin) {
 	h.noteClaimsLocked(o.Trims)
 	h.given = nil
 	if o.Sparse {
-		h.given = &positions{}
+		h.given = newPositions(o.Keeps)
 	}
 	h.given.add(h.last) // clients are told it
 	h.eachLocked((*Client).stopCatchingUp)
@@ -85,6 +87,21 @@ func (h *Hub) Forget(a Address, p Position) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.history.forget(a, p)
+}
+
+// ForgetOnly says again, once all that the log has is restored, what Forget and ForgetAll have said before: now it shows
+// which of the addresses still have newer messages. Should the hub have dropped some that the log does not know of,
+// what was said before stands.
+func (h *Hub) ForgetOnly(gone map[Address]Position, floor Position) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.history.dropped) > 0 {
+		return
+	}
+	h.history.floor = floor
+	for a, p := range gone {
+		h.history.forget(a, p)
+	}
 }
 
 // ForgetAll says that messages up to p may be missing, whatever their addresses.
