@@ -238,6 +238,12 @@ func TestWrongValuesInJSONAreErrors(t *testing.T) {
 	}
 }
 
+func TestHubThatIsNullInJSONHasTheDefaults(t *testing.T) {
+	if err := validatedJSON(t, `{"apps": {"sse": {"hubs": {"default": null, "x": null}}}}`); err != nil {
+		t.Error(err)
+	}
+}
+
 // provisioned returns the route of a Caddyfile as it will serve, and the limits of its hub.
 func provisioned(t *testing.T, route, global string) (*Handler, Limits) {
 	t.Helper()

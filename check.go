@@ -143,6 +143,8 @@ func (p *PublishConfig) check(routeRestricted bool) error {
 		return wrongOption("publish: broadcast", "broadcast on a route restricted by topics is allowed by: targets broadcast")
 	case p.Broadcast != nil && !*p.Broadcast && broadcasts:
 		return wrongOption("publish: targets", "broadcast off and targets broadcast contradict each other")
+	case p.MaxSize > largestMaxSize:
+		return wrongOption("publish: max_size", "it can be 256MiB at most")
 	case p.MaxSize < 0 || p.Rate < 0 || p.Burst < 0:
 		return errors.New("publish: max_size and rate can't be negative")
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"net/url"
 	"os"
@@ -133,11 +134,16 @@ func retryable(response *http.Response) (after time.Duration, ok bool) {
 	if response.StatusCode != http.StatusTooManyRequests && response.StatusCode < http.StatusInternalServerError {
 		return 0, false
 	}
-	seconds, err := strconv.Atoi(response.Header.Get("Retry-After"))
+	seconds, err := strconv.ParseInt(response.Header.Get("Retry-After"), 10, 64)
 	if err != nil || seconds < 0 {
 		seconds = 2
 	}
-	return time.Duration(seconds) * time.Second, true
+	return inUnits(seconds, time.Second), true
+}
+
+// inUnits returns a delay that the other side chose, which may be longer than can be counted.
+func inUnits(n int64, unit time.Duration) time.Duration {
+	return time.Duration(min(n, int64(math.MaxInt64/unit))) * unit
 }
 
 // refusal returns what a refused request was told.

@@ -134,7 +134,7 @@ func (l *listener) handle(e wire.Event) error {
 		l.lastID = e.ID
 	}
 	if e.HasRetry {
-		l.retry = time.Duration(e.Retry) * time.Millisecond
+		l.retry = inUnits(e.Retry, time.Millisecond)
 	}
 	switch e.Name {
 	case "connected", "gap":

@@ -72,10 +72,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.Hubs == nil {
 		a.Hubs = make(map[string]*HubConfig)
 	}
-	if a.Hubs[defaultHub] == nil {
-		a.Hubs[defaultHub] = new(HubConfig)
+	if _, defined := a.Hubs[defaultHub]; !defined {
+		a.Hubs[defaultHub] = nil
 	}
 	for name, hub := range a.Hubs {
+		if hub == nil { // as null in JSON
+			hub = new(HubConfig)
+			a.Hubs[name] = hub
+		}
 		if err := hub.provision(ctx); err != nil {
 			return fmt.Errorf("hub %s: %w", name, err)
 		}
@@ -308,7 +312,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-const defaultMaxSize = 1 << 20 // bytes of one message's data
+// Bytes of one message's data.
+const (
+	defaultMaxSize = 1 << 20
+	largestMaxSize = 256 << 20 // so that a chunk has room for it, be it all empty lines
+)
 
 func (p *PublishConfig) provision() error {
 	setDefault(&p.MaxSize, defaultMaxSize)

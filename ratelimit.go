@@ -35,14 +35,11 @@ func (l *limiters) allow(who string, c *PublishConfig, n int) *problem {
 	}
 	limiter := l.limiter(rateKey{who, c.Rate, c.Burst})
 	now := time.Now()
-	reservation := limiter.ReserveN(now, n)
-	delay := reservation.DelayFrom(now)
-	if delay <= 0 {
+	if limiter.AllowN(now, n) { // what is refused takes nothing from what others may, or the same one later
 		return nil
 	}
-	reservation.CancelAt(now)
 	p := problemf(http.StatusTooManyRequests, "you publish faster than %g messages a second; wait and go on more slowly", c.Rate)
-	p.retryAfter = max(1, int(math.Ceil(delay.Seconds())))
+	p.retryAfter = int(min(max(1, math.Ceil((float64(n)-limiter.TokensAt(now))/c.Rate)), math.MaxInt32))
 	return p
 }
 
