@@ -40,7 +40,7 @@ func TestSubjectOfATokenIsTheUser(t *testing.T) {
 
 func TestClientIDOfATokensUserStaysTheirsWhileMessagesAreKept(t *testing.T) {
 	setSecrets(t)
-	s := serve(t, jwtRoute, globals("sse {\nhistory 10 8s\n}\n"))
+	s := serve(t, jwtRoute, globals("sse {\nhistory 10 20s\n}\n"))
 	alice, bob := granting("alice", list("a"), nil), granting("bob", list("a"), nil)
 	const path = "/events?client_id=x&topic=public"
 	wantOthersRefused := func(when string) {
@@ -71,7 +71,7 @@ func TestClientIDOfATokensUserStaysTheirsWhileMessagesAreKept(t *testing.T) {
 
 	// Then it is anybody's, and the message is not.
 	var now *e2etest.Stream
-	eventually(t, patience, "bob may have the client_id", func() bool {
+	eventually(t, 2*patience, "bob may have the client_id", func() bool {
 		var err error
 		now, err = e2etest.Open(t.Context(), s.url(path), bearer(bob), e2etest.LastEventID("x-1"))
 		return err == nil

@@ -74,7 +74,7 @@ func TestWhatIsAcknowledgedWhenRedisIsBackReachesThoseWhoWaitedForIt(t *testing.
 	events := []string{gap("broker_changed")}
 	for deadline := time.Now().Add(soon); len(events) < 20; time.Sleep(time.Millisecond) {
 		text := "message " + strconv.Itoa(len(events))
-		if _, err := i.tryPublish(newPublication(text, Topics("a")...)); err == nil {
+		if _, err := i.tryPublish(withKey(text, text, Topics("a")...)); err == nil { // once, be its outcome unknown at first
 			events = append(events, text)
 		} else if time.Now().After(deadline) {
 			t.Fatalf("publishing does not work: %v", err)
@@ -128,7 +128,7 @@ func TestWhoGivesUpIsNotHeldUpByAFrozenRedis(t *testing.T) {
 }
 
 func TestARedisThatIsDownIsNotHammered(t *testing.T) {
-	server := e2etest.RedisServer(t, "--appendonly", "yes")
+	server := e2etest.RedisServer(t, "--appendonly", "yes", "--appendfsync", "always")
 	proxy := e2etest.NewProxy(t, server.Addr())
 	i := start(t, proxy.URL())
 	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 1)
@@ -278,12 +278,12 @@ func TestLargeMessagesComeOverASlowRedisLine(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
 	elsewhere := start(t, server.URL())
-	slow := launch(t, newBroker(t, server.URL(), withTimeout(200*time.Millisecond)), func(i *instance) { i.tailAt = proxy.Addr() })
+	slow := launch(t, newBroker(t, server.URL(), withTimeout(time.Second)), func(i *instance) { i.tailAt = proxy.Addr() })
 	slow.awaitUp()
 	before := slow.warnings("out of reach") // while it began
 	r := slow.subscribe(with("a"))
-	proxy.Slow(5*time.Millisecond, 400_000)
-	texts := make([]string, 5)
+	proxy.Slow(5*time.Millisecond, 150_000) // so that each takes longer than a silent line is borne with
+	texts := make([]string, 3)
 	for k := range texts {
 		texts[k] = strings.Repeat(strconv.Itoa(k), 400_000)
 		elsewhere.publish(texts[k], Topics("a")...)
@@ -322,7 +322,7 @@ func TestARedisThatHangsHoldsNoExitUp(t *testing.T) {
 		closing.Go(func() {
 			began := time.Now()
 			i.stop()
-			if took := time.Since(began); took > 2*time.Second {
+			if took := time.Since(began); took > 10*time.Second {
 				t.Errorf("closing took %v", took)
 			}
 		})

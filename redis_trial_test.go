@@ -115,7 +115,7 @@ func (x *trial) awaitProgress(n int) {
 
 // conclude stops publishing, waits until all has arrived and judges what every client got. It returns
 // how many gaps each was told.
-func (x *trial) conclude() (gaps map[string]int) {
+func (x *trial) conclude() map[string]int {
 	x.t.Helper()
 	x.awaitProgress(100)
 	x.cancel()
@@ -128,12 +128,10 @@ func (x *trial) conclude() (gaps map[string]int) {
 		})
 		x.ledger.Note("end of "+topic, topic, end.Receipt.ID, e2etest.OutcomePublished)
 	}
-	gaps = make(map[string]int)
 	for _, c := range x.clients {
 		for _, topic := range c.topics {
 			c.awaitText("end of " + topic)
 		}
-		gaps[c.name] = c.gaps()
 		judge := x.ledger.Judge
 		if x.failover {
 			judge = x.ledger.JudgeFailover
@@ -143,8 +141,17 @@ func (x *trial) conclude() (gaps map[string]int) {
 		}
 	}
 	published, refused, again := x.ledger.Counts()
-	x.t.Logf("%d published, %d refused, %d sent again; gaps: %v", published, refused, again, gaps)
-	return gaps
+	x.t.Logf("%d published, %d refused, %d sent again; gaps: %v", published, refused, again, x.gaps())
+	return x.gaps()
+}
+
+// gaps returns how many gaps each client has been told.
+func (x *trial) gaps() map[string]int {
+	told := make(map[string]int)
+	for _, c := range x.clients {
+		told[c.name] = c.gaps()
+	}
+	return told
 }
 
 // wantNoGaps fails the test if a client was told a gap.

@@ -136,6 +136,9 @@ func (f *Fleet) observe(ctx context.Context, l Load, workers []*worker) (r Resul
 	began, deliveries, publishes := time.Now(), f.Received(), published()
 	l.Began()
 	sleep(ctx, l.Measure)
+	_ = f.await(ctx, patience, func() bool { // a short measurement may fall between two messages
+		return published() > publishes && (len(f.streams) == 0 || f.Received() > deliveries)
+	})
 	l.Ended()
 	r.Elapsed, r.Deliveries, r.Published = time.Since(began), f.Received()-deliveries, published()-publishes
 	f.measure(false)

@@ -54,15 +54,18 @@ func TestOwnClientWaitsAsLongAsItIsTold(t *testing.T) {
 // Not the page's cookie, but the hub itself.
 func TestOwnClientOutlastsAFullHub(t *testing.T) {
 	server := start(t, "{\n\tsse {\n\t\tmax_clients 2\n\t}\n}\n%s")
-	page := open(t, server)
-	page.Click(`[data-break=""]`)
+	line := e2etest.NewProxy(t, server.Expand("127.0.0.1:{{port}}"))
+	page := openAt(t, "http://"+line.Addr()+"/")
+	line.Cut()
 	guests := []*e2etest.Stream{}
-	for len(guests) < 2 { // the places that were just left
+	e2etest.Await(t, "both places to be taken by others", func() bool {
 		guest, err := e2etest.Open(t.Context(), server.URL("/events?topic=x"))
 		if err == nil {
 			guests = append(guests, guest)
 		}
-	}
+		return len(guests) == 2
+	})
+	line.Heal()
 	page.Await(`$("#browser .state").dataset.state === "closed"`)
 	page.Await(`$("#own .log").textContent.includes("the server answered 503")`)
 	for _, guest := range guests {
@@ -102,7 +105,12 @@ func start(t *testing.T, around string) *e2etest.Server {
 
 func open(t *testing.T, server *e2etest.Server) e2etest.Page {
 	t.Helper()
-	page := e2etest.OpenPage(e2etest.Chromium(t), t, server.URL("/"))
+	return openAt(t, server.URL("/"))
+}
+
+func openAt(t *testing.T, url string) e2etest.Page {
+	t.Helper()
+	page := e2etest.OpenPage(e2etest.Chromium(t), t, url)
 	for _, column := range []string{"browser", "own"} {
 		comesBack(page, column, 0)
 	}

@@ -77,7 +77,7 @@ func TestServerTimeoutsAndCompressionDoNotReachStreams(t *testing.T) {
 
 func TestAPublisherThatTakesLongerThanTheTimeoutsIsHeardToItsEnd(t *testing.T) {
 	server := e2etest.Start(t, tlsSite(siteOptions{
-		global: "servers {\ntimeouts {\nread_header 1s\nwrite 1s\nidle 1s\n}\n}",
+		global: "servers {\ntimeouts {\nread_header 2s\nwrite 2s\nidle 2s\n}\n}",
 	}), awaitTLS)
 	url := server.Expand("https://localhost:{{tls}}/events?topic=a")
 	stream := e2etest.Subscribe(t, url)
@@ -97,7 +97,7 @@ func TestAPublisherThatTakesLongerThanTheTimeoutsIsHeardToItsEnd(t *testing.T) {
 		for i := range lines {
 			fmt.Fprintf(writer, "%s %d\n", name, i)
 			stream.Expect(t, fmt.Sprintf("%s %d", name, i)) // published as it arrives
-			time.Sleep(200 * time.Millisecond)              // a slow publisher, on purpose
+			time.Sleep(400 * time.Millisecond)              // a slow publisher, on purpose
 		}
 		_ = writer.Close()
 		got := <-done

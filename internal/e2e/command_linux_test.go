@@ -106,6 +106,7 @@ func TestATerminalShowsHowMuchHasGoneByWhileItGoesElsewhere(t *testing.T) {
 	if err := publisher.Wait(); err != nil {
 		t.Error(err)
 	}
+	e2etest.Await(t, "the last message", func() bool { return strings.HasSuffix(both.text(), "\r\n6\r\n") })
 	for _, cmd := range []*exec.Cmd{toFile, toTerminal} {
 		_ = cmd.Process.Signal(os.Interrupt)
 		if err := cmd.Wait(); err != nil {
@@ -113,7 +114,6 @@ func TestATerminalShowsHowMuchHasGoneByWhileItGoesElsewhere(t *testing.T) {
 		}
 	}
 	e2etest.Await(t, "the last count", func() bool { return strings.HasSuffix(elsewhere.text(), "\r\x1b[K7 messages\r\n") })
-	e2etest.Await(t, "the last message", func() bool { return strings.HasSuffix(both.text(), "\r\n6\r\n") })
 	if shown := both.text(); strings.Contains(shown, "messages") {
 		t.Errorf("where the messages themselves are shown stands %q", shown)
 	}

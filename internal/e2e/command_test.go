@@ -341,12 +341,14 @@ func TestPublishTriesAgainAndPublishesOnce(t *testing.T) {
 	events := server.URL("/events?topic=news")
 	begin := e2etest.Subscribe(t, events).Connected(t).ID
 	server.Kill()
-	waiting := run(t, "publish", events, "patient")
 	lines := run(t, "publish", events)
 	fmt.Fprintln(lines.in, "not tried again: nobody knows what of it would come twice")
 	if out := lines.ends(3); len(out) != 0 || !strings.HasPrefix(lines.errors(), "publishing ended: ") {
 		t.Errorf("printed %q, and %q", out, lines.errors())
 	}
+	line := e2etest.NewProxy(t, server.Expand("127.0.0.1:{{port}}"))
+	waiting := run(t, "publish", "http://"+line.Addr()+"/events?topic=news", "patient")
+	e2etest.Await(t, "it to try", func() bool { return line.Accepted() > 0 })
 	server.Restart()
 	waiting.ends(0)
 	e2etest.Publish(t, events, "last")

@@ -45,6 +45,10 @@ func TestWhatWasAcknowledgedSurvivesSIGKILLAtAnyMoment(t *testing.T) {
 					server.Kill()
 					server.Restart()
 				}
+				e2etest.Await(t, "enough messages to be acknowledged", func() bool {
+					published, _, _ := k.ledger.Counts()
+					return published >= 10*rounds
+				})
 			})
 			for i, topics := range sets {
 				// Who was there all the time, and who comes only now, get the same.
@@ -53,8 +57,8 @@ func TestWhatWasAcknowledgedSurvivesSIGKILLAtAnyMoment(t *testing.T) {
 			}
 			published, _, again := k.ledger.Counts()
 			t.Logf("%d messages were acknowledged, %d requests had no answer", published, again)
-			if published < 10*rounds || again < rounds/2 {
-				t.Errorf("that is no load: %d messages, and %d requests that were cut off", published, again)
+			if again < rounds/2 {
+				t.Errorf("that is no load: %d requests were cut off", again)
 			}
 		})
 	}

@@ -21,12 +21,13 @@ type Cluster struct {
 const slots = 16384
 
 // RedisCluster starts three masters and a fourth, empty node, and waits until
-// they agree. A node counts as failed after half a second.
+// they agree. A node counts as failed after three seconds: sooner, a
+// machine that is busy would do for a failure.
 func RedisCluster(t testing.TB) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t}
 	for range 4 {
-		node := RedisServer(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "500",
+		node := RedisServer(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "3000",
 			"--cluster-port", strconv.Itoa(FreePort(t)), "--appendonly", "yes", "--appendfsync", "always",
 			"--repl-diskless-sync-delay", "0")
 		c.Masters = append(c.Masters, node)

@@ -52,7 +52,7 @@ func (s *Sentinels) startSentinel(host, port string) {
 	own := FreePort(s.t)
 	config := fmt.Sprintf("port %d\nbind 127.0.0.1\ndir %s\n", own, dir) +
 		fmt.Sprintf("sentinel monitor %s %s %s 2\n", MasterName, host, port) +
-		fmt.Sprintf("sentinel down-after-milliseconds %s 500\nsentinel failover-timeout %s 3000\n", MasterName, MasterName)
+		fmt.Sprintf("sentinel down-after-milliseconds %s 3000\nsentinel failover-timeout %s 3000\n", MasterName, MasterName)
 	file, logFile := filepath.Join(dir, "sentinel.conf"), filepath.Join(dir, "sentinel.log")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		s.t.Fatal(err)
