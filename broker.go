@@ -15,7 +15,7 @@ func init() { caddy.RegisterModule(MemoryBroker{}) }
 
 // What Publish refuses with.
 var (
-	// ErrUnavailable means that the log can't be reached. Nothing was published.
+	// ErrUnavailable means that the log can't be reached, or takes nothing. Nothing was published.
 	ErrUnavailable = errors.New("the broker is unavailable")
 	// ErrUnknownOutcome means that the log went away between request and answer.
 	ErrUnknownOutcome = errors.New("the outcome is unknown")

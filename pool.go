@@ -203,7 +203,7 @@ func (s *sharedHub) noteBroker(up bool, err error) {
 		current.emit("sse.broker_up", map[string]any{"hub": s.name})
 		return
 	}
-	current.logger.Warn("the broker is out of reach; clients stay connected, publishing answers 503",
+	current.logger.Warn("the broker is out of reach, or takes no messages; clients stay connected, publishing answers 503",
 		zap.String("hub", s.name), zap.Error(err))
 	current.emit("sse.broker_down", map[string]any{"hub": s.name, "error": err.Error()})
 }

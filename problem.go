@@ -60,7 +60,7 @@ func problemOf(err error) *problem {
 		return problemf(http.StatusServiceUnavailable,
 			"the outcome is unknown: the broker went away before it answered; repeat the request with the same Idempotency-Key, which publishes once")
 	case errors.Is(err, ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return problemf(http.StatusServiceUnavailable, "the broker can't be reached; the message was not published, try again")
+		return problemf(http.StatusServiceUnavailable, "the broker can't be reached, or takes no messages now; the message was not published, try again")
 	case errors.Is(err, ErrKeyReused):
 		return problemf(http.StatusUnprocessableEntity,
 			"this Idempotency-Key was used for another message within the last 10 minutes; use a new key for a new message")
