@@ -185,7 +185,7 @@ type claims struct {
 	jwt.Claims
 	SSE    jsontext.Value `json:"sse"`
 	grants grants
-	name   string // tells who says this from others, also once the token has been renewed
+	name   string // of who has no "sub"
 }
 
 // grants are what a token allows: topics and patterns, and for publishing the other targets.
@@ -227,12 +227,14 @@ func (c *JWTConfig) verify(ctx context.Context, token string) (*claims, error) {
 			return nil, errors.New(`the token's claim "sse" can't be read; it should be {"subscribe":[...],"publish":[...]}`)
 		}
 	}
-	said.name = nameOfClaims(payload)
+	if said.Subject == "" {
+		said.name = nameOfClaims(payload)
+	}
 	return &said, said.grants.check()
 }
 
-// nameOfClaims names who has no "sub" by all else that the token says of him: not when it was issued, until when it is
-// good, and which one it is.
+// nameOfClaims names somebody by what the next token will say of him, too: all but when it was issued, from and until
+// when it is good, and which one it is.
 func nameOfClaims(payload []byte) string {
 	var all map[string]jsontext.Value
 	_ = json.Unmarshal(payload, &all) // it has been read before
