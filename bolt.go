@@ -21,7 +21,7 @@ func init() { caddy.RegisterModule(BoltBroker{}) }
 // BoltBroker keeps a hub's log in a file of this machine: what was acknowledged survives restarts and
 // crashes, and clients resume exactly. One process, one hub, one file.
 type BoltBroker struct {
-	// The file. It is made if it does not exist; its directory must exist.
+	// The file. It is made if it does not exist; its directory must exist. Placeholders such as {env.X} are replaced.
 	File string `json:"file,omitempty"`
 	// Whether each publish is on disk before it is answered. Without, a crash of the machine, but not
 	// of the process, may lose the last messages, and clients are told a gap. Default: true.

@@ -42,9 +42,9 @@ type Broker interface {
 	Close() error
 }
 
-// Outage is what a Broker implements whose log can be out of reach.
+// Outage is what a Broker implements whose log can be out of reach, or take no messages.
 type Outage interface {
-	// Up reports whether the log is in reach, as far as is known without asking it.
+	// Up reports whether the log is in reach and takes messages, as far as is known without asking it.
 	Up() bool
 }
 

@@ -32,7 +32,7 @@ Messages and answers go to standard output, all else to standard error.
 
 Exit codes: 0 all went well; 1 the command makes no sense; 2 the server refused;
 3 the server can't be reached, or could not take it for now; 130 interrupted
-before all was there.`,
+before --count messages were there.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(listenCommand(), publishCommand(), tokenCommand())
 			cmd.Args = cobra.NoArgs // so that an unknown command is an error

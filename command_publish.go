@@ -26,7 +26,8 @@ func publishCommand() *cobra.Command {
 		Long: `
 Publishes DATA as one message. Without DATA, or with -, each line of standard
 input becomes a message of its own, published as it arrives; empty lines are left
-out.
+out. A site may end a request whose input is silent for long: Caddy's
+read_body_idle is a minute by default.
 
 A single message is sent again for some seconds if the server can't take it for
 now; its idempotency key makes sure that it is published once.`,

@@ -53,8 +53,8 @@ type Hub struct {
 	stats   stats
 	context context.Context // ends with Drain or Close
 	cancel  context.CancelCauseFunc
-	// BrokerChanged, if set, is told when the log goes out of reach, and when it is back. It is set
-	// before a broker starts.
+	// BrokerChanged, if set, is told when the log goes out of reach or takes no messages, and when that is
+	// over. It is set before a broker starts.
 	BrokerChanged func(up bool, err error)
 
 	mu         sync.Mutex // guards all below; goes before any Client.mu

@@ -22,9 +22,10 @@ import (
 // JWTConfig lets JSON Web Tokens (RFC 7519) say who may subscribe to what, and publish. A token's
 // claim "sse" holds its grants; its "sub" is the user, and its stream ends at "exp".
 type JWTConfig struct {
-	// Keys that tokens may be signed with.
+	// Keys that tokens may be signed with. Default: none; JWKS is needed then.
 	Keys []JWTKey `json:"keys,omitempty"`
-	// The address of a JSON Web Key Set (RFC 7517) with further keys: https, or http on loopback.
+	// The address of a JSON Web Key Set (RFC 7517) with further keys: https, or http on loopback; placeholders as
+	// in a key. Default: none.
 	JWKS string `json:"jwks,omitempty"`
 	// What a token's "iss" must be; placeholders as in a key. Default: anything.
 	Issuer string `json:"issuer,omitempty"`

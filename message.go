@@ -139,6 +139,7 @@ type ID struct {
 	Position Position
 }
 
+// String returns the ID as clients get it.
 func (id ID) String() string {
 	b := append(make([]byte, 0, 64), id.Epoch...) // as long as IDs are
 	return string(id.Position.append(append(b, '-')))

@@ -32,7 +32,7 @@ var (
 	droppedDesc     = describe("messages_dropped_total", "Messages that were not delivered, by reason.", "reason")
 	disconnectsDesc = describe("disconnects_total", "Streams that have ended, by reason.", "reason")
 	deliveryDesc    = describe("delivery_seconds", "Time from the log's having a message to a client's socket's having taken it.")
-	brokerUpDesc    = describe("broker_up", "Whether the broker is in reach.")
+	brokerUpDesc    = describe("broker_up", "Whether the broker is in reach and takes messages.")
 	historyDesc     = describe("history_bytes", "Bytes of messages kept for clients that come back.")
 	lagDesc         = describe("broker_lag_seconds", "How far this instance may be behind the broker's log; 0 when it is not.")
 	fileDesc        = describe("broker_file_bytes", "Size of the broker's file.")

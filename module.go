@@ -223,8 +223,8 @@ type Handler struct {
 	// Origins whose pages may use this route with credentials, exactly as browsers send them; or "*"
 	// for any without credentials. Default: none but the site itself.
 	CORSOrigins []string `json:"cors_origins,omitempty"`
-	// Whether streams over plain HTTP/1.1 are written to their sockets directly where that is safe, on Linux: without
-	// a goroutine and buffers for each, and without what else wraps the response. Default: true.
+	// Whether streams are written past what wraps the response where that is safe; over plain HTTP/1.1 on Linux to their
+	// sockets, without a goroutine and buffers for each. Default: true.
 	DirectWrites *bool `json:"direct_writes,omitempty"`
 	// Who may publish, and what. Default: nobody.
 	Publish *PublishConfig `json:"publish,omitempty"`
@@ -251,7 +251,7 @@ type PublishConfig struct {
 	Targets []string `json:"targets,omitempty"`
 	// Whether unrestricted publishers may address every client of the hub. Default: true.
 	Broadcast *bool `json:"broadcast,omitempty"`
-	// The largest message, in bytes of data. Default: 1 MiB.
+	// The largest message, in bytes of data. Default: 1 MiB; at most 256 MiB.
 	MaxSize int `json:"max_size,omitempty"`
 	// Messages per second that one publisher (token, user or IP address) may publish. Default: 0, no
 	// limit.

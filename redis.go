@@ -35,12 +35,13 @@ type RedisBroker struct {
 	// The pub/sub channel for ephemeral messages, from here and from other programs.
 	// Default: <prefix>:messages.
 	Channel string `json:"channel,omitempty"`
-	// The ACL user. Default: that of the first URL.
+	// The ACL user; placeholders such as {env.X} are replaced, as in the next three. Default: that of the first URL.
 	Username string `json:"username,omitempty"`
 	// The password. Default: that of the first URL.
 	Password string `json:"password,omitempty"`
-	// User and password of the Sentinels themselves. Default: none.
+	// The user of the Sentinels themselves. Default: none.
 	SentinelUsername string `json:"sentinel_username,omitempty"`
+	// The password of the Sentinels themselves. Default: none.
 	SentinelPassword string `json:"sentinel_password,omitempty"`
 	// About how many messages the stream keeps. Default: 100000.
 	MaxLen int `json:"max_len,omitempty"`
@@ -48,9 +49,10 @@ type RedisBroker struct {
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 	// A PEM file of the authorities that sign the server's certificate. Default: the system's.
 	TLSCA string `json:"tls_ca,omitempty"`
-	// A PEM file with a client certificate, and one with its key. Default: none.
+	// A PEM file with a client certificate. Default: none.
 	TLSCert string `json:"tls_cert,omitempty"`
-	TLSKey  string `json:"tls_key,omitempty"`
+	// A PEM file with that certificate's key. Default: none.
+	TLSKey string `json:"tls_key,omitempty"`
 	// The name the server's certificate must have. Default: the URL's host.
 	TLSServerName string `json:"tls_server_name,omitempty"`
 	// Accepts any certificate. Default: false; for trying things out only.

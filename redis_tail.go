@@ -252,7 +252,7 @@ func (t *tail) switchTo(node redis.Cmdable, epoch string) error {
 	if err != nil {
 		return fmt.Errorf("looking for the log's beginning: %w", err)
 	}
-	t.replica.Follow(Origin{Epoch: epoch, Sparse: true, Keeps: int(t.MaxLen), Shared: true, Lost: lost})
+	t.replica.Follow(Origin{Epoch: epoch, Sparse: true, Keeps: t.MaxLen, Shared: true, Lost: lost})
 	t.at.Epoch = epoch
 	t.goOnAfter(lost)
 	announced := false
