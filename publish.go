@@ -153,6 +153,9 @@ func (p *post) check(m *Message) *problem {
 	if refusal := p.who.expired(); refusal != nil {
 		return refusal
 	}
+	if len(m.To) > maxTargets { // as many as the route has topics
+		return problemf(http.StatusBadRequest, "a message for %d topics; name %d or fewer in the URL", len(m.To), maxTargets)
+	}
 	return p.mayAddress(p.who, m.To, p.literal)
 }
 

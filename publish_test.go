@@ -61,6 +61,16 @@ func (l *listener) wantNothing(t testing.TB) {
 	}
 }
 
+func TestMessageForMoreTopicsThanOneMayHaveIsRefused(t *testing.T) {
+	topics := make([]string, 101)
+	for i := range topics {
+		topics[i] = fmt.Sprint("t", i)
+	}
+	s := serve(t, "sse /events {\ntopics "+strings.Join(topics, " ")+"\npublish {\nopen\n}\n}")
+	wantRefusal(t, post(t, s.url("/events"), "", "x"), http.StatusBadRequest, "101 topics")
+	publish(t, s.url("/events?topic=t100"), "x")
+}
+
 func TestURLThatNamesTheTargetMakesTheBodyData(t *testing.T) {
 	s := serve(t, listenedRoute, withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -237,6 +238,9 @@ func (b *RedisBroker) Identity() string {
 
 // Open implements BrokerModule.
 func (b *RedisBroker) Open(hub string) (Broker, error) {
+	if strings.Contains(hub, ":") { // what is before it would be taken for the prefix's
+		return nil, fmt.Errorf("broker redis: the hub %q has a colon in its name, which parts it from the prefix in Redis; name it otherwise", hub)
+	}
 	base := "{" + b.Prefix + ":" + hub + "}:"
 	l := &redisLog{
 		RedisBroker: b,

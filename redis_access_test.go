@@ -193,6 +193,24 @@ func TestRedisSecretsStandInNoErrorLogOrIdentity(t *testing.T) {
 	}
 }
 
+func TestEachOfSeveralServersIsHeldAgainstItsOwnName(t *testing.T) {
+	for _, c := range []struct{ option, address, name string }{
+		{"", "two:6379", "two"},
+		{"", "10.0.0.2:6379", "one"}, // which is not known by a name
+		{"", "/run/redis.sock", "one"},
+		{"all", "two:6379", "all"},
+	} {
+		b := newBroker(t, "rediss://one:6379", func(b *RedisBroker) {
+			b.URLs = append(b.URLs, "rediss://two:6379")
+			b.MasterName, b.TLSServerName = "m", c.option
+		})
+		l := &redisLog{RedisBroker: b}
+		if got := l.tlsConfigFor(c.address).ServerName; got != c.name {
+			t.Errorf("with the name %q, %s is to be %q; want %q", c.option, c.address, got, c.name)
+		}
+	}
+}
+
 func TestRedisOverAUnixSocket(t *testing.T) {
 	dir, err := os.MkdirTemp("", "sse") // short enough for a socket's name
 	if err != nil {

@@ -79,28 +79,33 @@ func (l *redisLog) listen() {
 	}
 }
 
-// receive listens until it has to subscribe anew. A line that is silent is asked whether it is still there.
+// receive listens until it has to subscribe anew. The line is asked now and then whether it is still there, so that one
+// that stays silent is not. It is a patient one, as a message may be long; and after a silence nobody knows how much of
+// one has been read.
 func (l *redisLog) receive(backoff *backoff) error {
-	channel := l.publishing.Subscribe(l.context, l.Channel, l.kickChannel)
+	channel := l.tailing.Subscribe(l.context, l.Channel, l.kickChannel)
 	defer channel.Close()
 	defer l.hearing.set(false)
 	defer context.AfterFunc(l.context, func() { _ = channel.Close() })()
-	patience := time.Duration(l.Timeout)
+	asking, stop := context.WithCancel(l.context)
+	defer stop()
+	l.wg.Go(func() {
+		for asking.Err() == nil {
+			select {
+			case <-time.After(blockTime):
+				_ = channel.Ping(asking) // whether it works is heard, or not
+			case <-asking.Done():
+			}
+		}
+	})
 	for {
-		received, err := channel.ReceiveTimeout(l.context, patience)
+		received, err := channel.ReceiveTimeout(l.context, blockTime+time.Duration(l.Timeout))
 		var refusal redis.Error
 		var timeout net.Error
-		silent := errors.As(err, &timeout) && timeout.Timeout()
 		switch {
 		case err == nil:
 			backoff.reset()
-			patience = blockTime
-		case silent && patience == blockTime:
-			if err := channel.Ping(l.context); err != nil {
-				return err
-			}
-			patience = time.Duration(l.Timeout)
-		case silent, errors.As(err, &refusal), l.context.Err() != nil:
+		case errors.As(err, &timeout) && timeout.Timeout(), errors.As(err, &refusal), l.context.Err() != nil:
 			return err
 		default: // go-redis has connected and subscribed anew, or will: what comes there is to be read
 			l.hearing.set(false)

@@ -39,13 +39,25 @@ func (l *redisLog) dialer(patient bool) func(ctx context.Context, network, addre
 		if l.options.TLSConfig == nil {
 			return c, nil
 		}
-		secure := tls.Client(c, l.options.TLSConfig)
+		secure := tls.Client(c, l.tlsConfigFor(address))
 		if err := secure.HandshakeContext(ctx); err != nil {
 			_ = c.Close()
 			return nil, fmt.Errorf("shaking hands with %s: %w", address, err)
 		}
 		return secure, nil
 	}
+}
+
+// tlsConfigFor returns how to speak TLS to one of the servers, of which there may be several: each has to be what its own
+// name says. One that is known by its IP address only is held against the URL's host.
+func (l *redisLog) tlsConfigFor(address string) *tls.Config {
+	host, _, err := net.SplitHostPort(address)
+	if l.TLSServerName != "" || err != nil || net.ParseIP(host) != nil {
+		return l.options.TLSConfig
+	}
+	config := l.options.TLSConfig.Clone()
+	config.ServerName = host
+	return config
 }
 
 // transport is what TCP and Unix connections are; go-redis looks into it to see whether it was closed.

@@ -24,7 +24,8 @@ func (e entry) message() (*Message, error) {
 	if len(e.fields)%2 != 0 {
 		return nil, errors.New("a field has no value")
 	}
-	m := &Message{Position: e.position, Time: time.UnixMilli(int64(e.position.Major))}
+	now := uint64(time.Now().UnixMilli()) // anybody may have chosen the position
+	m := &Message{Position: e.position, Time: time.UnixMilli(int64(min(e.position.Major, now)))}
 	var target targetFields
 	seen := make([]string, 0, 8) // as many as there are names but topic
 	for i := 0; i < len(e.fields); i += 2 {

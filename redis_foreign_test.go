@@ -3,9 +3,11 @@ package sse
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
@@ -57,6 +59,15 @@ func TestAnyProgramMayPublishIntoTheRedisStream(t *testing.T) {
 		t.Errorf("after a foreign entry's ID a client resumes with %q", back.Resume)
 	}
 	back.want(`{"json":1}`, "two\nlines", "")
+}
+
+func TestAPositionInTheFutureMakesNoTimeOfIt(t *testing.T) {
+	for _, major := range []uint64{math.MaxUint64, math.MaxInt64, 1 << 60} {
+		m, err := entry{position: Position{Major: major}, fields: []string{"topic", "a", "data", "x"}}.message()
+		if err != nil || time.Since(m.Time).Abs() > time.Hour {
+			t.Errorf("the message at %d is of %v, error %v", major, m.Time, err)
+		}
+	}
 }
 
 // An instance that is cut off from the channel says so to publishers, also before it knows.

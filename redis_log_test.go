@@ -469,6 +469,24 @@ func TestASwappedRedisLogGoesOnWithoutAGap(t *testing.T) {
 	r.want("1", "2", "3", "4", gap("broker_changed"), "5")
 }
 
+func TestAnEntryThatIsDeletedIsNoOtherLog(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	client := admin(t, server.URL())
+	i := start(t, server.URL())
+	first := i.publish("1", Topics("a")...)
+	last := i.publish("2", Topics("a")...)
+	i.awaitID(last.ID)
+	r := i.subscribe(with("a"))
+	_, entry, _ := strings.Cut(last.ID, "-")
+	do(t, client, "XDEL "+defaultLog+" "+entry)
+	i.publish("3", Topics("a")...)
+	i.publish("4", Topics("a")...)
+	r.want("3", "4")
+	if before, _ := ParseID(first.ID); i.Position().Epoch != before.Epoch {
+		t.Error("the epoch changed")
+	}
+}
+
 // The line may break again before anything was read from where a tail goes on after a gap.
 func TestATailThatIsSentOnAfterAGapKnowsTheLogAgain(t *testing.T) {
 	server := e2etest.RedisServer(t)

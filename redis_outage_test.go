@@ -98,8 +98,12 @@ func TestRedisThatTakesNoWritesIsSaidToBeDown(t *testing.T) {
 			i.publish("before", Topics("a")...)
 			do(t, client, c.from)
 			e2etest.Await(t, "the instance to notice", func() bool { return !i.log.Up() && i.warnings("out of reach") > 0 })
-			if _, err := i.tryPublish(newPublication("refused", Topics("a")...)); !errors.Is(err, ErrUnavailable) {
-				t.Errorf("publishing gave %v", err)
+			for _, ephemeral := range []bool{false, true} {
+				p := withKey("key", "refused", Topics("a")...)
+				p.Ephemeral = ephemeral
+				if _, err := i.tryPublish(p); !errors.Is(err, ErrUnavailable) {
+					t.Errorf("publishing gave %v", err)
+				}
 			}
 			do(t, client, c.to)
 			e2etest.Await(t, "the instance to notice", func() bool { return i.log.Up() && i.warnings("is in reach") > 0 })
@@ -297,6 +301,22 @@ func TestLargeMessagesComeOverASlowRedisLine(t *testing.T) {
 	if n := slow.warnings("out of reach") - before; n != 0 {
 		t.Errorf("the slow line counted as dead %d times", n)
 	}
+}
+
+func TestLargeEphemeralMessagesComeOverASlowRedisLine(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	proxy := e2etest.NewProxy(t, server.Addr())
+	elsewhere, slow := start(t, server.URL()), start(t, proxy.URL(), withTimeout(time.Second))
+	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 2)
+	r := slow.subscribe(with("a"))
+	proxy.Slow(5*time.Millisecond, 150_000)
+	texts := make([]string, 3)
+	for k := range texts {
+		p := newPublication(strings.Repeat(strconv.Itoa(k), 400_000), Topics("a")...)
+		texts[k], p.Ephemeral = string(p.Data), true
+		elsewhere.publishAll(p)
+	}
+	r.want(texts...)
 }
 
 func TestARedisThatHangsHoldsNoExitUp(t *testing.T) {

@@ -78,7 +78,7 @@ func (l *redisLog) claim(ctx context.Context, q ownerQuestion) error {
 	}
 	owner := owners[0]
 	instances, all := l.presence.known()
-	if all && l.catchUp(ctx) {
+	if all && l.catchUp(ctx) && !l.mayBeKeptElsewhere(q.clientID) {
 		if _, inUse := l.replica.Owner(q.clientID); !inUse {
 			q.way = takeOver
 			if owners, err = l.askOwners(ctx, instances, q); err == nil {
@@ -112,6 +112,13 @@ func (l *redisLog) catchUp(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+// mayBeKeptElsewhere reports whether another instance may keep messages for a client_id that this one does not have: the
+// log has dropped some that are not too old for its history.
+func (l *redisLog) mayBeKeptElsewhere(clientID string) bool {
+	lost, age := l.replica.Lost(Address{ToClient, clientID}), l.replica.Limits().History.Age
+	return lost.After(Position{}) && (age == 0 || lost.Major >= uint64(max(0, time.Now().Add(-age).UnixMilli())))
 }
 
 // heard tells the replica what it does not know of an owner.
@@ -173,8 +180,8 @@ for i = instances + 1, #KEYS do
 		owner = user
 		redis.call('SET', key, user, 'PX', ttl)
 		if secret == '0' then redis.call('PUBLISH', ARGV[4], id .. ' ' .. user) end
-	elseif owner and (owner == user or way == 'renew') then
-		redis.call('PEXPIRE', key, ttl)
+	elseif owner and (owner == user or way == 'renew') and redis.call('PTTL', key) < tonumber(ttl) then
+		redis.call('PEXPIRE', key, ttl) -- another instance may keep messages for longer
 	end
 	owners[#owners + 1] = owner or ''
 end

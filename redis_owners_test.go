@@ -104,6 +104,31 @@ func TestRedisKeepsAClientIDItsUsersWhileMessagesAreKept(t *testing.T) {
 	want(t, b.awaitFree("bob").texts())
 }
 
+// What the log has dropped an instance that was there before may keep, for a client_id that is not in use.
+func TestRedisGivesNoClientIDAwayForWhichOthersMayKeepMessages(t *testing.T) {
+	t.Parallel()
+	server := e2etest.RedisServer(t)
+	client := admin(t, server.URL())
+	kept := launch(t, newBroker(t, server.URL()), func(i *instance) {
+		i.Apply(Limits{History: HistoryLimits{Count: 100, Age: time.Hour}})
+	})
+	kept.awaitUp()
+	kept.claim("c", "alice").leave()
+	kept.publish("secret", toC...)
+	kept.publish("other", Topics("a")...)
+	do(t, client, "XTRIM "+defaultLog+" MAXLEN 1")
+	later := launch(t, newBroker(t, server.URL()), func(i *instance) {
+		i.Apply(Limits{History: HistoryLimits{Count: 100, Age: time.Hour}})
+	})
+	later.awaitUp()
+	e2etest.Await(t, "presence to be believed", func() bool { _, all := later.log.presence.known(); return all })
+	do(t, client, "PEXPIRE "+ownerOfC+" 600000") // as of a claim that is old
+	later.wantOwned("bob")
+	if owner := client.Get(t.Context(), ownerOfC).Val(); owner != "alice" {
+		t.Errorf("the key says %q", owner)
+	}
+}
+
 func TestRedisTellsOwnersToAnInstanceThatBeginsAnew(t *testing.T) {
 	t.Parallel()
 	server := e2etest.RedisServer(t)

@@ -348,24 +348,30 @@ while arg <= #ARGV do
 				end
 			end
 		end
-		local done
-		if kind == 'log' then
-			done = append(unpack(ARGV, first, last))
-		else
-			done = redis.pcall('PUBLISH', ARGV[first], ARGV[last])
-			if done == 0 and alone then -- the instance that asks has been cut off, and does not know it yet
-				done = {err = 'nobody listens to the channel'}
-			end
+		local function answered(at)
+			reply = epoch .. ' ' .. at .. ' ' .. receivers
+			return keyed == '0' or redis.pcall('SET', KEYS[key], fingerprint .. ' ' .. reply, 'PX', ARGV[2])
 		end
-		if failed(done) then
-			reply, refused = 'error ' .. done.err, request
+		if kind == 'log' then
+			local done = append(unpack(ARGV, first, last))
+			local stored = not failed(done) and answered(done)
+			if failed(done) then
+				reply, refused = 'error ' .. done.err, request
+			elseif failed(stored) then
+				reply, refused = 'unknown ' .. stored.err, request
+			end
 		else
-			reply = epoch .. ' ' .. (kind == 'log' and done or '-') .. ' ' .. receivers
-			if keyed == '1' then
-				local stored = redis.pcall('SET', KEYS[key], fingerprint .. ' ' .. reply, 'PX', ARGV[2])
-				if failed(stored) then
-					reply, refused = 'unknown ' .. stored.err, request
+			-- The key goes first: a server that may not write publishes all the same.
+			local done = answered('-')
+			if not failed(done) then
+				done = redis.pcall('PUBLISH', ARGV[first], ARGV[last])
+				if done == 0 and alone then -- the instance that asks has been cut off, and does not know it yet
+					done = {err = 'nobody listens to the channel'}
 				end
+				if failed(done) and keyed == '1' then redis.pcall('DEL', KEYS[key]) end
+			end
+			if failed(done) then
+				reply, refused = 'error ' .. done.err, request
 			end
 		end
 	end

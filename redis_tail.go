@@ -190,7 +190,8 @@ func (t *tail) verify(ctx context.Context, node redis.Cmdable) (finding, Positio
 	switch {
 	case t.broken, promised.After(last), here == others:
 		return foreign, Position{}, nil
-	case here == ours, last == t.at.Position, fresh && neverTrimmed, nothingRead && lost == t.at.Position:
+	case here == ours, last == t.at.Position, fresh && neverTrimmed, nothingRead && lost == t.at.Position,
+		info.MaxDeletedEntryID == entryID(t.at.Position) && !lost.After(t.at.Position): // by XDEL
 		return whole, Position{}, nil
 	case t.at.Position.After(last), !lost.After(t.at.Position), !fresh && neverTrimmed:
 		return foreign, Position{}, nil

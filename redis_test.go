@@ -3,6 +3,7 @@ package sse
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -144,6 +145,12 @@ func TestRedisInstanceStartsWithWhatTheLogKeeps(t *testing.T) {
 	}
 	if r := b.subscribe(with("a")); r.Resume != ResumeNone || r.ID != ids[2499] {
 		t.Errorf("a new client begins with %q at %s; want %s", r.Resume, r.ID, ids[2499])
+	}
+}
+
+func TestAHubsNameIsNotTakenForAPrefixInRedis(t *testing.T) {
+	if _, err := newBroker(t, "redis://localhost").Open("eu:orders"); err == nil || !strings.Contains(err.Error(), "colon") {
+		t.Errorf("a hub with a colon in its name gives %v", err)
 	}
 }
 

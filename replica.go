@@ -25,6 +25,14 @@ type Origin struct {
 	Trims bool
 }
 
+// Lost returns the newest position at which a message for an address may have stood that the hub does not have; the zero
+// Position if there was none.
+func (h *Hub) Lost(a Address) Position {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.history.lost([]Address{a}, nil, Position{})
+}
+
 // Limits returns what the hub keeps, for logs that keep no more than that.
 func (h *Hub) Limits() Limits {
 	h.mu.Lock()
