@@ -186,7 +186,7 @@ type claims struct {
 	jwt.Claims
 	SSE    jsontext.Value `json:"sse"`
 	grants grants
-	name   string // of who has no "sub"
+	name   string // tells these claims from others; a token has many spellings, its payload one
 }
 
 // grants are what a token allows: topics and patterns, and for publishing the other targets.
@@ -228,22 +228,8 @@ func (c *JWTConfig) verify(ctx context.Context, token string) (*claims, error) {
 			return nil, errors.New(`the token's claim "sse" can't be read; it should be {"subscribe":[...],"publish":[...]}`)
 		}
 	}
-	if said.Subject == "" {
-		said.name = nameOfClaims(payload)
-	}
+	said.name = hashName(string(payload))
 	return &said, said.grants.check()
-}
-
-// nameOfClaims names somebody by what the next token will say of him, too: all but when it was issued, from and until
-// when it is good, and which one it is.
-func nameOfClaims(payload []byte) string {
-	var all map[string]jsontext.Value
-	_ = json.Unmarshal(payload, &all) // it has been read before
-	for _, ofTheToken := range []string{"iat", "nbf", "exp", "jti"} {
-		delete(all, ofTheToken)
-	}
-	lasting, _ := json.Marshal(all, json.Deterministic(true))
-	return hashName(string(lasting))
 }
 
 // algorithms returns those of the configured keys.

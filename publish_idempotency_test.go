@@ -173,26 +173,6 @@ func TestKeysAreScopedToPublisherAndHub(t *testing.T) {
 	other.Expect(t, "other hub")
 }
 
-// Nothing but its claims tells whose a token without "sub" is, and some of them are new in each.
-func TestKeyIsGoodForTheNextTokenOfWhoHasNoName(t *testing.T) {
-	setSecrets(t)
-	s := serve(t, jwtRoute)
-	ids := make(map[string]string)
-	for i, c := range []struct{ app, ofTheToken string }{
-		{"one", `"exp":99999999990,"iat":1700000000,"jti":"x"`}, {"one", `"exp":99999999991,"nbf":1700000001`}, {"two", `"exp":99999999991`},
-	} {
-		token := signed(fmt.Sprintf(`{%s,"azp":%q,"sse":{"publish":["a"]}}`, c.ofTheToken, c.app))
-		id := *publish(t, s.url("/events?topic=a"), "x", bearer(token), key("k")).ID
-		if had := ids[c.app]; had != "" && id != had {
-			t.Errorf("token %d is answered %s; want %s", i, id, had)
-		}
-		ids[c.app] = id
-	}
-	if ids["one"] == ids["two"] {
-		t.Error("another app's key is answered as one's own")
-	}
-}
-
 func TestTokensHaveKeysOfTheirOwn(t *testing.T) {
 	s := serve(t, listenedRoute+`
 		sse /token {
