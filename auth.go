@@ -77,7 +77,7 @@ func (h *Handler) authorizeSubscribe(r *http.Request, topics, patterns []string)
 	granted := h.JWT.Public
 	token, _ := h.JWT.tokenOf(r)
 	if token != "" {
-		said, err := h.JWT.verify(r.Context(), token)
+		said, err := h.verify(r, token)
 		if err != nil {
 			return "", until, unauthorized("invalid_token", "%v", err)
 		}
@@ -137,7 +137,7 @@ func (h *Handler) authorizeJWTPublish(r *http.Request) (publisher, *problem) {
 		return publisher{}, problemf(http.StatusForbidden,
 			"with a token in a cookie, the Origin header must be that of this site or of cors_origins")
 	}
-	said, err := h.JWT.verify(r.Context(), token)
+	said, err := h.verify(r, token)
 	if err != nil {
 		return publisher{}, unauthorized("invalid_token", "%v", err)
 	}
@@ -146,6 +146,13 @@ func (h *Handler) authorizeJWTPublish(r *http.Request) (publisher, *problem) {
 		who.name = "user " + said.Subject
 	}
 	return who, nil
+}
+
+// verify reads a token, for as long as the hub takes anybody: a key set may be slow to come.
+func (h *Handler) verify(r *http.Request, token string) (*claims, error) {
+	ctx, cancel := h.hub.whileOpen(r.Context(), 0)
+	defer cancel()
+	return h.JWT.verify(ctx, token)
 }
 
 // unauthorized asks for a token, or for another one. (RFC 6750, section 3)

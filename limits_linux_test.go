@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -176,6 +177,55 @@ func TestThinLineIsNotCut(t *testing.T) {
 			t.Errorf("stream %d got %d bytes", i, len(event.Data))
 		}
 	}
+}
+
+// A connection of HTTP/2 that is full may be so of what others send, which is not to suffer.
+func TestAStreamThatIsClosedLeavesItsConnectionToTheOthers(t *testing.T) {
+	const size, downloads = 4 << 20, 8 // more than all buffers on the way hold
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "large"), make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, openRoute+`
+		root `+dir+`
+		file_server`, withTLS)
+	var fast atomic.Bool
+	fast.Store(true)
+	var local net.Addr
+	client := e2etest.H2(t)
+	client.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{Control: smallReadBuffer}).DialContext(ctx, network, address)
+		if err == nil {
+			local = conn.LocalAddr()
+		}
+		return thinConn{conn, &fast}, err
+	}
+	stream := e2etest.Subscribe(t, s.secure("/events?topic=a"), e2etest.Via(client))
+	stream.Connected(t)
+	fast.Store(false)
+	var downloading sync.WaitGroup
+	for range downloads {
+		downloading.Go(func() {
+			response, err := client.Get(s.secure("/large"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer response.Body.Close()
+			if n, err := io.Copy(io.Discard, response.Body); n != size {
+				t.Errorf("of %d bytes %d came: %v", size, n, err)
+			}
+		})
+	}
+	fd := serverSide(t, local.(*net.TCPAddr).Port)
+	e2etest.Await(t, "the connection to be full", func() bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 0)
+		return n == 0 && err == nil
+	})
+	stream.Close()
+	awaitReceivers(t, s, 0)
+	fast.Store(true)
+	downloading.Wait()
 }
 
 // A peer that vanished without a word is found by probes and by what it does not acknowledge.

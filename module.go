@@ -139,7 +139,9 @@ func (c *HubConfig) limits() Limits {
 // emit tells those who listen to Caddy's events of one.
 func (a *App) emit(name string, data map[string]any) {
 	if a.events.ShouldEmit(name) {
-		a.events.Emit(a.context, name, data)
+		ctx := a.context // which ends before the last clients of a hub do that is no longer used
+		ctx.Context = context.WithoutCancel(ctx.Context)
+		a.events.Emit(ctx, name, data)
 	}
 }
 
@@ -162,6 +164,12 @@ func (a *App) Start() error {
 // Stop takes the settings back. Clients are none of its business: they live on in the next config,
 // or end with the process or the last route.
 func (a *App) Stop() error {
+	a.withdraw()
+	return nil
+}
+
+// Cleanup takes the settings back, too: if a later part of the config fails, Stop is not called.
+func (a *App) Cleanup() error {
 	a.withdraw()
 	return nil
 }
@@ -398,6 +406,7 @@ var (
 	_ caddy.App                   = (*App)(nil)
 	_ caddy.Provisioner           = (*App)(nil)
 	_ caddy.Validator             = (*App)(nil)
+	_ caddy.CleanerUpper          = (*App)(nil)
 	_ caddy.Provisioner           = (*Handler)(nil)
 	_ caddy.Validator             = (*Handler)(nil)
 	_ caddy.CleanerUpper          = (*Handler)(nil)

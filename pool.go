@@ -229,10 +229,16 @@ func (s *sharedHub) claim(ctx context.Context, sub *Subscription) {
 	if !joined {
 		return
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := s.whileOpen(ctx, 0)
 	defer cancel()
-	defer context.AfterFunc(s.Context(), cancel)() // no broker holds up the exit
 	owners.Claim(ctx, sub)
+}
+
+// whileOpen returns a context that ends soon after the hub has, too: whoever is waited for, he does not hold up the exit.
+func (s *sharedHub) whileOpen(ctx context.Context, soon time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.Context(), func() { time.AfterFunc(soon, cancel) })
+	return ctx, func() { stop(); cancel() }
 }
 
 // kick ends all connections of a client_id, on every instance, and returns how many there were. If
@@ -292,9 +298,8 @@ func (s *sharedHub) withBroker(ctx context.Context, do func(context.Context, Bro
 	if err := s.wait(ctx); err != nil {
 		return 0, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := s.whileOpen(ctx, drainTime/2)
 	defer cancel()
-	defer context.AfterFunc(s.Context(), func() { time.AfterFunc(drainTime/2, cancel) })() // no broker holds up the exit
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
 	if s.broker == nil {

@@ -271,6 +271,28 @@ func TestAReloadWithAnotherBrokerKeepsTheClientsAndTellsThem(t *testing.T) {
 	two.wantLogs(t, false)
 }
 
+// Caddy ends a config that has started by Cleanup alone, if what comes after all Starts fails.
+func TestWhatAConfigOfferedThatFailedLaterIsTakenBack(t *testing.T) {
+	s := use(t)
+	defer release(t)
+	runs, failed := config(1, new(MemoryBroker)), config(2, new(MemoryBroker))
+	mustOffer(t, s, runs)
+	mustOffer(t, s, failed)
+	app := &App{offers: map[*sharedHub]*settings{s: failed}}
+	for range 2 {
+		if err := app.Cleanup(); err != nil {
+			t.Error(err)
+		}
+	}
+	next := config(3, new(MemoryBroker))
+	mustOffer(t, s, next)
+	s.withdraw(runs)
+	if s.current.Load() != next {
+		t.Error("the settings that hold are not those of the next config")
+	}
+	s.withdraw(next)
+}
+
 // outageBroker's log is in reach from the start, or never.
 type outageBroker struct{ inReach bool }
 

@@ -258,11 +258,28 @@ func (s *handlerStream) cutLocked(cause error) {
 	}
 	s.cut = cause
 	close(s.abort)
-	if s.socket != nil && (s.request.ProtoMajor == 1 || s.socket.blocked()) {
+	switch {
+	case s.socket == nil:
+	case s.request.ProtoMajor == 1, errors.Is(cause, ErrStuck) && s.socket.blocked():
 		_ = s.socket.tcp.Close() // and not the TLS connection, which would say goodbye first, and wait
 		return
+	case errors.Is(cause, errAborted) && s.socket.blocked():
+		acked := s.socket.acked()
+		time.AfterFunc(resetTime, func() { s.cutConnection(acked) })
 	}
 	_ = http.NewResponseController(innermost(s.w)).SetWriteDeadline(time.Unix(1, 0))
+}
+
+// resetTime is how long the reset of a stream may take on a connection that is full, as it may be of what others send.
+const resetTime = time.Second
+
+// cutConnection ends a connection that has taken nothing since so much was acknowledged, and so not the stream's reset.
+func (s *handlerStream) cutConnection(acked uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over && s.socket.blocked() && s.socket.acked() == acked {
+		_ = s.socket.tcp.Close()
+	}
 }
 
 // Blocked implements Stream.

@@ -20,7 +20,14 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 	if h.hub.wait(r.Context()) != nil {
 		panic(http.ErrAbortHandler) // EventSource comes back after a cut, but not after an answer
 	}
+	if r.ProtoMajor == 1 && r.ContentLength != 0 { // of a body that may not come the HTTP server is to read nothing
+		w.Header().Set("Connection", "close")
+		defer func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) }()
+	}
 	s, p := h.subscription(r)
+	if p != nil && h.hub.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // as above: the exit may be why
+	}
 	if p != nil {
 		h.hub.stats.refused.Add(1)
 		return writeProblem(w, p)

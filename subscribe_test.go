@@ -1,9 +1,13 @@
 package sse_test
 
 import (
+	"bufio"
+	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
@@ -258,4 +262,32 @@ func TestRequestsNeverGoOnToTheNextHandler(t *testing.T) {
 	if answer := get(t, s.url("/elsewhere")); answer.Status != http.StatusTeapot {
 		t.Errorf("a path of others is answered %d", answer.Status)
 	}
+}
+
+// The HTTP server would read what a request says is to come before it answers.
+func TestABodyThatDoesNotComeIsNotWaitedFor(t *testing.T) {
+	s := serve(t, `
+		sse /events {
+			direct_writes off
+			publish {
+				open
+			}
+		}
+		sse /direct`)
+	for _, request := range []string{"HEAD /events", "HEAD /direct", "GET /events", "GET /direct"} {
+		for _, body := range []string{"Content-Length: 10", "Transfer-Encoding: chunked"} {
+			conn := s.dial()
+			fmt.Fprintf(conn, "%s?topic=a HTTP/1.1\r\nHost: 127.0.0.1\r\n%s\r\n\r\n", request, body)
+			_ = conn.SetReadDeadline(time.Now().Add(soon))
+			in := bufio.NewReader(conn)
+			line, err := in.ReadString('\n')
+			for ; err == nil && line != "event: connected\n"; line, err = in.ReadString('\n') {
+			}
+			if head := strings.HasPrefix(request, "HEAD"); head != (err == io.EOF) || !head && err != nil {
+				t.Errorf("%s with %s: %v", request, body, err)
+			}
+			_ = conn.Close()
+		}
+	}
+	awaitReceivers(t, s, 0)
 }
