@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"math"
+	"mime"
 	"net/http"
 	"net/url"
 	"os"
@@ -15,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
@@ -30,9 +33,10 @@ and for a look at what happens.
 
 Messages and answers go to standard output, all else to standard error.
 
-Exit codes: 0 all went well; 1 the command makes no sense; 2 the server refused;
-3 the server can't be reached, or could not take it for now; 130 interrupted
-before --count messages were there.`,
+Exit codes: 0 all went well; 1 the command makes no sense; 2 the server refused,
+or has no hub there; 3 the server can't be reached, or could not take it for now;
+4 what is to be printed can't be written; 130 interrupted before --count messages
+were there.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(listenCommand(), publishCommand(), tokenCommand())
 			cmd.Args = cobra.NoArgs // so that an unknown command is an error
@@ -45,6 +49,7 @@ before --count messages were there.`,
 const (
 	exitRefused     = 2
 	exitUnreachable = 3
+	exitOutput      = 4
 	exitInterrupted = 130
 )
 
@@ -96,8 +101,37 @@ func (r *remote) prepare(address string) error {
 	r.address = address
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableCompression = true
-	r.client = &http.Client{Transport: transport}
+	transport.ResponseHeaderTimeout = silence
+	r.client = &http.Client{Transport: transport, CheckRedirect: keepMethod}
 	return nil
+}
+
+// silence is how long a server may take to answer once it has the request.
+const silence = 30 * time.Second
+
+// keepMethod follows no redirection of a POST, of which a GET would be made.
+func keepMethod(_ *http.Request, via []*http.Request) error {
+	if via[0].Method != http.MethodGet || len(via) > 10 {
+		return http.ErrUseLastResponse
+	}
+	return nil
+}
+
+// checkGiven refuses flags that were given without a value, as of a variable that is not set: to leave them out may mean
+// somebody else.
+func checkGiven(cmd *cobra.Command, names ...string) error {
+	for _, name := range names {
+		if flag := cmd.Flags().Lookup(name); flag.Changed && flag.Value.String() == "" {
+			return fmt.Errorf("--%s is empty; give it a value, or leave it out", name)
+		}
+	}
+	return nil
+}
+
+// isOf reports whether an answer is of a media type. Others than a hub answer 200, too.
+func isOf(response *http.Response, media string) bool {
+	got, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	return response.StatusCode == http.StatusOK && got == media
 }
 
 // do sends a request with some parameters added to the query.
@@ -121,7 +155,10 @@ func (r *remote) do(ctx context.Context, method string, query url.Values, body i
 	maps.Copy(request.Header, header)
 	for _, header := range r.headers {
 		name, value, _ := strings.Cut(header, ":")
-		request.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+		if name, value = strings.TrimSpace(name), strings.TrimSpace(value); strings.EqualFold(name, "Host") {
+			request.Host = value
+		}
+		request.Header.Add(name, value)
 	}
 	if r.token != "" {
 		request.Header.Set("Authorization", "Bearer "+r.token)
@@ -148,16 +185,32 @@ func inUnits(n int64, unit time.Duration) time.Duration {
 
 // refusal returns what a refused request was told.
 func refusal(response *http.Response) string {
+	switch {
+	case response.StatusCode == http.StatusOK:
+		return response.Status + ", but there is no hub at this address"
+	case response.Header.Get("Location") != "":
+		return response.Status + " to " + printable(response.Header.Get("Location"))
+	}
 	var said problem
 	body, _ := io.ReadAll(io.LimitReader(response.Body, 64<<10))
 	if json.Unmarshal(body, &said) != nil || said.Detail == "" {
 		return response.Status
 	}
-	text := response.Status + ": " + said.Detail
+	text := response.Status + ": " + printable(said.Detail)
 	if said.Published != nil {
 		text += fmt.Sprintf(" (line %d; %d published before it)", said.Line, *said.Published)
 	}
 	return text
+}
+
+// printable returns what others wrote without what a terminal would take for more than text.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return utf8.RuneError
+		}
+		return r
+	}, text)
 }
 
 // sleep waits, or returns false when ctx ends first.

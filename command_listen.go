@@ -9,9 +9,12 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	wire "github.com/caddy-sse/caddy-sse/internal/sse"
 )
@@ -39,6 +42,7 @@ error.`,
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return l.remote.prepare(args[0]) }
 	cmd.RunE = runs(func(ctx context.Context, cmd *cobra.Command, _ []string) int {
 		l.out, l.err.Writer = cmd.OutOrStdout(), cmd.ErrOrStderr()
+		l.shown = term.IsTerminal(int(os.Stdout.Fd()))
 		defer l.err.show(os.Stdout)()
 		return l.run(ctx)
 	})
@@ -53,13 +57,16 @@ type listener struct {
 	json     bool
 	count    uint64
 	out      io.Writer
+	shown    bool     // out is a terminal
 	err      *counter // of what was printed
 
 	retry time.Duration
 }
 
-// errDone ends a listener that has what it came for.
-var errDone = errors.New("done")
+var (
+	errDone   = errors.New("done") // a listener has what it came for
+	errOutput = errors.New("what comes can't be written")
+)
 
 // run listens until there is a reason to stop, and returns the exit code.
 func (l *listener) run(ctx context.Context) int {
@@ -69,6 +76,9 @@ func (l *listener) run(ctx context.Context) int {
 		switch {
 		case errors.Is(err, errDone):
 			return 0
+		case errors.Is(err, errOutput):
+			fmt.Fprintln(l.err, err)
+			return exitOutput
 		case ctx.Err() != nil:
 			return l.interrupted()
 		case errors.As(err, &refused):
@@ -110,7 +120,7 @@ func (l *listener) connect(ctx context.Context) (wait time.Duration, err error) 
 		return l.retry, err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
+	if !isOf(response, "text/event-stream") {
 		if after, ok := retryable(response); ok {
 			return after, errors.New(refusal(response))
 		}
@@ -138,7 +148,7 @@ func (l *listener) handle(e wire.Event) error {
 	}
 	switch e.Name {
 	case "connected", "gap":
-		fmt.Fprintf(l.err, "%s %s\n", e.Name, e.Data)
+		fmt.Fprintf(l.err, "%s %s\n", e.Name, printable(string(e.Data)))
 		return nil
 	case "expired", "closed":
 		return &refusedError{"the stream was " + e.Name}
@@ -146,8 +156,11 @@ func (l *listener) handle(e wire.Event) error {
 	if !e.HasData {
 		return nil
 	}
-	if err := l.print(e); err != nil {
+	switch err := l.print(e); {
+	case errors.Is(err, syscall.EPIPE), err != nil && runtime.GOOS == "windows": // where pipes end in several ways
 		return errDone // nobody reads any more
+	case err != nil:
+		return fmt.Errorf("%w: %w", errOutput, err)
 	}
 	if l.err.messages.Add(1) == l.count {
 		return errDone
@@ -157,7 +170,11 @@ func (l *listener) handle(e wire.Event) error {
 
 func (l *listener) print(e wire.Event) error {
 	if !l.json {
-		_, err := fmt.Fprintf(l.out, "%s\n", e.Data)
+		text := string(e.Data)
+		if l.shown {
+			text = printable(text)
+		}
+		_, err := fmt.Fprintln(l.out, text)
 		return err
 	}
 	return json.NewEncoder(l.out).Encode(struct {

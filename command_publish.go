@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -46,7 +47,12 @@ now; its idempotency key makes sure that it is published once.`,
 	flags.Int64Var(&p.retry, "retry", -1, "a reconnect delay to tell, in milliseconds (default: none)")
 	flags.StringVar(&p.key, "idempotency-key", "", "publish once for this key (default: a new one)")
 	cmd.MarkFlagsMutuallyExclusive("topic", "client-id", "user", "broadcast")
-	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return p.remote.prepare(args[0]) }
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkGiven(cmd, "client-id", "user", "idempotency-key"); err != nil {
+			return err
+		}
+		return p.remote.prepare(args[0])
+	}
 	cmd.RunE = runs(func(ctx context.Context, cmd *cobra.Command, args []string) int {
 		p.out, p.err.Writer = cmd.OutOrStdout(), cmd.ErrOrStderr()
 		if len(args) == 2 && args[1] != "-" {
@@ -97,6 +103,7 @@ func (p *sender) publish(ctx context.Context, data string) int {
 		p.key = rand.Text()
 	}
 	header := http.Header{"Content-Type": {"text/plain; charset=utf-8"}, "Idempotency-Key": {p.key}}
+	unknown := false // whether it may have been published
 	for deadline := time.Now().Add(publishFor); ; {
 		response, err := p.do(ctx, http.MethodPost, p.query(), strings.NewReader(data), header)
 		wait := time.Second
@@ -105,14 +112,31 @@ func (p *sender) publish(ctx context.Context, data string) int {
 			if wait, again = retryable(response); !again {
 				return p.answer(response)
 			}
-			err = errors.New(refusal(response))
+			err = errUnavailable{refusal(response)}
 			_ = response.Body.Close()
 		}
+		unknown = unknown || mayHaveArrived(err)
 		if time.Now().Add(wait).After(deadline) || !sleep(ctx, wait) {
-			fmt.Fprintln(p.err, "not published:", err)
+			if unknown {
+				fmt.Fprintf(p.err, "perhaps published: %v; to send it again, but publish it once, add --idempotency-key %s\n", err, p.key)
+			} else {
+				fmt.Fprintln(p.err, "not published:", err)
+			}
 			return exitUnreachable
 		}
 	}
+}
+
+// errUnavailable is a refusal that may end by itself: nothing was published.
+type errUnavailable struct{ detail string }
+
+func (e errUnavailable) Error() string { return e.detail }
+
+// mayHaveArrived reports whether a request that ended so may have been carried out.
+func mayHaveArrived(err error) bool {
+	var refused errUnavailable
+	var network *net.OpError
+	return !errors.As(err, &refused) && (!errors.As(err, &network) || network.Op != "dial")
 }
 
 // answerWithin is how long an interrupted publisher waits for what its lines are answered.
@@ -184,7 +208,7 @@ func (p *sender) feed(ctx context.Context, r io.Reader, lines *io.PipeWriter) {
 // answer shows what a request was told, and returns the exit code.
 func (p *sender) answer(response *http.Response) int {
 	defer response.Body.Close()
-	if response.StatusCode == http.StatusOK {
+	if isOf(response, "application/json") {
 		_, _ = io.Copy(p.out, response.Body) // who does not read it does not mind
 		return 0
 	}

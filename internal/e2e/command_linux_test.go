@@ -97,8 +97,8 @@ func TestATerminalShowsHowMuchHasGoneByWhileItGoesElsewhere(t *testing.T) {
 		e2etest.Await(t, "connected", func() bool { return strings.Contains(s.text(), "connected ") })
 	}
 	publisher := publishing.start(t, input, out, "publish", events)
-	for i := range 7 {
-		fmt.Fprintln(lines, i)
+	for _, text := range []string{"0", "1", "2", "\x1b]0;3\a", "4", "5", "6"} {
+		fmt.Fprintln(lines, text)
 	}
 	e2etest.Await(t, "a count of messages", func() bool { return strings.Contains(elsewhere.text(), "\r\x1b[K7 messages, ") })
 	e2etest.Await(t, "a count of lines", func() bool { return strings.Contains(publishing.text(), "\r\x1b[K7 lines, ") })
@@ -114,10 +114,29 @@ func TestATerminalShowsHowMuchHasGoneByWhileItGoesElsewhere(t *testing.T) {
 		}
 	}
 	e2etest.Await(t, "the last count", func() bool { return strings.HasSuffix(elsewhere.text(), "\r\x1b[K7 messages\r\n") })
-	if shown := both.text(); strings.Contains(shown, "messages") {
-		t.Errorf("where the messages themselves are shown stands %q", shown)
+	if shown := both.text(); strings.Contains(shown, "messages") || !strings.Contains(shown, "\ufffd]0;3\ufffd\r\n") {
+		t.Errorf("where the messages themselves are shown, be they meant for the terminal, stands %q", shown)
 	}
-	if got, err := os.ReadFile(file); err != nil || !strings.HasPrefix(string(got), "0\n1\n2\n3\n4\n5\n6\n{") {
+	if got, err := os.ReadFile(file); err != nil || !strings.HasPrefix(string(got), "0\n1\n2\n\x1b]0;3\a\n4\n5\n6\n{") {
 		t.Errorf("the file has %q, %v", got, err)
 	}
+}
+
+func TestAListenerWhoseOutputCanNotBeWrittenSaysSo(t *testing.T) {
+	server := e2etest.Start(t, openSite)
+	events := server.URL("/events?topic=news")
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	terminal := newScreen(t)
+	cmd := terminal.start(t, nil, full, "listen", events)
+	e2etest.Await(t, "connected", func() bool { return strings.Contains(terminal.text(), "connected ") })
+	e2etest.Publish(t, events, "x")
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 4 {
+		t.Errorf("it ended with %d", code)
+	}
+	e2etest.Await(t, "the reason", func() bool { return strings.Contains(terminal.text(), "can't be written: ") })
 }

@@ -245,6 +245,42 @@ http://127.0.0.1:{{port}} {
 	second.ends(0)
 }
 
+// Others than a hub answer 200 as well: Caddy does for what no route is for.
+func TestWhereThereIsNoHubCommandsAreRefused(t *testing.T) {
+	server := e2etest.Start(t, `
+http://127.0.0.1:{{port}} {
+	redir /moved /elsewhere 301
+	respond /home "welcome"
+}
+http://named.example:{{port}} {
+	sse /events {
+		publish {
+			open
+		}
+	}
+}
+`)
+	for path, says := range map[string]string{
+		"/events": "200 OK, but there is no hub at this address", "/home": "200 OK, but there is no hub at this address",
+	} {
+		for _, args := range [][]string{{"listen"}, {"publish", "hello"}, {"publish"}} {
+			c := run(t, slices.Insert(slices.Clone(args), 1, server.URL(path))...)
+			_ = c.in.Close()
+			if out := c.ends(2); len(out) != 0 || c.errors() != "refused: "+says+"\n" {
+				t.Errorf("%v of %s: printed %q, and %q", args, path, out, c.errors())
+			}
+		}
+	}
+	moved := run(t, "publish", server.URL("/moved"), "hello")
+	if out := moved.ends(2); len(out) != 0 || moved.errors() != "refused: 301 Moved Permanently to /elsewhere\n" {
+		t.Errorf("printed %q, and %q", out, moved.errors())
+	}
+	host := server.Expand("Host: named.example:{{port}}")
+	if answer := run(t, "publish", server.URL("/events?topic=news"), "-H", host, "hello").ends(0); len(answer) != 1 {
+		t.Errorf("the site that was named answered %q", answer)
+	}
+}
+
 func TestPublishSendsOneMessageToWhoeverIsNamed(t *testing.T) {
 	server := e2etest.Start(t, strings.Replace(openSite, "sse /events {", "sse /events {\n\t\tuser {query.user}", 1))
 	events := server.URL("/events")
@@ -358,12 +394,17 @@ func TestPublishTriesAgainAndPublishesOnce(t *testing.T) {
 
 	server.Stop()
 	began := time.Now()
+	inDoubt := run(t, "publish", "http://"+line.Addr()+"/events?topic=news", "it was taken, but not answered")
 	gaveUp := run(t, "publish", events, "nobody is there")
 	if out := gaveUp.ends(3); len(out) != 0 || !strings.HasPrefix(gaveUp.errors(), "not published: ") {
 		t.Errorf("printed %q, and %q", out, gaveUp.errors())
 	}
 	if took := time.Since(began); took < 5*time.Second {
 		t.Errorf("it gave up after %v", took)
+	}
+	if out := inDoubt.ends(3); len(out) != 0 || !strings.HasPrefix(inDoubt.errors(), "perhaps published: ") ||
+		!strings.Contains(inDoubt.errors(), "add --idempotency-key ") {
+		t.Errorf("printed %q, and %q", out, inDoubt.errors())
 	}
 }
 
@@ -429,6 +470,8 @@ func TestACommandThatMakesNoSenseSaysWhyAndEndsWithOne(t *testing.T) {
 		{"publish", "accepts between 1 and 2 arg"},
 		{"publish ftp://localhost/ hello", "is not an address"},
 		{"publish http://localhost/events --topic a --user b hello", "none of the others can be"},
+		{"publish http://localhost/events --user= hello", "--user is empty"},
+		{"publish http://localhost/events --client-id= hello", "--client-id is empty"},
 		{"token --sub alice", "at least one of the flags"},
 		{"token --secret-env SSE_NO_SUCH --sub alice", "the environment variable SSE_NO_SUCH is not set"},
 		{"token --secret-file /no/such/file", "/no/such/file"},
