@@ -63,6 +63,7 @@ function select() {
     selected = name;
     stopWatching();
     $("clients-filter").reset();
+    applied = {};
     for (const answer of document.querySelectorAll(".answer")) answer.textContent = "";
     clients.restart();
     topics.restart();
@@ -103,8 +104,10 @@ class Pages {
   }
 
   #go(direction) {
-    if (direction === "next" && this.#next) this.#cursors.push(this.#next);
-    else if (direction === "previous" && this.#cursors.length > 1) this.#cursors.pop();
+    if (direction === "next" && this.#next) {
+      this.#cursors.push(this.#next);
+      this.#next = ""; // one page at a time
+    } else if (direction === "previous" && this.#cursors.length > 1) this.#cursors.pop();
     else return;
     $(this.name).parentElement.scrollTop = 0;
     this.load();
@@ -155,7 +158,7 @@ function cell(label, content, className = "") {
 
 const clients = new Pages(
   "clients",
-  () => ({ topic: field("topic").value, user: field("user").value }),
+  () => applied,
   (client) => `${client.client_id} ${client.since}`,
   (client) => {
     const row = document.createElement("tr");
@@ -207,6 +210,7 @@ const topics = new Pages(
 );
 
 const field = (name) => $("clients-filter").elements[name];
+let applied = {}; // the filter as it was when it was asked for
 const isPattern = (topic) => topic.split("/").some((segment) => segment === "*" || segment === "**");
 
 function filterByTopic(topic) {
@@ -217,6 +221,7 @@ function filterByTopic(topic) {
 }
 
 function filterClients() {
+  applied = { topic: field("topic").value, user: field("user").value };
   clients.restart();
   clients.load();
 }

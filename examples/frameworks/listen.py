@@ -3,6 +3,7 @@
     python3 examples/frameworks/listen.py [URL]
 """
 
+import http.client
 import json
 import random
 import sys
@@ -24,18 +25,19 @@ def events(url):
             if last_id:
                 request.add_header("Last-Event-ID", last_id)
             with urllib.request.urlopen(request, timeout=SILENCE) as response:
-                name, data = "message", []
+                name, data, seen = "message", [], last_id
                 for line in response:
                     field, _, value = line.decode().rstrip("\n").partition(": ")
                     if field == "id":
-                        last_id = value
+                        seen = value
                     elif field == "event":
                         name = value
                     elif field == "data":
                         data.append(value)
                     elif field == "retry":
                         retry = int(value) / 1000
-                    elif field == "":  # an empty line ends the event
+                    elif field == "":  # an empty line ends the event, whose ID counts from now on
+                        last_id = seen
                         if data:
                             tries = 0
                             yield name, "\n".join(data)
@@ -44,7 +46,7 @@ def events(url):
             if refused.code != 429 and refused.code < 500:
                 raise  # asking again would not help
             least = int(refused.headers.get("Retry-After", 0))
-        except (OSError, ValueError) as lost:
+        except (OSError, ValueError, http.client.HTTPException) as lost:
             print("lost", lost, file=sys.stderr)
         time.sleep(max(least, min(retry * 2**tries, MOST_WAIT) * random.uniform(0.75, 1.25)))
         tries += 1

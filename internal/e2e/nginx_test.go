@@ -22,6 +22,7 @@ func TestNginxPassesStreamsAndPublishesOnAsTheyCome(t *testing.T) {
 		{
 			servers {
 				trusted_proxies static private_ranges
+				trusted_proxies_strict
 			}
 		}
 		http://127.0.0.1:{{port}} {

@@ -123,7 +123,7 @@ async function doubt(turn) {
 
 // catchUp takes an answer from the backend as far as it has come.
 async function catchUp(turn) {
-  if (!turn) return;
+  if (!turn?.asked) return; // the backend cannot have it yet
   const answer = await deliver(turn, "GET");
   if (!answer || turn.state !== "open") return;
   if (!answer.ok) {
@@ -173,6 +173,7 @@ async function request(turn) {
   if (answer && !answer.ok) end(turn, "failed", `${answer.status}: ${(await answer.text()).trim()}`);
   turn.asked = true;
   show(turn);
+  save();
 }
 
 async function stop() {
@@ -363,6 +364,9 @@ addEventListener("pageshow", (e) => e.persisted && connect());
 
 showTurns();
 connect();
+const left = openTurn(); // when the page was reloaded
+if (left?.asked) heard(left);
+else if (left) asking = request(left);
 const unfinished = openTurn();
 if (unfinished?.tokens.length) heard(unfinished);
 else if (unfinished) asking = request(unfinished); // it may not have been heard

@@ -8,6 +8,7 @@ const retrySeconds = 5; // after an answer that EventSource gives up on, but tha
 let me; // who is signed in
 let source; // the EventSource in use
 let retryTimer;
+let refusals = 0; // one after the other
 
 /* Signing in and out */
 
@@ -31,8 +32,10 @@ async function signOut() {
 // start shows who is signed in and listens, or asks to sign in.
 async function start() {
   clearTimeout(retryTimer);
+  const before = me?.name;
   try {
     me = await whoAmI();
+    if (me?.name !== before) position = undefined;
   } catch (err) {
     setState("reconnecting");
     trouble(`The application can't be reached: ${err.message}. Is it running? Next try in ${retrySeconds} s.`);
@@ -77,7 +80,10 @@ function listen() {
   const url = new URL("/events", location.href);
   if (lastID()) url.searchParams.set("last_event_id", lastID());
   source = new EventSource(url);
-  source.onopen = () => setState("live");
+  source.onopen = () => {
+    refusals = 0;
+    setState("live");
+  };
   source.onerror = lost;
   source.addEventListener("connected", (e) => {
     seen(e);
@@ -96,13 +102,18 @@ function listen() {
 // other than 200 it has given up, and we look why: perhaps nobody is signed in any more.
 function lost() {
   setState("reconnecting");
-  if (source.readyState === EventSource.CLOSED) retryTimer = setTimeout(start, 500);
+  if (source.readyState === EventSource.CLOSED) retryTimer = setTimeout(start, refusals++ ? retrySeconds * 1000 : 500);
 }
 
-// Each person has their own place in the log.
+// Each person has their own place in the log, and each tab: a new one goes on from where the last one was.
+let position;
 const key = () => `caddy-sse.forward-auth.${me.name}`;
-const lastID = () => localStorage.getItem(key());
-const seen = (e) => e.lastEventId && localStorage.setItem(key(), e.lastEventId);
+const lastID = () => position ?? localStorage.getItem(key());
+function seen(e) {
+  if (!e.lastEventId) return;
+  position = e.lastEventId;
+  localStorage.setItem(key(), position);
+}
 
 /* Sending. The application passes it on, and says who it is from. */
 

@@ -93,13 +93,14 @@ func (at *position) connect(ctx context.Context, url string, event func(name, da
 
 	var name string
 	var data []string
+	id := at.lastID // which counts once its event is whole
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, 2<<20) // a message may have 1 MiB
 	for lines.Scan() {
 		field, value, _ := strings.Cut(lines.Text(), ": ")
 		switch field {
 		case "id":
-			at.lastID = value
+			id = value
 		case "event":
 			name = value
 		case "data":
@@ -108,6 +109,7 @@ func (at *position) connect(ctx context.Context, url string, event func(name, da
 			milliseconds, _ := strconv.Atoi(value)
 			at.retry = time.Duration(milliseconds) * time.Millisecond
 		case "": // an empty line ends the event, and a heartbeat begins with a colon
+			at.lastID = id
 			if data != nil {
 				at.tries = 0
 				event(cmp.Or(name, "message"), strings.Join(data, "\n"))
