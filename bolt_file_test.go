@@ -49,7 +49,7 @@ func TestAFileThatCanNotBeOpenedIsNamedAndSaysWhatToDo(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "directory"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	const broken = "restore it from a copy, or move it away"
+	const broken = "move it away to begin anew"
 	for name, c := range map[string]struct {
 		file  string
 		words []string
@@ -241,7 +241,7 @@ func TestATruncatedFileIsDamaged(t *testing.T) {
 		if err := os.WriteFile(file, sound[:length], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		wantUnopenable(t, file, "restore it from a copy, or move it away")
+		wantUnopenable(t, file, "move it away to begin anew")
 	}
 }
 

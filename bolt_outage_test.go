@@ -150,7 +150,7 @@ func TestAValueThatIsNotWhatWasWrittenIsAnErrorAndNoMessage(t *testing.T) {
 			d.restart() // so that there is a mark
 			d.update(damage)
 			d.stop()
-			advice := "restore it from a copy, or move it away"
+			advice := "move it away to begin anew"
 			if name == "the format" {
 				advice = "another version of this one"
 			}

@@ -147,7 +147,7 @@ const (
 		max_size                 | max_size | <size>
 		max_size 0               | max_size | "0" | 1MiB
 		max_size x               | max_size | "x" | 1MiB
-		max_size 257MiB          | max_size | 256MiB at most
+		token x; max_size 257MiB | max_size | 256MiB at most
 		rate                     | rate | <messages per second> [<burst>]
 		rate 0                   | rate | "0" | more than 0
 		rate -1                  | rate | "-1" | more than 0

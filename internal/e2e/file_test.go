@@ -74,7 +74,7 @@ func TestAFileThatCanNotBeUsedFailsTheReloadAndChangesNothing(t *testing.T) {
 	for file, advice := range map[string]string{
 		filepath.Join(dir, "missing", "log.db"): "its directory does not exist; make it",
 		dir:                                     "it is a directory; name a file",
-		damaged:                                 "restore it from a copy, or move it away",
+		damaged:                                 "move it away to begin anew",
 		other.Expand("{{dir}}/log.db"):          "another process has it open; stop that one, or name another file",
 	} {
 		err := server.Reload(fileSite(file, 200))
@@ -102,7 +102,7 @@ func TestATruncatedFileStopsTheStartWithAReason(t *testing.T) {
 		t.Fatal(err)
 	}
 	said, err := e2etest.Caddy(t, "run", "--adapter", "caddyfile", "--config", server.WriteFile("again", fileSite("{{dir}}/log.db", 100)))
-	if err == nil || strings.Contains(said, "panic") || !strings.Contains(said, file) || !strings.Contains(said, "restore it from a copy, or move it away") {
+	if err == nil || strings.Contains(said, "panic") || !strings.Contains(said, file) || !strings.Contains(said, "move it away to begin anew") {
 		t.Errorf("it ended with %v: %s", err, said)
 	}
 	if err := os.Remove(file); err != nil { // as it says
