@@ -112,10 +112,11 @@ func (p *sender) publish(ctx context.Context, data string) int {
 			if wait, again = retryable(response); !again {
 				return p.answer(response)
 			}
-			err = errUnavailable{refusal(response)}
+			err = errors.New(refusal(response))
 			_ = response.Body.Close()
+		} else {
+			unknown = unknown || mayHaveArrived(err)
 		}
-		unknown = unknown || mayHaveArrived(err)
 		if time.Now().Add(wait).After(deadline) || !sleep(ctx, wait) {
 			if unknown {
 				fmt.Fprintf(p.err, "perhaps published: %v; to send it again, but publish it once, add --idempotency-key %s\n", err, p.key)
@@ -127,16 +128,10 @@ func (p *sender) publish(ctx context.Context, data string) int {
 	}
 }
 
-// errUnavailable is a refusal that may end by itself: nothing was published.
-type errUnavailable struct{ detail string }
-
-func (e errUnavailable) Error() string { return e.detail }
-
-// mayHaveArrived reports whether a request that ended so may have been carried out.
+// mayHaveArrived reports whether a request that ended so, without an answer, may have been carried out.
 func mayHaveArrived(err error) bool {
-	var refused errUnavailable
 	var network *net.OpError
-	return !errors.As(err, &refused) && (!errors.As(err, &network) || network.Op != "dial")
+	return !errors.As(err, &network) || network.Op != "dial"
 }
 
 // answerWithin is how long an interrupted publisher waits for what its lines are answered.

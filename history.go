@@ -141,20 +141,19 @@ func (h *history) noteDrop(m *Message) {
 
 // forget notes that an address once had a message at p and has it no more. If it has newer ones, its log tells.
 func (h *history) forget(a Address, p Position) {
-	if l := h.logs[a]; l != nil && !p.After(l.messages[len(l.messages)-1].Position) {
+	if l := h.logs[a]; l != nil {
 		if p.After(l.trimmed) {
 			l.trimmed = p
 		}
-		return
+		if !p.After(l.messages[len(l.messages)-1].Position) {
+			return
+		}
 	}
 	if mark := &h.forgotten[slot(a)]; p.After(*mark) {
 		*mark = p
 	}
 	if a.Kind == ToTopic && p.After(h.floor) {
 		h.floor = p
-	}
-	if l := h.logs[a]; l != nil && p.After(l.trimmed) {
-		l.trimmed = p
 	}
 }
 

@@ -145,7 +145,7 @@ func (l *redisLog) keepTrimming() {
 // trimByAge removes from the stream what is too old for the hub's history. The newest entry stays, as
 // the mark by which every tail knows that nothing after it was lost.
 func (l *redisLog) trimByAge() error {
-	wanted := l.wantedSince()
+	wanted := l.wantedSince(clockSlop)
 	if wanted == 0 {
 		return nil
 	}
@@ -167,11 +167,12 @@ func (l *redisLog) trimByAge() error {
 	return node.XTrimMinIDApprox(l.context, l.logKey, entryID(keep), 0).Err()
 }
 
-// wantedSince returns from when on messages are of use for the hub's history, in Unix milliseconds; 0 for ever.
-func (l *redisLog) wantedSince() uint64 {
+// wantedSince returns from when on messages are of use for the hub's history, or from a little earlier, in Unix
+// milliseconds; 0 for ever.
+func (l *redisLog) wantedSince(earlier time.Duration) uint64 {
 	age := l.replica.Limits().History.Age
 	if age <= 0 {
 		return 0
 	}
-	return uint64(max(0, time.Now().Add(-age).Add(-clockSlop).UnixMilli()))
+	return uint64(max(0, time.Now().Add(-age).Add(-earlier).UnixMilli()))
 }

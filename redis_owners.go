@@ -117,8 +117,8 @@ func (l *redisLog) catchUp(ctx context.Context) bool {
 // mayBeKeptElsewhere reports whether another instance may keep messages for a client_id that this one does not have: the
 // log has dropped some that are not too old for its history.
 func (l *redisLog) mayBeKeptElsewhere(clientID string) bool {
-	lost, age := l.replica.Lost(Address{ToClient, clientID}), l.replica.Limits().History.Age
-	return lost.After(Position{}) && (age == 0 || lost.Major >= uint64(max(0, time.Now().Add(-age).UnixMilli())))
+	lost := l.replica.Lost(Address{ToClient, clientID})
+	return lost.After(Position{}) && lost.Major >= l.wantedSince(0)
 }
 
 // heard tells the replica what it does not know of an owner.

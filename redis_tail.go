@@ -296,7 +296,7 @@ func (t *tail) oldest(node redis.Cmdable) (entries []entry, lost Position, err e
 		return nil, Position{}, err
 	}
 	t.gone = info.EntriesAdded - info.Length
-	entries, err = rangeOf(ctx, node, t.logKey, strconv.FormatUint(t.wantedSince(), 10), t.count)
+	entries, err = rangeOf(ctx, node, t.logKey, strconv.FormatUint(t.wantedSince(clockSlop), 10), t.count)
 	switch {
 	case err != nil:
 		return nil, Position{}, err
