@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	"github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 func TestTokensAreTakenFromTheHeaderTheCookieAndTheQuery(t *testing.T) {
@@ -207,7 +207,7 @@ func TestExpiryInTheMidstOfAReplayLosesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	decoder := sse.NewDecoder(response.Body, 1<<20)
+	decoder := eventstream.NewDecoder(response.Body, 1<<20)
 	got, last, expired := 0, start, false
 	for {
 		event, err := decoder.Next()

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	wire "github.com/caddy-sse/caddy-sse/internal/sse"
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 // Why a client's stream ended: the cause that Take returns and Leave is given.
@@ -402,22 +402,22 @@ func (c *Client) leave(cause error) error {
 }
 
 // The frames that say something about the stream itself.
-var heartbeat = control(wire.AppendComment(nil, "heartbeat"))
+var heartbeat = control(eventstream.AppendComment(nil, "heartbeat"))
 
 // gapFrame tells a client, with its position if there is one, that messages are missing.
 func gapFrame(id, reason string) *Message {
-	e := wire.Event{ID: id, Name: "gap", Data: []byte(`{"reason":"` + reason + `"}`), HasData: true}
+	e := eventstream.Event{ID: id, Name: "gap", Data: []byte(`{"reason":"` + reason + `"}`), HasData: true}
 	return control(e.Append(nil))
 }
 
 // farewell is the last event of a stream that ends for good until its page does something.
 func farewell(name string) *Message {
-	e := wire.Event{Name: name, Data: []byte(`{"status":"` + name + `"}`), HasData: true}
+	e := eventstream.Event{Name: name, Data: []byte(`{"status":"` + name + `"}`), HasData: true}
 	return control(e.Append(nil))
 }
 
 // retryFrame tells a client when to come back.
 func retryFrame(after time.Duration) *Message {
-	e := wire.Event{Retry: after.Milliseconds(), HasRetry: true}
+	e := eventstream.Event{Retry: after.Milliseconds(), HasRetry: true}
 	return control(e.Append(nil))
 }

@@ -13,10 +13,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
-
-	wire "github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 func listenCommand() *cobra.Command {
@@ -126,7 +125,7 @@ func (l *listener) connect(ctx context.Context) (wait time.Duration, err error) 
 		}
 		return 0, &refusedError{refusal(response)}
 	}
-	events := wire.NewDecoder(response.Body, 64<<20)
+	events := eventstream.NewDecoder(response.Body, 64<<20)
 	for {
 		e, err := events.Next()
 		if err != nil {
@@ -139,7 +138,7 @@ func (l *listener) connect(ctx context.Context) (wait time.Duration, err error) 
 }
 
 // handle takes one event.
-func (l *listener) handle(e wire.Event) error {
+func (l *listener) handle(e eventstream.Event) error {
 	if e.ID != "" {
 		l.lastID = e.ID
 	}
@@ -168,7 +167,7 @@ func (l *listener) handle(e wire.Event) error {
 	return nil
 }
 
-func (l *listener) print(e wire.Event) error {
+func (l *listener) print(e eventstream.Event) error {
 	if !l.json {
 		text := string(e.Data)
 		if l.shown {

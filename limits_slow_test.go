@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	"github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 // hugeData is more than any buffer between the hub and a client takes.
@@ -52,7 +52,7 @@ func TestMessageLargerThanTheQueueArrives(t *testing.T) {
 // numbered is the data of a message that is large enough to fill windows soon, and tells its number.
 func numbered(i int) string { return fmt.Sprintf("%06d %s", i, hugeData[:64<<10]) }
 
-func numberOf(t testing.TB, event sse.Event) (n int) {
+func numberOf(t testing.TB, event eventstream.Event) (n int) {
 	t.Helper()
 	if _, err := fmt.Sscanf(string(event.Data), "%06d ", &n); err != nil {
 		t.Fatalf("got %+.100v", event)
@@ -63,8 +63,8 @@ func numberOf(t testing.TB, event sse.Event) (n int) {
 // lazy is a client that has read the connected event and nothing since.
 type lazy struct {
 	protocol
-	decoder   *sse.Decoder
-	connected sse.Event
+	decoder   *eventstream.Decoder
+	connected eventstream.Event
 	leave     func() error
 }
 
@@ -73,7 +73,7 @@ func lazyClients(t *testing.T, s *site, path string) (clients []lazy) {
 	t.Helper()
 	eachProtocol(t, s, func(_ *testing.T, p protocol) {
 		body := openUnread(t, lazyClient(t, p), p.url(path)).Body
-		c := lazy{protocol: p, decoder: sse.NewDecoder(body, 64<<20), leave: body.Close}
+		c := lazy{protocol: p, decoder: eventstream.NewDecoder(body, 64<<20), leave: body.Close}
 		var err error
 		if c.connected, err = c.decoder.Next(); err != nil {
 			t.Fatal(err)
@@ -133,7 +133,7 @@ func TestSlowClientIsDisconnectedAndResumesWithoutLoss(t *testing.T) {
 }
 
 // mustNext returns the next message that is not one of those that only count receivers.
-func mustNext(t testing.TB, stream *e2etest.Stream) sse.Event {
+func mustNext(t testing.TB, stream *e2etest.Stream) eventstream.Event {
 	t.Helper()
 	for {
 		event, err := stream.Next(patience)

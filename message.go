@@ -10,7 +10,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	wire "github.com/caddy-sse/caddy-sse/internal/sse"
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 // Message is one message of a hub: what a publisher said, to whom, and where it stands in the log.
@@ -45,7 +45,7 @@ type Message struct {
 
 // encode makes the frame that all clients share and gives up what it was made from.
 func (m *Message) encode(epoch string) {
-	e := wire.Event{Name: m.Event, Data: m.Data, HasData: true, Retry: m.Retry, HasRetry: m.HasRetry}
+	e := eventstream.Event{Name: m.Event, Data: m.Data, HasData: true, Retry: m.Retry, HasRetry: m.HasRetry}
 	if !m.Ephemeral {
 		e.ID = ID{epoch, m.Position}.String()
 	}
@@ -275,7 +275,7 @@ func (m *Message) Check() error {
 		}
 	}
 	switch {
-	case !wire.ValidField(m.Event) || !utf8.ValidString(m.Event) || len(m.Event) > 256:
+	case !eventstream.ValidField(m.Event) || !utf8.ValidString(m.Event) || len(m.Event) > 256:
 		return errors.New("event must be at most 256 bytes of UTF-8 without line breaks or NUL")
 	case m.Event == "connected" || m.Event == "gap" || m.Event == "expired" || m.Event == "closed":
 		return fmt.Errorf("event name %q is reserved for the hub itself; choose another", m.Event)

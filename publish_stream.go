@@ -8,7 +8,7 @@ import (
 	"io"
 	"net/http"
 
-	wire "github.com/caddy-sse/caddy-sse/internal/sse"
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 // source reads messages from a body as they arrive.
@@ -84,13 +84,13 @@ func (p *post) collect(s source, nth *int) (batch []*Publication, lines []int, e
 // eventSource reads a text/event-stream body, whose ids are dropped: the log gives its own.
 type eventSource struct {
 	post    *post
-	decoder *wire.Decoder
+	decoder *eventstream.Decoder
 	ahead   *Message // read by buffered already; nil = none
 	retry   *int64   // of a block without data: it goes with the next message
 }
 
 func newEventSource(p *post) *eventSource {
-	decoder := wire.NewDecoder(p.body, p.Publish.MaxSize+maxTopicBytes)
+	decoder := eventstream.NewDecoder(p.body, p.Publish.MaxSize+maxTopicBytes)
 	decoder.KeepIncomplete = true
 	return &eventSource{post: p, decoder: decoder}
 }
@@ -98,7 +98,7 @@ func newEventSource(p *post) *eventSource {
 func (s *eventSource) next() (draft, error) {
 	for s.ahead == nil {
 		e, err := s.decoder.Next()
-		if errors.Is(err, wire.ErrTooLarge) {
+		if errors.Is(err, eventstream.ErrTooLarge) {
 			return draft{}, problemf(http.StatusRequestEntityTooLarge, "a message has more than %d bytes of data", s.post.Publish.MaxSize)
 		}
 		if err != nil {
@@ -112,7 +112,7 @@ func (s *eventSource) next() (draft, error) {
 }
 
 // message returns what a block says; nil if it has no data, as browsers dispatch nothing either.
-func (s *eventSource) message(e wire.Event) *Message {
+func (s *eventSource) message(e eventstream.Event) *Message {
 	if e.HasRetry {
 		s.retry = &e.Retry
 	}

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	"github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 // upload is a POST whose body is written bit by bit.
@@ -110,7 +110,7 @@ func TestMessagesArePublishedAsTheyArrive(t *testing.T) {
 		stream := s.listen(t)
 		for _, kind := range lineBodies {
 			body := startUpload(t, p.client, p.url("/events"+kind.query), kind.media)
-			var last sse.Event
+			var last eventstream.Event
 			for i := range 3 {
 				body.write(fmt.Sprintf(kind.message, fmt.Sprint("message ", i)))
 				last = stream.Expect(t, fmt.Sprint("message ", i)) // while the body goes on
@@ -243,7 +243,7 @@ func TestEventStreamBodyIsReadAsBrowsersReadOne(t *testing.T) {
 	if answer.Status != http.StatusOK || !strings.Contains(answer.Body, `"published":8,`) {
 		t.Errorf("answered %d %s", answer.Status, answer.Body)
 	}
-	for _, want := range []sse.Event{
+	for _, want := range []eventstream.Event{
 		{Name: "update", Data: []byte("one"), HasRetry: true, Retry: 100},
 		{Name: "standard"},
 		{Name: "standard", Data: []byte("two\n three")},

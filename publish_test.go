@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	"github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 // listener is a client that gets whatever is published on a site: on any topic, to client_id "x", to
@@ -34,7 +34,7 @@ func (s *site) listen(t testing.TB) *listener {
 }
 
 // next returns the next message.
-func (l *listener) next(t testing.TB) sse.Event {
+func (l *listener) next(t testing.TB) eventstream.Event {
 	t.Helper()
 	event, err := l.Next(patience)
 	if err != nil {
@@ -100,7 +100,7 @@ func TestURLThatNamesTheTargetMakesTheBodyData(t *testing.T) {
 func TestEventRetryAndEphemeralComeFromTheQuery(t *testing.T) {
 	s := serve(t, listenedRoute)
 	stream := s.listen(t)
-	for query, want := range map[string]sse.Event{
+	for query, want := range map[string]eventstream.Event{
 		"event=update":              {Name: "update"},
 		"event=":                    {},
 		"event=a+b:%C3%A9":          {Name: "a b:é"},

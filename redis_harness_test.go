@@ -12,14 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
-
-	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	wire "github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 // soon is how long these tests wait for what ought to happen at once: long, because they load the
@@ -225,12 +224,14 @@ type reader struct {
 	done   chan struct{}
 
 	mu      sync.Mutex // guards the rest
-	events  []wire.Event
+	events  []eventstream.Event
 	changed chan struct{} // closed and made anew when events grow
 }
 
-func (r *reader) Wake()         { r.wake <- struct{}{} }
-func (r *reader) Abort()        { r.leave() }
+func (r *reader) Wake() { r.wake <- struct{}{} }
+
+func (r *reader) Abort() { r.leave() }
+
 func (r *reader) Blocked() bool { return false }
 
 // subscribe enters a client.
@@ -282,7 +283,7 @@ func (r *reader) add(batch []*Message) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, m := range batch {
-		event, err := wire.NewDecoder(bytes.NewReader(m.frame), 1<<30).Next()
+		event, err := eventstream.NewDecoder(bytes.NewReader(m.frame), 1<<30).Next()
 		if err != nil {
 			r.t.Errorf("the frame %q can't be read: %v", m.frame, err)
 		}
@@ -315,7 +316,7 @@ func (r *reader) lastID() string {
 }
 
 // got returns all events so far.
-func (r *reader) got() []wire.Event {
+func (r *reader) got() []eventstream.Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.events)
@@ -344,7 +345,7 @@ func (r *reader) gaps() (n int) {
 }
 
 // await returns when enough has come.
-func (r *reader) await(what string, enough func([]wire.Event) bool) {
+func (r *reader) await(what string, enough func([]eventstream.Event) bool) {
 	r.t.Helper()
 	deadline := time.NewTimer(soon)
 	defer deadline.Stop()
@@ -366,8 +367,8 @@ func (r *reader) await(what string, enough func([]wire.Event) bool) {
 // awaitText returns when a message with this data, or a gap so written, has come.
 func (r *reader) awaitText(text string) {
 	r.t.Helper()
-	r.await(text, func(events []wire.Event) bool {
-		return slices.ContainsFunc(events, func(e wire.Event) bool {
+	r.await(text, func(events []eventstream.Event) bool {
+		return slices.ContainsFunc(events, func(e eventstream.Event) bool {
 			return string(e.Data) == text || e.Name+" "+string(e.Data) == text
 		})
 	})
@@ -376,7 +377,7 @@ func (r *reader) awaitText(text string) {
 // want waits for as many events as there are texts, and compares.
 func (r *reader) want(texts ...string) {
 	r.t.Helper()
-	r.await(fmt.Sprint(brief(texts)), func(events []wire.Event) bool { return len(events) >= len(texts) })
+	r.await(fmt.Sprint(brief(texts)), func(events []eventstream.Event) bool { return len(events) >= len(texts) })
 	want(r.t, r.texts(), texts...)
 }
 
@@ -425,12 +426,12 @@ func awaitSubscribed(t testing.TB, client *redis.Client, channel string, n int64
 }
 
 type (
-	wireEvent     = wire.Event
+	wireEvent     = eventstream.Event
 	caddyDuration = caddy.Duration
 )
 
 // count returns how many of the events have this data.
-func count(events []wire.Event, data string) (n int) {
+func count(events []eventstream.Event, data string) (n int) {
 	for _, e := range events {
 		if string(e.Data) == data {
 			n++

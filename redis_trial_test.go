@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	wire "github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 // trial is instances under load while something goes wrong. Its ledger knows what was acknowledged.
@@ -197,7 +197,7 @@ func (r *reader) goOn(one *reader) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if one.Resume == ResumeGap {
-		r.events = append(r.events, wire.Event{Name: "gap", Data: []byte(one.covers), HasData: true})
+		r.events = append(r.events, eventstream.Event{Name: "gap", Data: []byte(one.covers), HasData: true})
 	}
 	r.events = append(r.events, one.got()...)
 	close(r.changed)

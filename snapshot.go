@@ -6,7 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	wire "github.com/caddy-sse/caddy-sse/internal/sse"
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 // This file is what an operator sees of a hub and does to it. Lists come in pages of a stable order,
@@ -159,7 +159,7 @@ func (h *Hub) ListMessages(topic string, limit int) []MessageInfo {
 	messages := h.newestMessages(Address{ToTopic, topic}, limit)
 	page := make([]MessageInfo, len(messages))
 	for i, m := range messages {
-		e := wire.Parse(m.frame)
+		e := eventstream.Parse(m.frame)
 		page[i] = MessageInfo{e.ID, e.Name, beginning(e.Data), len(e.Data), m.Time}
 	}
 	return page

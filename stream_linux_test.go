@@ -13,8 +13,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	"github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 // handlersAtWork returns how many goroutines wait in a handler for something to write.
@@ -108,7 +108,7 @@ func TestCompressedStreamIsNotWrittenDirectly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	events := sse.NewDecoder(body, 1<<20)
+	events := eventstream.NewDecoder(body, 1<<20)
 	for {
 		event, err := events.Next()
 		if err != nil {

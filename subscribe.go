@@ -9,10 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
-
-	wire "github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 // subscribe answers GET with a stream that lasts, and HEAD with its headers.
@@ -220,7 +219,7 @@ func setStreamHeaders(w http.ResponseWriter) {
 // hello is what every stream begins with: how long to wait before reconnecting, and where the client
 // stands in the log.
 func (h *Handler) hello(c *Client, welcome Welcome) []byte {
-	e := wire.Event{ID: welcome.ID, Retry: c.Retry.Milliseconds(), HasRetry: true}
+	e := eventstream.Event{ID: welcome.ID, Retry: c.Retry.Milliseconds(), HasRetry: true}
 	switch {
 	case *h.ConnectedEvent:
 		e.Name, e.HasData = "connected", true

@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	wire "github.com/caddy-sse/caddy-sse/internal/sse"
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 // plenty is a history that nothing in a test outgrows.
@@ -101,8 +101,10 @@ type testClient struct {
 	end         error       // as Take returned it
 }
 
-func (l *testClient) Wake()         { l.wakes.Add(1) }
-func (l *testClient) Abort()        { l.aborts.Add(1) }
+func (l *testClient) Wake() { l.wakes.Add(1) }
+
+func (l *testClient) Abort() { l.aborts.Add(1) }
+
 func (l *testClient) Blocked() bool { return l.blocked.Load() }
 
 // with returns a subscription to topics and patterns with roomy limits.
@@ -221,9 +223,9 @@ func textOf(t testing.TB, m *Message) string {
 }
 
 // decode reads a message's frame as a client would.
-func decode(t testing.TB, m *Message) wire.Event {
+func decode(t testing.TB, m *Message) eventstream.Event {
 	t.Helper()
-	e, err := wire.NewDecoder(bytes.NewReader(m.frame), 1<<30).Next()
+	e, err := eventstream.NewDecoder(bytes.NewReader(m.frame), 1<<30).Next()
 	if err != nil {
 		t.Fatalf("the frame %q can't be read: %v", m.frame, err)
 	}
@@ -310,8 +312,10 @@ func newPlayer() *player {
 	return &player{wake: make(chan struct{}, 1), cut: make(chan struct{}, 10)}
 }
 
-func (p *player) Wake()         { p.wake <- struct{}{} }
-func (p *player) Abort()        { p.cut <- struct{}{} }
+func (p *player) Wake() { p.wake <- struct{}{} }
+
+func (p *player) Abort() { p.cut <- struct{}{} }
+
 func (p *player) Blocked() bool { return p.blocked }
 
 // run takes until the stream ends, and returns why.

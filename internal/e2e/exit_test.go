@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	"github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 // exitBound is what the contract allows a process for its end. It is held against
@@ -419,7 +419,7 @@ func TestAfterAKillClientsOfTheMemoryBrokerAreToldOfAGap(t *testing.T) {
 	}
 	e2etest.Publish(t, url, "after")
 	for _, c := range clients { // the kill may have come before the first message did
-		c.Await(t, patience, func(events []sse.Event) bool {
+		c.Await(t, patience, func(events []eventstream.Event) bool {
 			return len(events) > 0 && string(events[len(events)-1].Data) == "after"
 		})
 		c.Stop()

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	"github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 // boltSite keeps its log in a file; clients come back at once.
@@ -115,7 +115,9 @@ func (k *killing) judge(from string, topics []string, client *e2etest.Reconnecti
 		end := fmt.Sprint("end ", rand.Uint64())
 		id, outcome := k.publish(e2etest.H1(k.t), topic, end)
 		k.ledger.Note(end, topic, id, outcome)
-		client.Await(k.t, patience, func(events []sse.Event) bool { return len(events) > 0 && string(events[len(events)-1].Data) == end })
+		client.Await(k.t, patience, func(events []eventstream.Event) bool {
+			return len(events) > 0 && string(events[len(events)-1].Data) == end
+		})
 	}
 	for _, fault := range k.ledger.Judge(from, topics, client.Stop()) {
 		k.t.Errorf("a client of %v: %s", topics, fault)

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	"github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 func TestAClientResumesOverMoreThanTenThousandMessagesWhileOthersArePublished(t *testing.T) {
@@ -200,7 +200,7 @@ func post(t *testing.T, client *http.Client, url, data string) error {
 }
 
 // dataOf returns what events hold; one with a name is shown with it.
-func dataOf(events []sse.Event) (data []string) {
+func dataOf(events []eventstream.Event) (data []string) {
 	for _, event := range events {
 		if event.Name != "" {
 			data = append(data, event.Name+": "+string(event.Data))

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	"github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 // openSite is one route that anybody may publish on.
@@ -61,8 +61,8 @@ https://localhost:{{tls}} {
 // awaitTLS makes the start of a server with tlsSite wait for its certificate.
 var awaitTLS = e2etest.AwaitTLS("localhost:{{tls}}")
 
-func atLeast(n int) func([]sse.Event) bool {
-	return func(events []sse.Event) bool { return len(events) >= n }
+func atLeast(n int) func([]eventstream.Event) bool {
+	return func(events []eventstream.Event) bool { return len(events) >= n }
 }
 
 // decodeLoosely parses what a test wants to know of an answer.

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/caddy-sse/caddy-sse/internal/sse"
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 // Outcome is what a publisher knows of a message.
@@ -116,18 +116,18 @@ func (l *Ledger) Counts() (published, refused, again int) {
 // others, so that nothing is still on its way. A gap told at a reconnect covers
 // everything that is no longer kept; who knows up to where that is has a gap
 // event without ID and with that ID as its data.
-func (l *Ledger) Judge(from string, topics []string, events []sse.Event) (faults []string) {
+func (l *Ledger) Judge(from string, topics []string, events []eventstream.Event) (faults []string) {
 	return l.judge(from, topics, events, false)
 }
 
 // JudgeFailover is Judge for a log that lost its end when another server took
 // its place. Whoever knows of a lost message has to see that first, so a gap may
 // be told after messages that were published since.
-func (l *Ledger) JudgeFailover(from string, topics []string, events []sse.Event) (faults []string) {
+func (l *Ledger) JudgeFailover(from string, topics []string, events []eventstream.Event) (faults []string) {
 	return l.judge(from, topics, events, true)
 }
 
-func (l *Ledger) judge(from string, topics []string, events []sse.Event, late bool) (faults []string) {
+func (l *Ledger) judge(from string, topics []string, events []eventstream.Event, late bool) (faults []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	j := judge{late: late, ledger: l, topics: topics, cameIn: make(map[string]int), due: make(map[string][]message)}
@@ -175,7 +175,7 @@ func (j *judge) faultWithoutGap(format string, args ...any) {
 	j.pending = append(j.pending, fmt.Sprintf(format, args...))
 }
 
-func (j *judge) next(event sse.Event) {
+func (j *judge) next(event eventstream.Event) {
 	epoch, p, err := parseID(event.ID)
 	switch {
 	case event.Name == "gap":

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	"github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 func TestLedgerFindsWhatIsWrong(t *testing.T) {
@@ -44,10 +44,10 @@ func TestLedgerFindsWhatIsWrong(t *testing.T) {
 		{"1@e-1 gap=f-0@ new@f-1", ""},
 		{"1@x", "can't be read"},
 	} {
-		var events []sse.Event
+		var events []eventstream.Event
 		for word := range strings.FieldsSeq(test.events) {
 			text, id, _ := strings.Cut(word, "@")
-			event := sse.Event{ID: id, Data: []byte(text)}
+			event := eventstream.Event{ID: id, Data: []byte(text)}
 			if name, covers, _ := strings.Cut(text, "="); name == "gap" {
 				event.Name, event.Data = name, []byte(covers)
 			}
@@ -66,12 +66,12 @@ func TestLedgerExcusesAFailoversGapThatComesLateButNotOneThatNeverComes(t *testi
 	for n := 1; n <= 3; n++ {
 		ledger.Note(strconv.Itoa(n), "a", "e-"+strconv.Itoa(n), e2etest.OutcomePublished)
 	}
-	event := func(id, text string) sse.Event { return sse.Event{ID: id, Data: []byte(text)} }
-	silent := []sse.Event{event("e-1", "1"), event("e-3", "3")}
+	event := func(id, text string) eventstream.Event { return eventstream.Event{ID: id, Data: []byte(text)} }
+	silent := []eventstream.Event{event("e-1", "1"), event("e-3", "3")}
 	if faults := ledger.JudgeFailover("e-0", []string{"a"}, silent); len(faults) != 1 {
 		t.Errorf("without a gap it found %q", faults)
 	}
-	told := append(silent, sse.Event{Name: "gap", ID: "f-0"})
+	told := append(silent, eventstream.Event{Name: "gap", ID: "f-0"})
 	if faults := ledger.JudgeFailover("e-0", []string{"a"}, told); len(faults) > 0 {
 		t.Errorf("with a late gap it found %q", faults)
 	}

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-sse/caddy-sse/internal/sse"
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 // Reconnecting subscribes as a browser's EventSource does: when the stream ends
@@ -24,7 +24,7 @@ type Reconnecting struct {
 
 	mu       sync.Mutex // guards the rest
 	stream   *Stream    // nil between two connections
-	events   []sse.Event
+	events   []eventstream.Event
 	connects []Connected
 	err      error
 	changed  chan struct{} // closed and made anew when any of these change
@@ -81,7 +81,7 @@ func (r *Reconnecting) follow(stream *Stream) {
 	<-stream.done
 }
 
-func (r *Reconnecting) add(event sse.Event) {
+func (r *Reconnecting) add(event eventstream.Event) {
 	r.update(func() { r.events = append(r.events, event) })
 }
 
@@ -107,7 +107,7 @@ func (r *Reconnecting) Cut() bool {
 
 // Await waits until enough(events so far) or fails the test. enough must not
 // keep the slice.
-func (r *Reconnecting) Await(t testing.TB, timeout time.Duration, enough func([]sse.Event) bool) {
+func (r *Reconnecting) Await(t testing.TB, timeout time.Duration, enough func([]eventstream.Event) bool) {
 	t.Helper()
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
@@ -129,7 +129,7 @@ func (r *Reconnecting) Await(t testing.TB, timeout time.Duration, enough func([]
 }
 
 // Events returns all events so far but `connected`.
-func (r *Reconnecting) Events() []sse.Event {
+func (r *Reconnecting) Events() []eventstream.Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.events)
@@ -151,7 +151,7 @@ func (r *Reconnecting) Err() error {
 
 // Stop ends the client, waits until nothing of it is left, and returns all
 // events.
-func (r *Reconnecting) Stop() []sse.Event {
+func (r *Reconnecting) Stop() []eventstream.Event {
 	r.cancel()
 	<-r.done
 	return r.Events()

@@ -9,9 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/quic-go/quic-go/http3"
-
-	"github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 // Option changes one request: of [Do] and its like, [Subscribe] or [Reconnect].
@@ -20,7 +19,7 @@ type Option func(*request)
 type request struct {
 	header http.Header
 	client *http.Client // nil = one of its own, with one connection
-	each   func(sse.Event)
+	each   func(eventstream.Event)
 	keep   bool
 }
 

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-sse/caddy-sse/internal/sse"
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 // maxEvent bounds one event of a stream, far above what tests send.
@@ -33,14 +33,14 @@ type Stream struct {
 
 	cancel    context.CancelFunc
 	free      func()
-	each      func(sse.Event)
+	each      func(eventstream.Event)
 	connected chan Connected // holds the first event, unless it was another
 	wake      chan struct{}  // holds something when queue may have grown
 	done      chan struct{}  // closed when the stream has ended
 	err       error          // how it ended; to be read after done
 
 	mu     sync.Mutex // guards the rest
-	queue  []sse.Event
+	queue  []eventstream.Event
 	lastID string
 	retry  time.Duration
 	raw    *bytes.Buffer // nil unless KeepRaw
@@ -66,7 +66,7 @@ func (r *Refused) Error() string {
 
 // Each has every event but `connected` given to f instead of being kept for
 // Next. It is called by the goroutine that reads the stream.
-func Each(f func(sse.Event)) Option {
+func Each(f func(eventstream.Event)) Option {
 	return func(r *request) { r.each = f }
 }
 
@@ -124,7 +124,7 @@ func Open(ctx context.Context, url string, options ...Option) (*Stream, error) {
 // read ends when the connection does, which Close sees to.
 func (s *Stream) read() {
 	defer close(s.done)
-	decoder := sse.NewDecoder(tee{s}, maxEvent)
+	decoder := eventstream.NewDecoder(tee{s}, maxEvent)
 	for first := true; ; first = false {
 		event, err := decoder.Next()
 		if err != nil {
@@ -136,7 +136,7 @@ func (s *Stream) read() {
 	}
 }
 
-func (s *Stream) take(event sse.Event, first bool) {
+func (s *Stream) take(event eventstream.Event, first bool) {
 	s.mu.Lock()
 	if event.HasRetry {
 		s.retry = time.Duration(event.Retry) * time.Millisecond
@@ -168,7 +168,7 @@ func (s *Stream) take(event sse.Event, first bool) {
 }
 
 // note is called with mu held, when an event goes to the test.
-func (s *Stream) note(event sse.Event) {
+func (s *Stream) note(event eventstream.Event) {
 	if event.ID != "" {
 		s.lastID = event.ID
 	}
@@ -177,7 +177,7 @@ func (s *Stream) note(event sse.Event) {
 // Next returns the next event that has data, or why there is none: [ErrTimeout],
 // io.EOF when the server ended the stream in good order, or another error when
 // the connection broke. The event `connected` at the beginning is left out.
-func (s *Stream) Next(timeout time.Duration) (sse.Event, error) {
+func (s *Stream) Next(timeout time.Duration) (eventstream.Event, error) {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	for {
@@ -187,17 +187,17 @@ func (s *Stream) Next(timeout time.Duration) (sse.Event, error) {
 		select {
 		case <-s.wake:
 		case <-timer.C:
-			return sse.Event{}, fmt.Errorf("no event within %v: %w", timeout, ErrTimeout)
+			return eventstream.Event{}, fmt.Errorf("no event within %v: %w", timeout, ErrTimeout)
 		case <-s.done:
 			if event, ok := s.pop(); ok {
 				return event, nil
 			}
-			return sse.Event{}, s.err
+			return eventstream.Event{}, s.err
 		}
 	}
 }
 
-func (s *Stream) pop() (sse.Event, bool) {
+func (s *Stream) pop() (eventstream.Event, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.queue) > 0 {
@@ -208,12 +208,12 @@ func (s *Stream) pop() (sse.Event, bool) {
 			return event, true
 		}
 	}
-	return sse.Event{}, false
+	return eventstream.Event{}, false
 }
 
 // Expect returns the next event; the test fails unless it is a message with
 // this data.
-func (s *Stream) Expect(t testing.TB, data string) sse.Event {
+func (s *Stream) Expect(t testing.TB, data string) eventstream.Event {
 	t.Helper()
 	event, err := s.Next(patience)
 	if err != nil {

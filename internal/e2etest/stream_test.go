@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	"github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 const (
@@ -151,7 +151,7 @@ func TestReconnectingClientComesBackWithItsLastID(t *testing.T) {
 	})
 	client := e2etest.Reconnect(t, server.URL)
 	for n := 1; n <= last; n++ {
-		client.Await(t, patience, func(events []sse.Event) bool { return len(events) >= n })
+		client.Await(t, patience, func(events []eventstream.Event) bool { return len(events) >= n })
 		if n%3 == 2 {
 			for !client.Cut() { // its first event may be here before it is known
 				time.Sleep(time.Millisecond)
@@ -174,7 +174,7 @@ func TestReconnectingClientOutlivesItsServer(t *testing.T) {
 		say(w, strings.Replace(connectedEvent, "retry: 20", "retry: 1", 1)+"data: "+r.Header.Get("Last-Event-ID")+"\n\n")
 	})
 	client := e2etest.Reconnect(t, server.URL)
-	client.Await(t, patience, func(events []sse.Event) bool { return len(events) >= 2 })
+	client.Await(t, patience, func(events []eventstream.Event) bool { return len(events) >= 2 })
 	events, connects := client.Stop(), client.Connects()
 	if string(events[0].Data) != "" || string(events[1].Data) != "e-4" || connects[1].ClientID != "me" {
 		t.Errorf("events %v, connects %+v", events[:2], connects)

@@ -1,37 +1,37 @@
-package sse_test
+package eventstream_test
 
 import (
 	"bytes"
 	"strings"
 	"testing"
 
-	"github.com/caddy-sse/caddy-sse/internal/sse"
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 func TestAppendWritesFieldsInOrder(t *testing.T) {
 	tests := []struct {
 		name  string
-		event sse.Event
+		event eventstream.Event
 		want  string
 	}{
-		{"the zero event is an empty block", sse.Event{}, "\n"},
+		{"the zero event is an empty block", eventstream.Event{}, "\n"},
 		{
 			"all fields",
-			sse.Event{ID: "e-1", Name: "update", Data: []byte("x"), HasData: true, Retry: 2000, HasRetry: true},
+			eventstream.Event{ID: "e-1", Name: "update", Data: []byte("x"), HasData: true, Retry: 2000, HasRetry: true},
 			"retry: 2000\nid: e-1\nevent: update\ndata: x\n\n",
 		},
-		{"no data line without HasData", sse.Event{ID: "1", Data: []byte("x")}, "id: 1\n\n"},
-		{"empty data is a data line", sse.Event{HasData: true}, "data: \n\n"},
-		{"retry 0 is a retry line", sse.Event{HasRetry: true}, "retry: 0\n\n"},
-		{"no negative retry", sse.Event{Retry: -1, HasRetry: true}, "\n"},
-		{"a leading space survives", sse.Event{ID: " 1", HasData: true, Data: []byte(" x")}, "id:  1\ndata:  x\n\n"},
+		{"no data line without HasData", eventstream.Event{ID: "1", Data: []byte("x")}, "id: 1\n\n"},
+		{"empty data is a data line", eventstream.Event{HasData: true}, "data: \n\n"},
+		{"retry 0 is a retry line", eventstream.Event{HasRetry: true}, "retry: 0\n\n"},
+		{"no negative retry", eventstream.Event{Retry: -1, HasRetry: true}, "\n"},
+		{"a leading space survives", eventstream.Event{ID: " 1", HasData: true, Data: []byte(" x")}, "id:  1\ndata:  x\n\n"},
 		{"every line end splits data", data("a\nb\rc\r\nd"), "data: a\ndata: b\ndata: c\ndata: d\n\n"},
 		{"LF CR is two line ends", data("a\n\rb"), "data: a\ndata: \ndata: b\n\n"},
 		{"a final line end makes an empty line", data("a\n"), "data: a\ndata: \n\n"},
 		{"a final CR, too", data("a\r"), "data: a\ndata: \n\n"},
 		{"data cannot forge fields", data("a\n\nid: 1"), "data: a\ndata: \ndata: id: 1\n\n"},
-		{"an invalid id cannot break its line", sse.Event{ID: "a\r\nb\x00"}, "id: a  b \n\n"},
-		{"an invalid name cannot break its line", sse.Event{Name: "\na"}, "event:  a\n\n"},
+		{"an invalid id cannot break its line", eventstream.Event{ID: "a\r\nb\x00"}, "id: a  b \n\n"},
+		{"an invalid name cannot break its line", eventstream.Event{Name: "\na"}, "event:  a\n\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestAppendCommentStaysOneBlock(t *testing.T) {
 		"":               ": \n\n",
 		"a\r\n\ndata: x": ": a   data: x\n\n",
 	} {
-		if got := string(sse.AppendComment(nil, text)); got != want {
+		if got := string(eventstream.AppendComment(nil, text)); got != want {
 			t.Errorf("comment %q became %q, want %q", text, got, want)
 		}
 	}
@@ -58,32 +58,32 @@ func TestValidFieldRefusesLineEndsAndNUL(t *testing.T) {
 	for s, want := range map[string]bool{
 		"": true, "update": true, "é:\t ": true, "a\n": false, "\ra": false, "a\x00b": false,
 	} {
-		if got := sse.ValidField(s); got != want {
+		if got := eventstream.ValidField(s); got != want {
 			t.Errorf("ValidField(%q) = %t", s, got)
 		}
 	}
 }
 
 func TestAppendDoesNotAllocateWhileThereIsRoom(t *testing.T) {
-	event := sse.Event{ID: "e-1", Name: "bad\nname", Data: []byte("a\r\nb\nc"), HasData: true, Retry: 1, HasRetry: true}
+	event := eventstream.Event{ID: "e-1", Name: "bad\nname", Data: []byte("a\r\nb\nc"), HasData: true, Retry: 1, HasRetry: true}
 	dst := make([]byte, 0, 256)
 	if n := testing.AllocsPerRun(100, func() {
 		event.Append(dst)
-		sse.AppendComment(dst, "heartbeat")
+		eventstream.AppendComment(dst, "heartbeat")
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
 func TestAppendToNilAllocatesOnce(t *testing.T) {
-	event := sse.Event{ID: "e-1", Name: "n", Data: bytes.Repeat([]byte("x"), 5000), HasData: true, Retry: 1<<63 - 1, HasRetry: true}
+	event := eventstream.Event{ID: "e-1", Name: "n", Data: bytes.Repeat([]byte("x"), 5000), HasData: true, Retry: 1<<63 - 1, HasRetry: true}
 	if n := testing.AllocsPerRun(100, func() { event.Append(nil) }); n != 1 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
 func BenchmarkAppend(b *testing.B) {
-	event := sse.Event{
+	event := eventstream.Event{
 		ID: "1f3a9c-1234567", Name: "update", HasData: true,
 		Data: []byte(strings.Repeat(`{"price":101.25,"symbol":"ACME"}`, 6)),
 	}
@@ -102,6 +102,6 @@ func BenchmarkAppend(b *testing.B) {
 }
 
 // data is an event of nothing else.
-func data(s string) sse.Event {
-	return sse.Event{Data: []byte(s), HasData: true}
+func data(s string) eventstream.Event {
+	return eventstream.Event{Data: []byte(s), HasData: true}
 }

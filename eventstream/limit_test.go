@@ -1,4 +1,4 @@
-package sse_test
+package eventstream_test
 
 import (
 	"errors"
@@ -8,7 +8,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/caddy-sse/caddy-sse/internal/sse"
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 func TestBlockAboveTheLimitIsRefused(t *testing.T) {
@@ -31,9 +31,9 @@ func TestBlockAboveTheLimitIsRefused(t *testing.T) {
 	}
 	for _, tt := range tests {
 		for _, r := range []io.Reader{strings.NewReader(tt.input), iotest.OneByteReader(strings.NewReader(tt.input))} {
-			d := sse.NewDecoder(r, 10)
+			d := eventstream.NewDecoder(r, 10)
 			d.KeepIncomplete = true
-			want := sse.ErrTooLarge
+			want := eventstream.ErrTooLarge
 			if tt.ok {
 				want = io.EOF
 			}
@@ -48,9 +48,9 @@ func TestEndlessLinesTakeNoMemory(t *testing.T) {
 	const size, maxBlock, most = 4 << 20, 16 << 10, 128 << 10
 	for start, want := range map[string]error{
 		":": io.EOF, "unknown: ": io.EOF, "no colon": io.EOF, "retry: ": io.EOF,
-		"data: ": sse.ErrTooLarge, "id: ": sse.ErrTooLarge, "event: ": sse.ErrTooLarge,
+		"data: ": eventstream.ErrTooLarge, "id: ": eventstream.ErrTooLarge, "event: ": eventstream.ErrTooLarge,
 	} {
-		d := sse.NewDecoder(io.MultiReader(strings.NewReader(start), io.LimitReader(repeat('0'), size)), maxBlock)
+		d := eventstream.NewDecoder(io.MultiReader(strings.NewReader(start), io.LimitReader(repeat('0'), size)), maxBlock)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		_, err := d.Next()

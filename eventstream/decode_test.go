@@ -1,4 +1,4 @@
-package sse_test
+package eventstream_test
 
 import (
 	"bytes"
@@ -11,45 +11,47 @@ import (
 	"testing/iotest"
 	"testing/synctest"
 
-	"github.com/caddy-sse/caddy-sse/internal/sse"
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 const ample = 1 << 20
 
 func TestDecoderReadsEvents(t *testing.T) {
-	named := func(name, s string) sse.Event { return sse.Event{Name: name, Data: []byte(s), HasData: true} }
-	retry := func(n int64) sse.Event { return sse.Event{Retry: n, HasRetry: true} }
+	named := func(name, s string) eventstream.Event {
+		return eventstream.Event{Name: name, Data: []byte(s), HasData: true}
+	}
+	retry := func(n int64) eventstream.Event { return eventstream.Event{Retry: n, HasRetry: true} }
 	tests := []struct {
 		name  string
 		input string
-		want  []sse.Event
+		want  []eventstream.Event
 	}{
 		{"nothing", "", nil},
 		{"blank lines", "\n\r\r\n\n", nil},
-		{"LF", "event: a\ndata: x\n\ndata: y\n\n", []sse.Event{named("a", "x"), data("y")}},
-		{"CR", "event: a\rdata: x\r\rdata: y\r\r", []sse.Event{named("a", "x"), data("y")}},
-		{"CRLF", "event: a\r\ndata: x\r\n\r\ndata: y\r\n\r\n", []sse.Event{named("a", "x"), data("y")}},
-		{"mixed line ends", "event: a\rdata: x\n\r\ndata: y\r\n\n", []sse.Event{named("a", "x"), data("y")}},
-		{"LF CR is two line ends", "data: x\n\rdata: y\n\n", []sse.Event{data("x"), data("y")}},
-		{"data lines are joined", "data: a\ndata\ndata:\ndata: b\n\n", []sse.Event{data("a\n\n\nb")}},
-		{"fields between data lines", "data: a\nid: 1\ndata: b\n\n", []sse.Event{{ID: "1", Data: []byte("a\nb"), HasData: true}}},
-		{"one space is stripped", "data:a\n\ndata: a\n\ndata:  a\n\ndata:\ta\n\n", []sse.Event{data("a"), data("a"), data(" a"), data("\ta")}},
-		{"empty data", "data\n\ndata:\n\ndata: \n\n", []sse.Event{data(""), data(""), data("")}},
-		{"a value may hold colons and NUL", "data: a:b: c\x00\n\n", []sse.Event{data("a:b: c\x00")}},
-		{"a BOM is stripped", "\uFEFFdata: a\n\n", []sse.Event{data("a")}},
-		{"only one BOM", "\uFEFF\uFEFFdata: a\n\ndata: b\n\n", []sse.Event{data("b")}},
-		{"only at the start", "\n\uFEFFdata: a\n\ndata: \uFEFFb\n\n", []sse.Event{data("\uFEFFb")}},
-		{"a BOM before a blank line", "\uFEFF\ndata: a\n\n", []sse.Event{data("a")}},
-		{"half a BOM", "\xEF\xBBdata: a\n\ndata: b\n\n", []sse.Event{data("b")}},
-		{"comments and unknown fields are skipped", ": c\n\nfoo: bar\n\n:\ndata: a\nDATA: x\n data: x\ndata : x\n\n", []sse.Event{data("a")}},
-		{"an event without data", "id: 1\nevent: a\n\n", []sse.Event{{ID: "1", Name: "a"}}},
-		{"the last id and name win", "id: 1\nid: 2\nevent: a\nevent\ndata\n\n", []sse.Event{{ID: "2", HasData: true}}},
-		{"an id with NUL is ignored", "id: 1\nid: 2\x003\n\nid: \x00\n\n", []sse.Event{{ID: "1"}}},
+		{"LF", "event: a\ndata: x\n\ndata: y\n\n", []eventstream.Event{named("a", "x"), data("y")}},
+		{"CR", "event: a\rdata: x\r\rdata: y\r\r", []eventstream.Event{named("a", "x"), data("y")}},
+		{"CRLF", "event: a\r\ndata: x\r\n\r\ndata: y\r\n\r\n", []eventstream.Event{named("a", "x"), data("y")}},
+		{"mixed line ends", "event: a\rdata: x\n\r\ndata: y\r\n\n", []eventstream.Event{named("a", "x"), data("y")}},
+		{"LF CR is two line ends", "data: x\n\rdata: y\n\n", []eventstream.Event{data("x"), data("y")}},
+		{"data lines are joined", "data: a\ndata\ndata:\ndata: b\n\n", []eventstream.Event{data("a\n\n\nb")}},
+		{"fields between data lines", "data: a\nid: 1\ndata: b\n\n", []eventstream.Event{{ID: "1", Data: []byte("a\nb"), HasData: true}}},
+		{"one space is stripped", "data:a\n\ndata: a\n\ndata:  a\n\ndata:\ta\n\n", []eventstream.Event{data("a"), data("a"), data(" a"), data("\ta")}},
+		{"empty data", "data\n\ndata:\n\ndata: \n\n", []eventstream.Event{data(""), data(""), data("")}},
+		{"a value may hold colons and NUL", "data: a:b: c\x00\n\n", []eventstream.Event{data("a:b: c\x00")}},
+		{"a BOM is stripped", "\uFEFFdata: a\n\n", []eventstream.Event{data("a")}},
+		{"only one BOM", "\uFEFF\uFEFFdata: a\n\ndata: b\n\n", []eventstream.Event{data("b")}},
+		{"only at the start", "\n\uFEFFdata: a\n\ndata: \uFEFFb\n\n", []eventstream.Event{data("\uFEFFb")}},
+		{"a BOM before a blank line", "\uFEFF\ndata: a\n\n", []eventstream.Event{data("a")}},
+		{"half a BOM", "\xEF\xBBdata: a\n\ndata: b\n\n", []eventstream.Event{data("b")}},
+		{"comments and unknown fields are skipped", ": c\n\nfoo: bar\n\n:\ndata: a\nDATA: x\n data: x\ndata : x\n\n", []eventstream.Event{data("a")}},
+		{"an event without data", "id: 1\nevent: a\n\n", []eventstream.Event{{ID: "1", Name: "a"}}},
+		{"the last id and name win", "id: 1\nid: 2\nevent: a\nevent\ndata\n\n", []eventstream.Event{{ID: "2", HasData: true}}},
+		{"an id with NUL is ignored", "id: 1\nid: 2\x003\n\nid: \x00\n\n", []eventstream.Event{{ID: "1"}}},
 		{"empty ids and names are none", "id\nevent:\n\n", nil},
-		{"retry", "retry: 0\n\nretry:10\nretry: 0020\n\n", []sse.Event{retry(0), retry(20)}},
-		{"retry up to the limit", "retry: 9223372036854775807\n\nretry: 9223372036854775808\n\n", []sse.Event{retry(math.MaxInt64)}},
-		{"retry of other than digits is ignored", "retry: 5\nretry: -1\nretry: +1\nretry: 1s\nretry:  1\nretry: 1_0\nretry\nretry: \n\n", []sse.Event{retry(5)}},
-		{"an unfinished block is dropped", "data: a\n\ndata: b\n", []sse.Event{data("a")}},
+		{"retry", "retry: 0\n\nretry:10\nretry: 0020\n\n", []eventstream.Event{retry(0), retry(20)}},
+		{"retry up to the limit", "retry: 9223372036854775807\n\nretry: 9223372036854775808\n\n", []eventstream.Event{retry(math.MaxInt64)}},
+		{"retry of other than digits is ignored", "retry: 5\nretry: -1\nretry: +1\nretry: 1s\nretry:  1\nretry: 1_0\nretry\nretry: \n\n", []eventstream.Event{retry(5)}},
+		{"an unfinished block is dropped", "data: a\n\ndata: b\n", []eventstream.Event{data("a")}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -58,7 +60,7 @@ func TestDecoderReadsEvents(t *testing.T) {
 				"byte by byte":        iotest.OneByteReader(strings.NewReader(tt.input)),
 				"EOF with last bytes": iotest.DataErrReader(strings.NewReader(tt.input)),
 			} {
-				got, err := decodeAll(sse.NewDecoder(r, ample))
+				got, err := decodeAll(eventstream.NewDecoder(r, ample))
 				if !errors.Is(err, io.EOF) {
 					t.Errorf("%s: ended with %v", kind, err)
 				}
@@ -71,7 +73,7 @@ func TestDecoderReadsEvents(t *testing.T) {
 }
 
 func TestEventSurvivesTheRoundTrip(t *testing.T) {
-	events := []sse.Event{
+	events := []eventstream.Event{
 		data(""), data("a"), data(" a"), data("\n"), data("a\n\nid: 1\n"), data(strings.Repeat("long ", 20_000)),
 		{ID: " 1", Name: "a: b", Data: []byte("x"), HasData: true, Retry: math.MaxInt64, HasRetry: true},
 		{ID: strings.Repeat("i", 20_000)},
@@ -80,9 +82,9 @@ func TestEventSurvivesTheRoundTrip(t *testing.T) {
 	}
 	var stream []byte
 	for _, e := range events {
-		stream = sse.AppendComment(e.Append(stream), "heartbeat")
+		stream = eventstream.AppendComment(e.Append(stream), "heartbeat")
 	}
-	got, err := decodeAll(sse.NewDecoder(bytes.NewReader(stream), ample))
+	got, err := decodeAll(eventstream.NewDecoder(bytes.NewReader(stream), ample))
 	if !errors.Is(err, io.EOF) || !sameEvents(got, events) {
 		t.Errorf("got %d events, then %v; want the %d sent", len(got), err, len(events))
 	}
@@ -95,7 +97,7 @@ func TestEventIsReturnedAlthoughNothingFollows(t *testing.T) {
 			r, w := io.Pipe()
 			defer r.Close()
 			go func() { _, _ = io.Copy(w, iotest.OneByteReader(strings.NewReader("\uFEFF"+block+block))) }()
-			d := sse.NewDecoder(r, ample)
+			d := eventstream.NewDecoder(r, ample)
 			for range 2 {
 				if _, err := d.Next(); err != nil {
 					t.Errorf("%q: %v", block, err)
@@ -135,7 +137,7 @@ func TestKeepIncompleteCountsWhatAProperEndCutShort(t *testing.T) {
 			if keep {
 				want = tt.kept
 			}
-			d := sse.NewDecoder(io.MultiReader(strings.NewReader(tt.input), iotest.ErrReader(tt.err)), ample)
+			d := eventstream.NewDecoder(io.MultiReader(strings.NewReader(tt.input), iotest.ErrReader(tt.err)), ample)
 			d.KeepIncomplete = keep
 			got, err := decodeAll(d)
 			if len(got) != want || !errors.Is(err, tt.err) {
@@ -149,7 +151,7 @@ func TestKeepIncompleteCountsWhatAProperEndCutShort(t *testing.T) {
 }
 
 func TestLineTellsWhereTheBlockBegan(t *testing.T) {
-	d := sse.NewDecoder(strings.NewReader("data: a\r\n\r\n: c\n\n\ndata: b\rdata: c\r\r: c\nid: 1\n\ndata: d\ndata: too large"), 8)
+	d := eventstream.NewDecoder(strings.NewReader("data: a\r\n\r\n: c\n\n\ndata: b\rdata: c\r\r: c\nid: 1\n\ndata: d\ndata: too large"), 8)
 	for _, want := range []int{1, 6, 9} {
 		if _, err := d.Next(); err != nil || d.Line() != want {
 			t.Errorf("line %d (%v), want %d", d.Line(), err, want)
@@ -159,7 +161,7 @@ func TestLineTellsWhereTheBlockBegan(t *testing.T) {
 			t.Errorf("Buffered moved the line to %d", d.Line())
 		}
 	}
-	if _, err := d.Next(); !errors.Is(err, sse.ErrTooLarge) || d.Line() != 13 {
+	if _, err := d.Next(); !errors.Is(err, eventstream.ErrTooLarge) || d.Line() != 13 {
 		t.Errorf("line %d (%v), want 13", d.Line(), err)
 	}
 }
@@ -169,7 +171,7 @@ func TestBufferedTellsOnlyOfWholeEvents(t *testing.T) {
 		"": false, "data: b": false, "data: b\n": false, ": c\n\n": false, "\n": false,
 		"data: b\n\n": true, ": c\n\ndata: b\r\r": true,
 	} {
-		d := sse.NewDecoder(io.MultiReader(strings.NewReader("data: a\n\n"+rest), iotest.ErrReader(io.EOF)), ample)
+		d := eventstream.NewDecoder(io.MultiReader(strings.NewReader("data: a\n\n"+rest), iotest.ErrReader(io.EOF)), ample)
 		if d.Buffered() {
 			t.Error("true before anything was read")
 		}
@@ -183,14 +185,14 @@ func TestBufferedTellsOnlyOfWholeEvents(t *testing.T) {
 }
 
 func TestReaderThatReadsNothingIsGivenUp(t *testing.T) {
-	d := sse.NewDecoder(readerFunc(func([]byte) (int, error) { return 0, nil }), ample)
+	d := eventstream.NewDecoder(readerFunc(func([]byte) (int, error) { return 0, nil }), ample)
 	if _, err := d.Next(); !errors.Is(err, io.ErrNoProgress) {
 		t.Errorf("ended with %v", err)
 	}
 }
 
 func TestDataBelongsToTheCaller(t *testing.T) {
-	d := sse.NewDecoder(strings.NewReader("data: aaaa\n\ndata: bbbb\n\n"), ample)
+	d := eventstream.NewDecoder(strings.NewReader("data: aaaa\n\ndata: bbbb\n\n"), ample)
 	first, _ := d.Next()
 	second, _ := d.Next()
 	if got := string(first.Data) + string(second.Data); got != "aaaabbbb" {
@@ -199,11 +201,11 @@ func TestDataBelongsToTheCaller(t *testing.T) {
 }
 
 func BenchmarkDecode(b *testing.B) {
-	event := sse.Event{ID: "1f3a9c-1234567", Name: "update", HasData: true, Data: bytes.Repeat([]byte("x"), 200)}
+	event := eventstream.Event{ID: "1f3a9c-1234567", Name: "update", HasData: true, Data: bytes.Repeat([]byte("x"), 200)}
 	for name, end := range map[string]string{"LF": "\n", "CRLF": "\r\n", "CR": "\r"} {
 		block := bytes.ReplaceAll(event.Append(nil), []byte("\n"), []byte(end))
 		b.Run(name, func(b *testing.B) {
-			d := sse.NewDecoder(&looped{block: block}, ample)
+			d := eventstream.NewDecoder(&looped{block: block}, ample)
 			b.SetBytes(int64(len(block)))
 			b.ReportAllocs()
 			for b.Loop() {
@@ -216,8 +218,8 @@ func BenchmarkDecode(b *testing.B) {
 }
 
 // decodeAll returns every event and the error that ended them.
-func decodeAll(d *sse.Decoder) ([]sse.Event, error) {
-	var events []sse.Event
+func decodeAll(d *eventstream.Decoder) ([]eventstream.Event, error) {
+	var events []eventstream.Event
 	for {
 		e, err := d.Next()
 		if err != nil {
@@ -228,7 +230,7 @@ func decodeAll(d *sse.Decoder) ([]sse.Event, error) {
 }
 
 // sameEvents takes nil and empty data for the same.
-func sameEvents(a, b []sse.Event) bool {
+func sameEvents(a, b []eventstream.Event) bool {
 	if len(a) != len(b) {
 		return false
 	}

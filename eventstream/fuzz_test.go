@@ -1,4 +1,4 @@
-package sse_test
+package eventstream_test
 
 import (
 	"bytes"
@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddy-sse/caddy-sse/internal/sse"
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 // FuzzEncode proves the framing: whatever an event holds, it comes back as one
@@ -20,10 +20,10 @@ func FuzzEncode(f *testing.F) {
 	f.Add("a\nid: b", "\r\revent: c", []byte("ignored"), false, int64(-1), true, "\x00")
 	f.Add(" ", ":", []byte("\uFEFF"), true, int64(0), true, "")
 	f.Fuzz(func(t *testing.T, id, name string, text []byte, hasData bool, retry int64, hasRetry bool, comment string) {
-		e := sse.Event{ID: id, Name: name, Data: text, HasData: hasData, Retry: retry, HasRetry: hasRetry}
+		e := eventstream.Event{ID: id, Name: name, Data: text, HasData: hasData, Retry: retry, HasRetry: hasRetry}
 		spaced := strings.NewReplacer("\r", " ", "\n", " ", "\x00", " ")
-		want := sse.Event{ID: spaced.Replace(id), Name: spaced.Replace(name)}
-		if sse.ValidField(id) != (want.ID == id) || sse.ValidField(name) != (want.Name == name) {
+		want := eventstream.Event{ID: spaced.Replace(id), Name: spaced.Replace(name)}
+		if eventstream.ValidField(id) != (want.ID == id) || eventstream.ValidField(name) != (want.Name == name) {
 			t.Error("ValidField and Append disagree")
 		}
 		if hasData {
@@ -32,16 +32,16 @@ func FuzzEncode(f *testing.F) {
 		if hasRetry && retry >= 0 {
 			want.HasRetry, want.Retry = true, retry
 		}
-		var wants []sse.Event
+		var wants []eventstream.Event
 		if want.ID != "" || want.Name != "" || want.HasData || want.HasRetry {
-			wants = []sse.Event{want}
+			wants = []eventstream.Event{want}
 		}
 		sentinel := data("sentinel")
 		wants = append(wants, sentinel)
 
-		stream := sse.AppendComment(e.Append(nil), comment)
+		stream := eventstream.AppendComment(e.Append(nil), comment)
 		stream = sentinel.Append(stream)
-		got, err := decodeAll(sse.NewDecoder(bytes.NewReader(stream), len(id)+len(name)+len(text)+ample))
+		got, err := decodeAll(eventstream.NewDecoder(bytes.NewReader(stream), len(id)+len(name)+len(text)+ample))
 		if !errors.Is(err, io.EOF) || !sameEvents(got, wants) {
 			t.Errorf("%q decoded to %+v, %v; want %+v", stream, got, err, wants)
 		}
@@ -60,12 +60,12 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(s), []byte{3}, true, uint16(20))
 	}
 	f.Fuzz(func(t *testing.T, input, chunks []byte, keep bool, limit uint16) {
-		decode := func(chunks []byte, maxBlock int) ([]sse.Event, int, error) {
+		decode := func(chunks []byte, maxBlock int) ([]eventstream.Event, int, error) {
 			r := &chunked{rest: input, sizes: chunks}
-			d := sse.NewDecoder(r, maxBlock)
+			d := eventstream.NewDecoder(r, maxBlock)
 			d.KeepIncomplete = keep
 			ask := len(chunks)%2 == 1 // does asking change anything?
-			var events []sse.Event
+			var events []eventstream.Event
 			for {
 				promised := ask && d.Buffered()
 				reads := r.reads
@@ -87,7 +87,7 @@ func FuzzDecode(f *testing.F) {
 		if !sameEvents(whole, parts) || line != partsLine || !errors.Is(partsErr, err) {
 			t.Errorf("whole: %+v, line %d, %v\nin parts: %+v, line %d, %v", whole, line, err, parts, partsLine, partsErr)
 		}
-		if !errors.Is(err, io.EOF) && !errors.Is(err, sse.ErrTooLarge) {
+		if !errors.Is(err, io.EOF) && !errors.Is(err, eventstream.ErrTooLarge) {
 			t.Errorf("ended with %v", err)
 		}
 		unlimited, _, err := decode(chunks, len(input)*2)
@@ -100,15 +100,15 @@ func FuzzDecode(f *testing.F) {
 var anyLineEnd = regexp.MustCompile("\r\n|\r|\n")
 
 // naive decodes the way the standard words it, all in memory.
-func naive(stream string, keep bool) []sse.Event {
+func naive(stream string, keep bool) []eventstream.Event {
 	lines := anyLineEnd.Split(strings.TrimPrefix(stream, "\uFEFF"), -1)
 	if keep {
 		lines = append(lines, "") // the blank line that ends the last block
 	} else {
 		lines = lines[:len(lines)-1] // without its end
 	}
-	var events []sse.Event
-	var e sse.Event
+	var events []eventstream.Event
+	var e eventstream.Event
 	for _, line := range lines {
 		name, value, _ := strings.Cut(line, ":")
 		value = strings.TrimPrefix(value, " ")
@@ -118,7 +118,7 @@ func naive(stream string, keep bool) []sse.Event {
 				e.Data = bytes.TrimSuffix(e.Data, []byte("\n"))
 				events = append(events, e)
 			}
-			e = sse.Event{}
+			e = eventstream.Event{}
 		case name == "data":
 			e.Data, e.HasData = append(e.Data, value+"\n"...), true
 		case name == "id" && !strings.Contains(value, "\x00"):

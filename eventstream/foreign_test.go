@@ -1,4 +1,4 @@
-package sse_test
+package eventstream_test
 
 import (
 	"bytes"
@@ -7,9 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	foreign "github.com/tmaxmax/go-sse"
-
-	"github.com/caddy-sse/caddy-sse/internal/sse"
 )
 
 // These tests hold the package against a parser of other hands. Retry is not
@@ -20,13 +19,13 @@ func TestForeignParserReadsWhatAppendWrites(t *testing.T) {
 	var stream []byte
 	var want []foreign.Event
 	for range 5000 {
-		e := sse.Event{
+		e := eventstream.Event{
 			ID: pick(random, "1", "a:b", " x", "é"), Name: pick(random, "", "update", " ", "id: 7"),
 			Data: []byte(assemble(random, 6)), HasData: true,
 			Retry: random.Int64(), HasRetry: random.IntN(2) == 0,
 		}
 		stream = e.Append(stream)
-		stream = sse.AppendComment(stream, assemble(random, 3))
+		stream = eventstream.AppendComment(stream, assemble(random, 3))
 		want = append(want, foreign.Event{LastEventID: e.ID, Type: e.Name, Data: normalised(e.Data)})
 	}
 	if got := readForeign(t, stream); !slices.Equal(got, want) {
@@ -77,7 +76,7 @@ func readForeign(t *testing.T, stream []byte) []foreign.Event {
 func dispatched(stream string) []foreign.Event {
 	var events []foreign.Event
 	lastID := ""
-	blocks, _ := decodeAll(sse.NewDecoder(strings.NewReader(stream), ample))
+	blocks, _ := decodeAll(eventstream.NewDecoder(strings.NewReader(stream), ample))
 	for _, b := range blocks {
 		if b.ID != "" {
 			lastID = b.ID

@@ -1,4 +1,4 @@
-// Package sse is the text/event-stream wire format: events to bytes and back,
+// Package eventstream is the text/event-stream wire format: events to bytes and back,
 // after section 9.2 "Server-sent events" of the WHATWG HTML standard.
 //
 // Two guarantees hold whatever the input:
@@ -10,4 +10,4 @@
 //
 // The package knows nothing of HTTP, topics or hubs. It passes text through as
 // bytes: whether it is UTF-8 is for the caller to decide.
-package sse
+package eventstream
