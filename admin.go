@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 )
@@ -283,7 +284,7 @@ func (a *Admin) messages(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := CheckTopic(q["topic"]); err != nil {
+	if err := topic.Check(q["topic"]); err != nil {
 		return badRequest("topic: %v", err)
 	}
 	return answerJSON(w, http.StatusOK, map[string]any{"messages": hub.ListMessages(q["topic"], limit)})

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -85,13 +86,13 @@ func (h *Handler) authorizeSubscribe(r *http.Request, topics, patterns []string)
 		until = said.Expiry.Time()
 		granted = slices.Concat(granted, said.grants.Subscribe)
 	}
-	for _, topic := range slices.Concat(topics, patterns) {
+	for _, name := range slices.Concat(topics, patterns) {
 		switch {
-		case covered(granted, topic):
+		case topic.Covered(granted, name):
 		case token == "":
-			return "", until, unauthorized("", "topic %q needs a token", topic)
+			return "", until, unauthorized("", "topic %q needs a token", name)
 		default:
-			return "", until, problemf(http.StatusForbidden, "the token does not grant subscribing to %q", topic)
+			return "", until, problemf(http.StatusForbidden, "the token does not grant subscribing to %q", name)
 		}
 	}
 	if token == "" && len(topics)+len(patterns) == 0 {
@@ -214,9 +215,9 @@ func (h *Handler) mayAddress(who publisher, to []Address, literal []string) *pro
 	return nil
 }
 
-func (h *Handler) mayAddressTopic(topic string, literal []string) error {
-	if !h.topics.covers(topic, literal) || len(h.Publish.Topics) > 0 && !covered(h.Publish.Topics, topic) {
-		return fmt.Errorf("topic %q is not among those that may be published to here", topic)
+func (h *Handler) mayAddressTopic(name string, literal []string) error {
+	if !h.topics.covers(name, literal) || len(h.Publish.Topics) > 0 && !topic.Covered(h.Publish.Topics, name) {
+		return fmt.Errorf("topic %q is not among those that may be published to here", name)
 	}
 	return nil
 }

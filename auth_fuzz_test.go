@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/go-jose/go-jose/v4"
 )
 
@@ -58,7 +59,7 @@ func FuzzClaims(f *testing.F) {
 			t.Errorf("the user %q is taken", said.Subject)
 		}
 		for _, grant := range said.grants.Subscribe {
-			if CheckPattern(grant) != nil || strings.HasPrefix(grant, "@") {
+			if topic.CheckPattern(grant) != nil || strings.HasPrefix(grant, "@") {
 				t.Errorf("the subscribe grant %q is taken", grant)
 			}
 		}

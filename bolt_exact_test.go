@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/topic"
 	"go.etcd.io/bbolt"
 )
 
@@ -151,7 +152,7 @@ func (v *regular) wants(to []Address) bool {
 	return slices.ContainsFunc(to, func(a Address) bool {
 		switch a.Kind {
 		case ToTopic:
-			return covered(v.Topics, a.Name) || covered(v.Patterns, a.Name)
+			return topic.Covered(v.Topics, a.Name) || topic.Covered(v.Patterns, a.Name)
 		case ToClient:
 			return a.Name == v.ClientID
 		case ToUser:

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -350,7 +351,7 @@ func (h *Handler) unmarshalJWT(d *caddyfile.Dispenser, at places) error {
 		"audience": wordOption("<aud>", &c.Audience, checkNotEmpty),
 		"cookie":   wordOption("<name>", &c.Cookie, checkCookieName),
 		"query":    wordOption("<name>", &c.Query, checkTokenParameter),
-		"public":   wordsOption("<topics...>", &c.Public, CheckPattern),
+		"public":   wordsOption("<topics...>", &c.Public, topic.CheckPattern),
 	}, "key", "public")
 }
 

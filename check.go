@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/caddy-sse/caddy-sse/topic"
 )
 
 // This file says what is wrong with a config, before placeholders are replaced: of a Caddyfile when it is
@@ -82,12 +84,12 @@ func (h *Handler) check() error {
 	return h.Publish.check(!newTopicRules(h.Topics).asked)
 }
 
-func checkRouteTopic(topic string) error {
-	if err := CheckPattern(topic); err != nil {
+func checkRouteTopic(name string) error {
+	if err := topic.CheckPattern(name); err != nil {
 		return err
 	}
-	if isPattern(topic) && strings.Contains(topic, "{") {
-		return fmt.Errorf("%q has a wildcard and a placeholder; a topic may have one of them", topic)
+	if topic.IsPattern(name) && strings.Contains(name, "{") {
+		return fmt.Errorf("%q has a wildcard and a placeholder; a topic may have one of them", name)
 	}
 	return nil
 }
@@ -114,11 +116,11 @@ func checkTarget(target string) error {
 }
 
 // checkPublishTopic refuses placeholders beside what is no topic or pattern.
-func checkPublishTopic(topic string) error {
-	if _, rest, opened := strings.Cut(topic, "{"); opened && strings.Contains(rest, "}") {
-		return fmt.Errorf("%s has a placeholder, which is for the topics of the route; here topics and patterns stand as they are", topic)
+func checkPublishTopic(name string) error {
+	if _, rest, opened := strings.Cut(name, "{"); opened && strings.Contains(rest, "}") {
+		return fmt.Errorf("%s has a placeholder, which is for the topics of the route; here topics and patterns stand as they are", name)
 	}
-	return CheckPattern(topic)
+	return topic.CheckPattern(name)
 }
 
 func (p *PublishConfig) check(routeRestricted bool) error {

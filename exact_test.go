@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/caddy-sse/caddy-sse/topic"
 )
 
 // The promise of doc.go, held against what really happens: publishers publish to all kinds of
@@ -112,7 +114,7 @@ func (w *world) visit(i int, with func(*visitor)) {
 	for range random.IntN(4) {
 		v.Topics = append(v.Topics, randomTopic(random))
 	}
-	v.Topics = distinct(v.Topics)
+	v.Topics = topic.Distinct(v.Topics)
 	v.Patterns = [][]string{nil, {"a/*"}, {"*/1", "b/**"}, {"**"}, nil}[random.IntN(5)]
 	with(v)
 	w.visitors = append(w.visitors, v)
@@ -309,7 +311,7 @@ func (v *visitor) wants(p *posted) bool {
 		case to.Kind == ToBroadcast,
 			to.Kind == ToClient && to.Name == v.ClientID,
 			to.Kind == ToUser && to.Name == v.User,
-			to.Kind == ToTopic && (covered(v.Topics, to.Name) || covered(v.Patterns, to.Name)):
+			to.Kind == ToTopic && (topic.Covered(v.Topics, to.Name) || topic.Covered(v.Patterns, to.Name)):
 			return true
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"hash/maphash"
 	"sort"
 	"time"
+
+	"github.com/caddy-sse/caddy-sse/topic"
 )
 
 // HistoryLimits bounds what a hub keeps for clients that come back.
@@ -206,7 +208,7 @@ func (h *history) matching(patterns []string, p Position) (logs []*addressLog) {
 		if !l.messages[len(l.messages)-1].Position.After(p) {
 			break // and none before it is
 		}
-		if l.address.Kind == ToTopic && covered(patterns, l.address.Name) {
+		if l.address.Kind == ToTopic && topic.Covered(patterns, l.address.Name) {
 			logs = append(logs, l)
 		}
 	}

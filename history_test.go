@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-sse/caddy-sse/topic"
 )
 
 // diary is a history that the test writes, one message a second.
@@ -302,7 +304,7 @@ func TestHistoryAgreesWithAPlainList(t *testing.T) {
 			for range 1 + random.IntN(3) {
 				topics = append(topics, fmt.Sprintf("%c/%c", 'a'+random.IntN(3), 'a'+random.IntN(4)))
 			}
-			topics = distinct(topics)
+			topics = topic.Distinct(topics)
 			d.write(10+random.IntN(50), topics...)
 			for _, topic := range topics {
 				written[topic] = append(written[topic], &Message{Position: d.last})

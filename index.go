@@ -1,6 +1,10 @@
 package sse
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/caddy-sse/caddy-sse/topic"
+)
 
 // index finds the clients that an address reaches. It is guarded by Hub.mu.
 type index struct {
@@ -157,9 +161,9 @@ func (x *index) reachedByPattern(topic string, visit func(*clientSet)) {
 	}
 }
 
-func (x *index) visitPatterns(prefix, topic string, visit func(*clientSet)) {
+func (x *index) visitPatterns(prefix, name string, visit func(*clientSet)) {
 	for pattern, set := range x.patterns[prefix] {
-		if matches(pattern, topic) {
+		if topic.Match(pattern, name) {
 			visit(set)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/caddy-sse/caddy-sse/topic"
 )
 
 // reachedClients returns the IDs of the clients that a message to these addresses reaches, sorted.
@@ -123,22 +125,22 @@ func TestTheIndexAgreesWithAskingEveryClient(t *testing.T) {
 			for range random.IntN(5) {
 				names = append(names, name(true))
 			}
-			clients = append(clients, indexed(x, fmt.Sprint(round), distinct(names)...))
+			clients = append(clients, indexed(x, fmt.Sprint(round), topic.Distinct(names)...))
 		} else {
 			i := random.IntN(len(clients))
 			x.remove(clients[i])
 			clients = slices.Delete(clients, i, i+1)
 		}
-		topic := name(false)
+		topicName := name(false)
 		var wanted []string
 		for _, c := range clients {
-			if slices.Contains(c.Topics, topic) || covered(c.Patterns, topic) {
+			if slices.Contains(c.Topics, topicName) || topic.Covered(c.Patterns, topicName) {
 				wanted = append(wanted, c.ClientID)
 			}
 		}
 		slices.Sort(wanted)
-		if got := reachedClients(x, Topics(topic)...); !slices.Equal(got, wanted) {
-			t.Fatalf("%q reaches %v; want %v", topic, got, wanted)
+		if got := reachedClients(x, Topics(topicName)...); !slices.Equal(got, wanted) {
+			t.Fatalf("%q reaches %v; want %v", topicName, got, wanted)
 		}
 	}
 	for _, c := range clients {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
@@ -302,7 +303,7 @@ const (
 // check refuses a token whose grants are not all understood, lest one be taken for less or more.
 func (g grants) check() error {
 	for _, grant := range g.Subscribe {
-		if strings.HasPrefix(grant, "@") || CheckPattern(grant) != nil {
+		if strings.HasPrefix(grant, "@") || topic.CheckPattern(grant) != nil {
 			return fmt.Errorf("the token's subscribe grant %q is not a topic or pattern", grant)
 		}
 	}
@@ -322,7 +323,7 @@ func knownPublishGrant(grant string) bool {
 	if name, ok := strings.CutPrefix(grant, grantUser); ok {
 		return checkUser(name) == nil
 	}
-	return grant == grantBroadcast || !strings.HasPrefix(grant, "@") && CheckPattern(grant) == nil
+	return grant == grantBroadcast || !strings.HasPrefix(grant, "@") && topic.CheckPattern(grant) == nil
 }
 
 // mayPublish reports whether the grants cover an address.
@@ -335,7 +336,7 @@ func (g grants) mayPublish(to Address) bool {
 	case ToBroadcast:
 		return slices.Contains(g.Publish, grantBroadcast)
 	}
-	return !strings.HasPrefix(to.Name, "@") && covered(g.Publish, to.Name)
+	return !strings.HasPrefix(to.Name, "@") && topic.Covered(g.Publish, to.Name)
 }
 
 func (g grants) grantsName(prefix, name string) bool {
@@ -368,8 +369,8 @@ func (c *JWTConfig) check() error {
 			return &optionError{"jwt: key", err}
 		}
 	}
-	for _, topic := range c.Public {
-		if err := CheckPattern(topic); err != nil {
+	for _, name := range c.Public {
+		if err := topic.CheckPattern(name); err != nil {
 			return &optionError{"jwt: public", err}
 		}
 	}

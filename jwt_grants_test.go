@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddy-sse/caddy-sse/topic"
 )
 
 func TestPublishGrantsCoverWhatTheyName(t *testing.T) {
@@ -69,10 +71,10 @@ func TestAGrantCoversAPatternOnlyIfItCoversAllOfIt(t *testing.T) {
 	})
 	extents := make(map[string][]bool)
 	for _, pattern := range patterns {
-		for _, topic := range topics {
-			extents[pattern] = append(extents[pattern], naiveMatch(pattern, topic))
-			if matches(pattern, topic) != naiveMatch(pattern, topic) {
-				t.Errorf("pattern %q, topic %q: %t", pattern, topic, matches(pattern, topic))
+		for _, name := range topics {
+			extents[pattern] = append(extents[pattern], naiveMatch(pattern, name))
+			if topic.Match(pattern, name) != naiveMatch(pattern, name) {
+				t.Errorf("pattern %q, topic %q: %t", pattern, name, topic.Match(pattern, name))
 			}
 		}
 	}
@@ -82,7 +84,7 @@ func TestAGrantCoversAPatternOnlyIfItCoversAllOfIt(t *testing.T) {
 			for i, matched := range extents[asked] {
 				within = within && (!matched || extents[grant][i])
 			}
-			if matches(grant, asked) != within {
+			if topic.Match(grant, asked) != within {
 				t.Errorf("grant %q, asked %q: %t, want %t", grant, asked, !within, within)
 			}
 		}
@@ -123,7 +125,7 @@ func FuzzCoverage(f *testing.F) {
 		f.Add(seed[0], seed[1])
 	}
 	f.Fuzz(func(t *testing.T, grant, asked string) {
-		if CheckPattern(grant) != nil || CheckPattern(asked) != nil {
+		if topic.CheckPattern(grant) != nil || topic.CheckPattern(asked) != nil {
 			t.Skip()
 		}
 		const foreign = "foreign segment"
@@ -143,10 +145,10 @@ func FuzzCoverage(f *testing.F) {
 			}
 			within = within && naiveMatch(grant, strings.Join(segments, "/"))
 		}
-		if matches(grant, asked) != within {
+		if topic.Match(grant, asked) != within {
 			t.Errorf("grant %q, asked %q: %t, want %t", grant, asked, !within, within)
 		}
-		if !matches(grant, grant) || !matches("**", asked) {
+		if !topic.Match(grant, grant) || !topic.Match("**", asked) {
 			t.Errorf("%q does not cover itself, or ** not %q", grant, asked)
 		}
 	})

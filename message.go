@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
+	"github.com/caddy-sse/caddy-sse/topic"
 )
 
 // Message is one message of a hub: what a publisher said, to whom, and where it stands in the log.
@@ -166,74 +167,6 @@ func ParseID(s string) (id ID, ok bool) {
 	return id, id.String() == s
 }
 
-// maxTopicBytes bounds a topic or pattern.
-const maxTopicBytes = 256
-
-// CheckTopic says what is wrong with a topic that messages are to be published to.
-func CheckTopic(topic string) error {
-	if err := checkTopicText(topic); err != nil {
-		return err
-	}
-	if strings.Contains(topic, "*") && isPattern(topic) {
-		return fmt.Errorf("%q is a pattern; messages go to topics, patterns are for subscribing", topic)
-	}
-	return nil
-}
-
-// CheckPattern says what is wrong with a topic or pattern that a client wants to subscribe to.
-func CheckPattern(pattern string) error {
-	if err := checkTopicText(pattern); err != nil {
-		return err
-	}
-	if i := strings.Index("/"+pattern+"/", "/**/"); i >= 0 && i+len("**") < len(pattern) {
-		return fmt.Errorf("pattern %q has ** before its end; ** stands only as the last segment", pattern)
-	}
-	return nil
-}
-
-func checkTopicText(topic string) error {
-	switch {
-	case topic == "":
-		return errors.New("a topic is empty; give it 1 to 256 bytes")
-	case len(topic) > maxTopicBytes:
-		return fmt.Errorf("a topic has %d bytes; the limit is %d", len(topic), maxTopicBytes)
-	case !utf8.ValidString(topic):
-		return errors.New("a topic is not valid UTF-8")
-	case strings.ContainsFunc(topic, unicode.IsControl):
-		return fmt.Errorf("topic %q has control characters; leave them out", topic)
-	}
-	return nil
-}
-
-// isPattern reports whether a segment of topic is a wildcard: "*" or "**".
-func isPattern(topic string) bool {
-	for segment := range strings.SplitSeq(topic, "/") {
-		if segment == "*" || segment == "**" {
-			return true
-		}
-	}
-	return false
-}
-
-// matches reports whether a topic lies within a pattern: "*" stands for one whole segment, a final
-// "**" for one or more. A pattern without wildcards matches itself alone. Where the topic is itself a
-// pattern, all that it matches must lie within.
-func matches(pattern, topic string) bool {
-	for {
-		p, restP, moreP := strings.Cut(pattern, "/")
-		t, restT, moreT := strings.Cut(topic, "/")
-		switch {
-		case p == "**" && !moreP:
-			return true
-		case t == "**" && !moreT, p != "*" && p != t:
-			return false
-		case !moreP || !moreT:
-			return moreP == moreT
-		}
-		pattern, topic = restP, restT
-	}
-}
-
 // CheckClientID says what is wrong with a client_id: 1 to 128 of A-Za-z0-9._~-
 func CheckClientID(id string) error {
 	if id == "" || len(id) > 128 || strings.ContainsFunc(id, notClientIDRune) {
@@ -263,7 +196,7 @@ func (m *Message) Check() error {
 		var err error
 		switch to.Kind {
 		case ToTopic:
-			err = CheckTopic(to.Name)
+			err = topic.Check(to.Name)
 		case ToClient:
 			err = CheckClientID(to.Name)
 		case ToUser:

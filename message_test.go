@@ -4,23 +4,25 @@ import (
 	"math"
 	"strings"
 	"testing"
+
+	"github.com/caddy-sse/caddy-sse/topic"
 )
 
 func TestTopicsAreShortTextWithoutControlCharacters(t *testing.T) {
-	for _, topic := range []string{
+	for _, name := range []string{
 		"a", "news", "room/7", "/", "//", "a/", "raum/größe", "日本/語", "a b", "a?b=c&d", "{x}", "-", `"`,
 		"a*", "*a", "a**b/c", "a/b*c", // a star that is not a whole segment is a letter like any other
 		strings.Repeat("x", 256),
 		strings.Repeat("é", 128),
 	} {
-		if err := CheckTopic(topic); err != nil {
-			t.Errorf("topic %q was refused: %v", topic, err)
+		if err := topic.Check(name); err != nil {
+			t.Errorf("topic %q was refused: %v", name, err)
 		}
-		if err := CheckPattern(topic); err != nil {
-			t.Errorf("topic %q can't be subscribed to: %v", topic, err)
+		if err := topic.CheckPattern(name); err != nil {
+			t.Errorf("topic %q can't be subscribed to: %v", name, err)
 		}
 	}
-	for topic, why := range map[string]string{
+	for name, why := range map[string]string{
 		"":                       "empty",
 		strings.Repeat("x", 257): "257",
 		strings.Repeat("é", 129): "258",
@@ -32,9 +34,9 @@ func TestTopicsAreShortTextWithoutControlCharacters(t *testing.T) {
 		"a\x7fb":                 "control",
 		"a\u0085b":               "control",
 	} {
-		for _, check := range []func(string) error{CheckTopic, CheckPattern} {
-			if err := check(topic); err == nil || !strings.Contains(err.Error(), why) {
-				t.Errorf("topic %q: got error %v; want one that says %q", topic, err, why)
+		for _, check := range []func(string) error{topic.Check, topic.CheckPattern} {
+			if err := check(name); err == nil || !strings.Contains(err.Error(), why) {
+				t.Errorf("topic %q: got error %v; want one that says %q", name, err, why)
 			}
 		}
 	}
@@ -42,10 +44,10 @@ func TestTopicsAreShortTextWithoutControlCharacters(t *testing.T) {
 
 func TestMessagesGoToTopicsAndNeverToPatterns(t *testing.T) {
 	for _, pattern := range []string{"*", "**", "a/*", "*/b", "a/*/c", "a/**", "/*", "*/"} {
-		if err := CheckTopic(pattern); err == nil || !strings.Contains(err.Error(), "pattern") {
+		if err := topic.Check(pattern); err == nil || !strings.Contains(err.Error(), "pattern") {
 			t.Errorf("publishing to %q: got error %v; want one that calls it a pattern", pattern, err)
 		}
-		if err := CheckPattern(pattern); err != nil {
+		if err := topic.CheckPattern(pattern); err != nil {
 			t.Errorf("subscribing to %q was refused: %v", pattern, err)
 		}
 	}
@@ -53,7 +55,7 @@ func TestMessagesGoToTopicsAndNeverToPatterns(t *testing.T) {
 
 func TestDoubleStarStandsOnlyAtTheEndOfAPattern(t *testing.T) {
 	for _, pattern := range []string{"**/a", "a/**/b", "**/**", "a/**/*", "a/**/**", "**/", "/**/", "**/*/**"} {
-		if err := CheckPattern(pattern); err == nil || !strings.Contains(err.Error(), "**") {
+		if err := topic.CheckPattern(pattern); err == nil || !strings.Contains(err.Error(), "**") {
 			t.Errorf("pattern %q: got error %v; want one about **", pattern, err)
 		}
 	}
@@ -78,14 +80,14 @@ func TestStarIsOneSegmentAndDoubleStarOneOrMore(t *testing.T) {
 		{"a*", "a*", "ab a"}, // no wildcard: not a whole segment
 		{"a/b*c", "a/b*c", "a/bxc"},
 	} {
-		for topic := range strings.FieldsSeq(test.matching) {
-			if !matches(test.pattern, topic) {
-				t.Errorf("pattern %q does not match %q", test.pattern, topic)
+		for name := range strings.FieldsSeq(test.matching) {
+			if !topic.Match(test.pattern, name) {
+				t.Errorf("pattern %q does not match %q", test.pattern, name)
 			}
 		}
-		for topic := range strings.FieldsSeq(test.others) {
-			if matches(test.pattern, topic) {
-				t.Errorf("pattern %q matches %q", test.pattern, topic)
+		for name := range strings.FieldsSeq(test.others) {
+			if topic.Match(test.pattern, name) {
+				t.Errorf("pattern %q matches %q", test.pattern, name)
 			}
 		}
 	}

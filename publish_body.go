@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -76,7 +77,7 @@ type targetFields struct {
 func (f targetFields) addresses() (to []Address, err error) {
 	named := 0
 	if f.hasTopic {
-		to = Topics(distinct(f.Topics)...)
+		to = Topics(topic.Distinct(f.Topics)...)
 		named++
 	}
 	if f.ClientID != nil {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
+	"github.com/caddy-sse/caddy-sse/topic"
 )
 
 // source reads messages from a body as they arrive.
@@ -90,7 +91,7 @@ type eventSource struct {
 }
 
 func newEventSource(p *post) *eventSource {
-	decoder := eventstream.NewDecoder(p.body, p.Publish.MaxSize+maxTopicBytes)
+	decoder := eventstream.NewDecoder(p.body, p.Publish.MaxSize+topic.MaxBytes)
 	decoder.KeepIncomplete = true
 	return &eventSource{post: p, decoder: decoder}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -72,7 +73,7 @@ func (p *presence) countPatterns(to []Address) (clients int) {
 	defer p.mu.Unlock()
 	for _, a := range to {
 		for pattern, n := range p.patterns {
-			if a.Kind == ToTopic && matches(pattern, a.Name) {
+			if a.Kind == ToTopic && topic.Match(pattern, a.Name) {
 				clients += n
 			}
 		}
@@ -173,7 +174,7 @@ func (o *ownPresence) tell(ctx context.Context, pipe redis.Pipeliner, key string
 	}
 	for a, n := range changes {
 		switch {
-		case a.Kind == ToTopic && isPattern(a.Name):
+		case a.Kind == ToTopic && topic.IsPattern(a.Name):
 			o.patterns[a.Name] = n
 			patternsChanged = true
 			if n == 0 {

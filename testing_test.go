@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
+	"github.com/caddy-sse/caddy-sse/topic"
 )
 
 // plenty is a history that nothing in a test outgrows.
@@ -110,11 +111,11 @@ func (l *testClient) Blocked() bool { return l.blocked.Load() }
 // with returns a subscription to topics and patterns with roomy limits.
 func with(topics ...string) Subscription {
 	s := Subscription{Subscriber: Subscriber{ClientID: NewEpoch(), ClientOptions: &ClientOptions{Queue: 256, QueueBytes: 1 << 20}}}
-	for _, topic := range topics {
-		if isPattern(topic) {
-			s.Patterns = append(s.Patterns, topic)
+	for _, name := range topics {
+		if topic.IsPattern(name) {
+			s.Patterns = append(s.Patterns, name)
 		} else {
-			s.Topics = append(s.Topics, topic)
+			s.Topics = append(s.Topics, name)
 		}
 	}
 	return s

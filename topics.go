@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -21,14 +22,14 @@ type topicRules struct {
 
 func newTopicRules(topics []string) topicRules {
 	rules := topicRules{asked: len(topics) == 0}
-	for _, topic := range topics {
+	for _, name := range topics {
 		switch {
-		case topic == queryTopics:
+		case name == queryTopics:
 			rules.asked = true
-		case isPattern(topic):
-			rules.patterns = append(rules.patterns, topic)
+		case topic.IsPattern(name):
+			rules.patterns = append(rules.patterns, name)
 		default:
-			rules.templates = append(rules.templates, topic)
+			rules.templates = append(rules.templates, name)
 		}
 	}
 	return rules
@@ -50,9 +51,9 @@ func (t topicRules) literal(r *http.Request) ([]string, *problem) {
 	return topics, nil
 }
 
-func expandTopic(template string, replacer *caddy.Replacer) (topic string, p *problem) {
+func expandTopic(template string, replacer *caddy.Replacer) (name string, p *problem) {
 	empty := false
-	topic, _ = replacer.ReplaceFunc(template, func(_ string, value any) (any, error) {
+	name, _ = replacer.ReplaceFunc(template, func(_ string, value any) (any, error) {
 		text := caddy.ToString(value)
 		if strings.Contains(text, "*") {
 			p = problemf(http.StatusBadRequest, "%q holds a *; a pattern may come from ?topic= only, and only as a whole topic", text)
@@ -63,10 +64,10 @@ func expandTopic(template string, replacer *caddy.Replacer) (topic string, p *pr
 	if empty || p != nil {
 		return "", p
 	}
-	if err := CheckTopic(topic); err != nil {
+	if err := topic.Check(name); err != nil {
 		return "", problemf(http.StatusBadRequest, "%v", err)
 	}
-	return topic, nil
+	return name, nil
 }
 
 // subscribed returns what a GET asks for on this route: topics, and patterns.
@@ -76,18 +77,18 @@ func (t topicRules) subscribed(r *http.Request, query url.Values, limit int) (to
 	}
 	patterns = slices.Clone(t.patterns)
 	if t.asked {
-		for _, topic := range query["topic"] {
-			if err := CheckPattern(topic); err != nil {
+		for _, name := range query["topic"] {
+			if err := topic.CheckPattern(name); err != nil {
 				return nil, nil, problemf(http.StatusBadRequest, "%v", err)
 			}
-			if isPattern(topic) {
-				patterns = append(patterns, topic)
+			if topic.IsPattern(name) {
+				patterns = append(patterns, name)
 			} else {
-				topics = append(topics, topic)
+				topics = append(topics, name)
 			}
 		}
 	}
-	topics, patterns = distinct(topics), distinct(patterns)
+	topics, patterns = topic.Distinct(topics), topic.Distinct(patterns)
 	if n := len(topics) + len(patterns); n > limit {
 		return nil, nil, problemf(http.StatusBadRequest, "%d topics are too many for one client; the limit is %d", n, limit)
 	}
@@ -95,19 +96,8 @@ func (t topicRules) subscribed(r *http.Request, query url.Values, limit int) (to
 }
 
 // covers reports whether a topic lies within what may be published on this route.
-func (t topicRules) covers(topic string, literal []string) bool {
-	return t.asked || slices.Contains(literal, topic) || covered(t.patterns, topic)
-}
-
-// covered reports whether one of the patterns, or topics, takes in the topic.
-func covered(patterns []string, topic string) bool {
-	return slices.ContainsFunc(patterns, func(pattern string) bool { return matches(pattern, topic) })
-}
-
-// distinct sorts names and drops what is there twice.
-func distinct(names []string) []string {
-	slices.Sort(names)
-	return slices.Compact(names)
+func (t topicRules) covers(name string, literal []string) bool {
+	return t.asked || slices.Contains(literal, name) || topic.Covered(t.patterns, name)
 }
 
 func replacerOf(r *http.Request) *caddy.Replacer {
