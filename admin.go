@@ -205,11 +205,11 @@ func (a *Admin) hubs(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parameters(r); err != nil {
 		return err
 	}
-	infos := []hubInfo{}
+	summaries := []summary{}
 	for _, hub := range runningHubs() {
-		infos = append(infos, hub.info())
+		summaries = append(summaries, hub.summary())
 	}
-	return answerJSON(w, http.StatusOK, map[string]any{"hubs": infos})
+	return answerJSON(w, http.StatusOK, map[string]any{"hubs": summaries})
 }
 
 // health answers 503 while a broker is down.

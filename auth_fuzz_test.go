@@ -55,7 +55,7 @@ func FuzzClaims(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if said.Subject != "" && checkUser(said.Subject) != nil {
+		if said.Subject != "" && CheckUser(said.Subject) != nil {
 			t.Errorf("the user %q is taken", said.Subject)
 		}
 		for _, grant := range said.grants.Subscribe {

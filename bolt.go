@@ -54,21 +54,54 @@ func (b *BoltBroker) Provision(ctx caddy.Context) error {
 // Identity implements BrokerModule.
 func (b *BoltBroker) Identity() string { return fmt.Sprintf("bolt %t %s", *b.Sync, b.File) }
 
+// boltFiles are the files that are open, by path: the old and the new config of a reload share one, since its lock is
+// the process's.
+var boltFiles = caddy.NewUsagePool()
+
 // Open implements BrokerModule. A file that is open already, for a config before this one, is shared.
 func (b *BoltBroker) Open(hub string) (Broker, error) {
-	file, err := openBoltFile(b.File, hub)
+	path, err := Path(b.File)
 	if err != nil {
 		return nil, err
 	}
-	l := &boltLog{BoltBroker: b, boltFile: file, queue: make(chan *boltRequest)}
+	value, _, err := boltFiles.LoadOrNew(path, func() (caddy.Destructor, error) { return OpenFile(path, hub) })
+	if err != nil {
+		return nil, err
+	}
+	file := value.(*boltFile)
+	release := func() error {
+		_, err := boltFiles.Delete(path)
+		return err
+	}
+	if owner := file.Hub(); owner != hub {
+		_ = release()
+		return nil, fmt.Errorf("the log file %s is that of hub %q; give each hub a file of its own", path, owner)
+	}
+	return OpenBolt(file, boltOptions{Sync: *b.Sync, Logger: b.logger, Release: release}), nil
+}
+
+// boltOptions are the settings of a log in a file.
+type boltOptions struct {
+	// Sync has each publish on disk before it is answered. Without it a crash of the machine, but not of the
+	// process, may lose the last messages; clients are told a gap then.
+	Sync bool
+	// Logger is told what an operator should know.
+	Logger *zap.Logger
+	// Release gives the file back. It is called once, when the log has ended.
+	Release func() error
+}
+
+// OpenBolt returns the log in a file.
+func OpenBolt(file *boltFile, o boltOptions) *boltLog {
+	l := &boltLog{boltOptions: o, boltFile: file, queue: make(chan *boltRequest)}
 	l.context, l.cancel = context.WithCancel(context.Background())
-	return l, nil
+	return l
 }
 
 // boltLog is a hub's log in a file. Publishes that are under way share a commit; when it is on disk
 // they are delivered and answered.
 type boltLog struct {
-	*BoltBroker
+	boltOptions
 	*boltFile
 	replica *Hub
 	queue   chan *boltRequest // without a buffer: what nobody takes is not under way
@@ -82,7 +115,6 @@ type boltLog struct {
 	context context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
-	reach   // of the last commit
 }
 
 // boltRequest is one request's batch on its way into the file.
@@ -109,7 +141,7 @@ func (l *boltLog) Start(h *Hub, ready func()) {
 	if err := l.load(); err != nil {
 		l.fail(err)
 	} else {
-		l.found(h)
+		h.LogFound()
 	}
 	l.wg.Go(l.commitPending)
 	ready()
@@ -120,9 +152,9 @@ func (l *boltLog) Close() error {
 	l.cancel()
 	l.wg.Wait()
 	if !l.loaded {
-		return l.release() // it never began, or what it began is in doubt
+		return l.Release() // it never began, or what it began is in doubt
 	}
-	return errors.Join(l.end(), l.release())
+	return errors.Join(l.end(), l.Release())
 }
 
 // load hands the replica what the file keeps, if it has not been done.
@@ -130,12 +162,12 @@ func (l *boltLog) load() error {
 	if l.loaded {
 		return nil
 	}
-	renamed, err := l.begin(*l.Sync)
+	renamed, err := l.begin(l.Sync)
 	if err != nil {
 		return err
 	}
 	if renamed {
-		l.logger.Warn("the log may not have all that was acknowledged; clients are told a gap", zap.String("file", l.path))
+		l.Logger.Warn("the log may not have all that was acknowledged; clients are told a gap", zap.String("file", l.path))
 	}
 	var end Position
 	var followed bool
@@ -217,7 +249,7 @@ func (l *boltLog) restore(from []byte) (next []byte, err error) {
 }
 
 // fail notes that the file can't be read or written.
-func (l *boltLog) fail(err error) { l.lost(l.replica, fmt.Errorf("the log file %s: %w", l.path, err)) }
+func (l *boltLog) fail(err error) { l.replica.LogLost(fmt.Errorf("the log file %s: %w", l.path, err)) }
 
 // Publish implements Broker.
 func (l *boltLog) Publish(ctx context.Context, batch []*Publication) (int, error) {
@@ -317,7 +349,7 @@ func (l *boltLog) commit(requests []*boltRequest) {
 		}
 		return
 	}
-	l.found(l.replica)
+	l.replica.LogFound()
 	for _, p := range fresh {
 		l.replica.Deliver(p.Message)
 	}
@@ -404,14 +436,14 @@ func (l *boltLog) store(tx *bbolt.Tx, r *boltRequest) (fresh []*Publication, err
 // claimed, and tries a file again that could not be written.
 func (l *boltLog) tend() {
 	l.trim() // first, since it makes room within the file
-	if l.Up() {
+	if l.replica.LogUp() {
 		return
 	}
 	if err := l.tryAgain(); err != nil {
 		l.fail(err)
 		return
 	}
-	l.found(l.replica)
+	l.replica.LogFound()
 }
 
 // tryAgain tries a commit larger than most: a small one could find room within a file on a full disk.

@@ -169,7 +169,7 @@ func (r *records) read(v *regular) (ids []ID) {
 		e := decode(r.t, m)
 		id, ok := ParseID(e.ID)
 		if !ok || e.Name != "" {
-			r.t.Fatalf("a client got %q", m.frame)
+			r.t.Fatalf("a client got %q", m.Frame())
 		}
 		v.told = append(v.told, e.ID)
 		ids = append(ids, id)

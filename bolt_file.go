@@ -13,15 +13,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/go-json-experiment/json"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 )
-
-// boltFiles are the files that are open, by path: the old and the new config of a reload share one,
-// since its lock is the process's.
-var boltFiles = caddy.NewUsagePool()
 
 // boltFile is an open file.
 type boltFile struct {
@@ -57,32 +52,22 @@ var (
 // lockTimeout is how long another process may take to let go of a file.
 const lockTimeout = time.Second
 
-// openBoltFile opens a file for a hub, or takes a share in it if it is open already.
-func openBoltFile(path, hub string) (*boltFile, error) {
-	path, err := makeBoltFile(path)
-	if err != nil {
-		return nil, err
-	}
-	value, _, err := boltFiles.LoadOrNew(path, func() (caddy.Destructor, error) {
-		db, doubtful, err := openChecked(path)
-		if err != nil {
-			return nil, err
-		}
-		return &boltFile{path: path, hub: hub, db: db, doubtful: doubtful, update: db.Update}, nil
-	})
+// OpenFile opens the file at a path that Path returned, for a hub. All of it is read once, so that damage is an
+// error now and not a crash later.
+func OpenFile(path, hub string) (*boltFile, error) {
+	db, doubtful, err := openChecked(path)
 	if err != nil {
 		return nil, explainOpen(path, err)
 	}
-	file := value.(*boltFile)
-	if file.hub != hub {
-		_ = file.release()
-		return nil, fmt.Errorf("the log file %s is that of hub %q; give each hub a file of its own", path, file.hub)
-	}
-	return file, nil
+	return &boltFile{path: path, hub: hub, db: db, doubtful: doubtful, update: db.Update}, nil
 }
 
-// makeBoltFile makes sure that there is a file, if an empty one, and returns its one path.
-func makeBoltFile(path string) (string, error) {
+// Hub returns the hub that the file was opened for.
+func (f *boltFile) Hub() string { return f.hub }
+
+// Path makes sure that there is a file at a path, if an empty one, and returns the one path that it has: without
+// symbolic links.
+func Path(path string) (string, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return "", explainOpen(path, err)
@@ -91,17 +76,11 @@ func makeBoltFile(path string) (string, error) {
 	return filepath.EvalSymlinks(path)
 }
 
-// release gives a share back; the last one closes the file.
-func (f *boltFile) release() error {
-	_, err := boltFiles.Delete(f.path)
-	return err
-}
-
-// Destruct closes the file.
+// Destruct closes the file, as Caddy's pools do with what nobody uses any more.
 func (f *boltFile) Destruct() error { return f.db.Close() }
 
-// size returns how many bytes the file has.
-func (f *boltFile) size() int64 {
+// Size implements broker.Sizer: it returns how many bytes the file has.
+func (f *boltFile) Size() int64 {
 	info, err := os.Stat(f.path)
 	if err != nil {
 		return 0

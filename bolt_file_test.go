@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2"
 	"go.etcd.io/bbolt"
 )
 
@@ -20,9 +19,9 @@ func wantUnopenable(t testing.TB, file string, words ...string) {
 	t.Helper()
 	before, _ := os.ReadFile(file)
 	for range 2 { // nothing of the first attempt is left that stands in the way
-		opened, err := openBoltFile(file, "test")
+		_, release, err := useFile(file)
 		if err == nil {
-			_ = opened.release()
+			_ = release()
 			t.Fatalf("%s was opened", file)
 		}
 		for _, word := range append(words, file) {
@@ -129,59 +128,11 @@ func TestAFileThatAnotherProcessHasOpenIsNotOpened(t *testing.T) {
 	if err := other.Close(); err != nil {
 		t.Fatal(err)
 	}
-	opened, err := openBoltFile(file, "test")
+	_, release, err := useFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = opened.release()
-}
-
-func TestTwoHubsDoNotShareAFile(t *testing.T) {
-	dir := t.TempDir()
-	file, link := filepath.Join(dir, "sse.db"), filepath.Join(dir, "link")
-	if err := os.Symlink(file, link); err != nil {
-		t.Skip(err)
-	}
-	for _, names := range [][2]string{{file, file}, {link, file}, {file, link}} {
-		first, err := openBoltFile(names[0], "one")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := openBoltFile(names[1], "two"); err == nil || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), `"one"`) {
-			t.Errorf("a second hub gets the error %v", err)
-		}
-		same, err := openBoltFile(names[1], "one")
-		if err != nil || same != first {
-			t.Errorf("the same hub gets another file, %v", err)
-		}
-		for range 2 {
-			if err := first.release(); err != nil {
-				t.Error(err)
-			}
-		}
-		if err := first.db.View(func(*bbolt.Tx) error { return nil }); err == nil {
-			t.Error("the file is still open")
-		}
-	}
-}
-
-func TestTheFilesPathIsMadeAbsolute(t *testing.T) {
-	t.Chdir(t.TempDir())
-	t.Setenv("SSE_TEST_FILE", "sse.db")
-	b := &BoltBroker{File: "{env.SSE_TEST_FILE}"}
-	if err := b.Provision(caddy.Context{}); err != nil || !filepath.IsAbs(b.File) || !*b.Sync {
-		t.Errorf("provisioned as %+v, %v", b, err)
-	}
-	none := &BoltBroker{File: "{env.SSE_TEST_NO_FILE}"}
-	if err := none.Provision(caddy.Context{}); err == nil || !strings.Contains(err.Error(), "give it one, such as") {
-		t.Errorf("without a file the error is %v", err)
-	}
-	off := false
-	same, path, sync := *b, *b, *b
-	path.File, sync.Sync = "/another", &off
-	if b.Identity() != same.Identity() || b.Identity() == path.Identity() || b.Identity() == sync.Identity() {
-		t.Error("identities do not tell what differs")
-	}
+	_ = release()
 }
 
 // storedLog returns a file with a bit of everything, of several hundred pages.
@@ -323,14 +274,14 @@ func TestADamagedFileIsRefusedOrHoldsAllThatWasWritten(t *testing.T) {
 
 // useDamaged opens a damaged file, and uses it if it can be.
 func useDamaged(t testing.TB, file string, sound []string) (outcome string, err error) {
-	opened, err := openBoltFile(file, "test")
+	opened, release, err := useFile(file)
 	if err != nil {
 		if !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "; ") {
 			return "", fmt.Errorf("this error does not say what to do: %w", err)
 		}
 		return "refused", nil
 	}
-	defer func() { err = errors.Join(err, opened.release()) }()
+	defer func() { err = errors.Join(err, release()) }()
 	outcome = "sound"
 	switch {
 	case opened.doubtful:

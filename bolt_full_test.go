@@ -58,7 +58,7 @@ func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 		}
 		got = append(got, live.texts()...)
 	}
-	if d.log.Up() || <-changes {
+	if d.hub.LogUp() || <-changes {
 		t.Error("the log is said to be in reach")
 	}
 
@@ -84,7 +84,7 @@ func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 
 	// Nobody needs to publish for it to heal.
 	makeRoom()
-	e2etest.Await(t, "the log is in reach", d.log.Up)
+	e2etest.Await(t, "the log is in reach", d.hub.LogUp)
 	for told := false; !told; {
 		told = <-changes
 	}

@@ -14,7 +14,7 @@ import (
 
 func TestAFileThatCanNotBeWrittenAtTheStartIsLoadedOnceItCan(t *testing.T) {
 	for name, heal := range map[string]func(*diskHub){
-		"by itself": func(d *diskHub) { e2etest.Await(t, "the log is in reach", d.log.Up) },
+		"by itself": func(d *diskHub) { e2etest.Await(t, "the log is in reach", d.hub.LogUp) },
 		"by whoever publishes": func(d *diskHub) {
 			e2etest.Await(t, "a publisher is heard", func() bool { _, err := d.tryPublish(Topics("b"), "x"); return err == nil })
 		},
@@ -26,7 +26,7 @@ func TestAFileThatCanNotBeWrittenAtTheStartIsLoadedOnceItCan(t *testing.T) {
 			d.stop()
 			mend := d.breakDisk()
 			d.start()
-			if d.log.Up() {
+			if d.hub.LogUp() {
 				t.Error("the log is said to be in reach")
 			}
 			if _, err := d.tryPublish(Topics("a"), "refused"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, errDisk) {
@@ -117,10 +117,10 @@ func TestWhatCouldNotBeRemovedIsRemovedLater(t *testing.T) {
 	d.publishAll("a", 1, 10)
 	mend := d.breakDisk()
 	d.hub.Apply(Limits{}) // so that there is something to remove, whatever was before
-	e2etest.Await(t, "the log has tried to remove something", func() bool { return !d.log.Up() })
+	e2etest.Await(t, "the log has tried to remove something", func() bool { return !d.hub.LogUp() })
 	mend()
 	e2etest.Await(t, "the file keeps no more than the hub", func() bool { return d.kept() == 0 })
-	e2etest.Await(t, "the log is in reach", d.log.Up)
+	e2etest.Await(t, "the log is in reach", d.hub.LogUp)
 }
 
 func TestAValueThatIsNotWhatWasWrittenIsAnErrorAndNoMessage(t *testing.T) {
@@ -191,7 +191,7 @@ func TestDamageThatComesLaterIsAnErrorAndNoPanic(t *testing.T) {
 	if _, err := d.log.Publish(t.Context(), []*Publication{keyed("k", "3")}); !errors.Is(err, errDamaged) {
 		t.Errorf("the answer is read as %v", err)
 	}
-	if !d.log.Up() {
+	if !d.hub.LogUp() {
 		t.Error("one value makes the log unusable")
 	}
 	d.update(func(tx *bbolt.Tx) error { return twist(tx.Bucket(logBucket), positionKey(Position{Major: 1})) })

@@ -136,7 +136,7 @@ func TestAFileThatCanBeReadOnlyLaterEndsThoseWhoseClientIDIsAnothers(t *testing.
 	d.start()
 	bob, carol := d.hub.join(as("c", "bob")), d.hub.join(as("d", "carol"))
 	mend()
-	e2etest.Await(t, "the log is in reach", d.log.Up)
+	e2etest.Await(t, "the log is in reach", d.hub.LogUp)
 	for _, text := range bob.texts() {
 		if text == "secret" {
 			t.Error("bob reads what is alice's")

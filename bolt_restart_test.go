@@ -45,7 +45,7 @@ func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
 
 func framesOf(messages []*Message) (frames []string) {
 	for _, m := range messages {
-		frames = append(frames, string(m.frame))
+		frames = append(frames, string(m.Frame()))
 	}
 	return frames
 }
@@ -196,13 +196,13 @@ func TestTheFileStaysBoundedUnderLongPublishing(t *testing.T) {
 		publish(2000)
 		e2etest.Await(t, "the file keeps no more than the hub", func() bool { return d.kept() == 100 })
 	}
-	size := d.log.size()
+	size := d.log.Size()
 	for range 5 {
 		publish(2000)
 		d.restart()
 	}
-	t.Logf("the file has %d bytes after 4,000 messages, %d after 14,000", size, d.log.size())
-	if d.log.size() > 2*size {
+	t.Logf("the file has %d bytes after 4,000 messages, %d after 14,000", size, d.log.Size())
+	if d.log.Size() > 2*size {
 		t.Error("the file has grown")
 	}
 }
@@ -267,7 +267,7 @@ func TestAHundredThousandMessagesAreLoadedAndResumed(t *testing.T) {
 	d.start()
 	took := time.Since(started)
 	runtime.GC()
-	t.Logf("loaded in %v, %d bytes of memory a message, %d of the file", took, (heapBytes()-before)/messages, d.log.size()/messages)
+	t.Logf("loaded in %v, %d bytes of memory a message, %d of the file", took, (heapBytes()-before)/messages, d.log.Size()/messages)
 	if took > 20*time.Second {
 		t.Errorf("loading took %v", took)
 	}
@@ -283,9 +283,9 @@ func TestAHundredThousandMessagesAreLoadedAndResumed(t *testing.T) {
 			t.Fatalf("one turn takes %d messages", len(batch))
 		}
 		for _, m := range batch {
-			_, data, _ := bytes.Cut(m.frame, []byte("data: "))
+			_, data, _ := bytes.Cut(m.Frame(), []byte("data: "))
 			if !bytes.HasPrefix(data, fmt.Appendf(nil, "%d ", n)) {
-				t.Fatalf("message %d reads %q", n, m.frame)
+				t.Fatalf("message %d reads %q", n, m.Frame())
 			}
 			n++
 		}

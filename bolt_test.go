@@ -23,7 +23,7 @@ import (
 // diskHub is a hub whose log is in a file. It can be restarted, and crash.
 type diskHub struct {
 	t      testing.TB
-	module *BoltBroker
+	module *testModule
 	limits Limits
 	hasty  bool // commits are not waited for to be on disk
 
@@ -79,17 +79,65 @@ func (d *diskHub) breakDisk() (mend func()) {
 	return func() { d.commit.Store(nil) }
 }
 
-func boltModule(file string, sync bool) *BoltBroker {
-	return &BoltBroker{File: file, Sync: &sync, logger: zap.NewNop()}
+// testModule is what a config says of a log in a file.
+type testModule struct {
+	File   string
+	Sync   bool
+	logger *zap.Logger
 }
 
-func openTestLog(t testing.TB, module *BoltBroker) *boltLog {
+func boltModule(file string, sync bool) *testModule {
+	return &testModule{File: file, Sync: sync, logger: zap.NewNop()}
+}
+
+// openFiles are the files that are open, as a process has them: the logs before and after a reload share one.
+var openFiles struct {
+	sync.Mutex
+	byPath map[string]*openFile
+}
+
+type openFile struct {
+	*boltFile
+	users int
+}
+
+// useFile opens a file or takes a share in it. The returned function gives that back.
+func useFile(path string) (file *boltFile, release func() error, err error) {
+	if path, err = Path(path); err != nil {
+		return nil, nil, err
+	}
+	openFiles.Lock()
+	defer openFiles.Unlock()
+	if openFiles.byPath == nil {
+		openFiles.byPath = make(map[string]*openFile)
+	}
+	shared := openFiles.byPath[path]
+	if shared == nil {
+		if file, err = OpenFile(path, "test"); err != nil {
+			return nil, nil, err
+		}
+		shared = &openFile{boltFile: file}
+		openFiles.byPath[path] = shared
+	}
+	shared.users++
+	return shared.boltFile, func() error {
+		openFiles.Lock()
+		defer openFiles.Unlock()
+		if shared.users--; shared.users > 0 {
+			return nil
+		}
+		delete(openFiles.byPath, path)
+		return shared.Destruct()
+	}, nil
+}
+
+func openTestLog(t testing.TB, module *testModule) *boltLog {
 	t.Helper()
-	broker, err := module.Open("test")
+	file, release, err := useFile(module.File)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return broker.(*boltLog)
+	return OpenBolt(file, boltOptions{Sync: module.Sync, Logger: module.logger, Release: release})
 }
 
 // stop ends the run in good order.

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -42,16 +41,16 @@ type Broker interface {
 	Close() error
 }
 
-// Outage is what a Broker implements whose log can be out of reach, or take no messages.
-type Outage interface {
-	// Up reports whether the log is in reach and takes messages, as far as is known without asking it.
-	Up() bool
-}
-
 // Follower is what a Broker implements whose log is elsewhere, so that an instance may be behind it.
 type Follower interface {
 	// Lag returns how far this instance may be behind the log, in time; 0 if it is not.
 	Lag() time.Duration
+}
+
+// Sizer is what a Broker implements that keeps its log in a file.
+type Sizer interface {
+	// Size returns how many bytes the file has.
+	Size() int64
 }
 
 // Kicker is what a Broker implements that joins several instances.
@@ -69,64 +68,6 @@ type Owners interface {
 	// on some instance the hub is told by Own, and if it is nobody's it becomes that of the client's
 	// user. It takes a bounded time; if there is no answer the hub goes by what it knows.
 	Claim(ctx context.Context, s *Subscription)
-}
-
-// reach is whether a log is in reach, and takes messages. Brokers embed it; it tells the hub when that changes.
-type reach struct {
-	mu       sync.Mutex // held while what is below changes, and the hub is told
-	state    atomic.Int32
-	refusing atomic.Bool // it takes none, be it in reach
-}
-
-const (
-	reachUnknown int32 = iota // nothing was tried yet
-	inReach
-	outOfReach
-)
-
-// Up implements Outage.
-func (r *reach) Up() bool { return r.reachable() && !r.refusing.Load() }
-
-func (r *reach) reachable() bool { return r.state.Load() == inReach }
-
-// away reports whether the log is known to be out of reach.
-func (r *reach) away() bool { return r.state.Load() == outOfReach }
-
-func (r *reach) found(h *Hub) {
-	if r.reachable() {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.state.Store(inReach)
-	h.setAway(false)
-	r.tellLocked(h, nil)
-}
-
-func (r *reach) lost(h *Hub, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.state.Store(outOfReach)
-	h.setAway(true)
-	r.tellLocked(h, err)
-}
-
-// refuses notes that the log takes no messages, because of err; or that it takes them again, if err is nil.
-func (r *reach) refuses(h *Hub, err error) {
-	if err == nil && !r.refusing.Load() {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.refusing.Store(err != nil)
-	r.tellLocked(h, err)
-}
-
-// tellLocked tells the hub that messages are taken, or that they are not because of err.
-func (r *reach) tellLocked(h *Hub, err error) {
-	if up := r.Up(); up || err != nil {
-		h.brokerChanged(up, err)
-	}
 }
 
 // BrokerModule opens brokers: a guest module in the namespace sse.brokers.
@@ -191,6 +132,7 @@ func (l *memoryLog) Start(h *Hub, ready func()) {
 	l.replica = h
 	h.Follow(Origin{Epoch: l.epoch})
 	h.Announce("broker_changed")
+	h.LogFound()
 	ready()
 }
 

@@ -39,7 +39,7 @@ func TestAPublisherIsToldTheIDThatClientsAreToldAndHowManyTheyAre(t *testing.T) 
 		}
 		for _, l := range []*testClient{a, b} {
 			if m := l.takeAll()[0]; decode(t, m).ID != receipt.ID {
-				t.Errorf("clients are told %q, the publisher %s", m.frame, receipt.ID)
+				t.Errorf("clients are told %q, the publisher %s", m.Frame(), receipt.ID)
 			}
 		}
 	}
@@ -85,7 +85,7 @@ func TestConcurrentPublishersAreOrderedAndEachIsToldItsPlace(t *testing.T) {
 			}
 			for i, p := range batch {
 				if e := decode(t, p.Message); e.ID != p.Receipt.ID || string(e.Data) != texts[i] {
-					t.Errorf("%q was published with the answer %s", p.frame, p.Receipt.ID)
+					t.Errorf("%q was published with the answer %s", p.Frame(), p.Receipt.ID)
 				}
 			}
 		})
@@ -222,26 +222,26 @@ func TestALogIsUpIfItIsInReachAndTakesMessages(t *testing.T) {
 	h := newTestHub(t, plenty)
 	var told []string
 	h.BrokerChanged = func(up bool, err error) { told = append(told, fmt.Sprint(up, " ", err)) }
-	r, full, gone := new(reach), errors.New("full"), errors.New("gone")
+	full, gone := errors.New("full"), errors.New("gone")
 	for _, step := range []struct {
 		happens func()
 		up      bool
 		news    string
 	}{
-		{func() { r.found(h.Hub) }, true, ""},
-		{func() { r.refuses(h.Hub, full) }, false, "false full"},
-		{func() { r.lost(h.Hub, gone) }, false, ""},
-		{func() { r.found(h.Hub) }, false, ""},
-		{func() { r.refuses(h.Hub, nil) }, true, "true <nil>"},
-		{func() { r.lost(h.Hub, gone) }, false, "false gone"},
-		{func() { r.refuses(h.Hub, full) }, false, ""},
-		{func() { r.refuses(h.Hub, nil) }, false, ""},
-		{func() { r.found(h.Hub) }, true, "true <nil>"},
+		{func() { h.LogFound() }, true, ""},
+		{func() { h.LogRefuses(full) }, false, "false full"},
+		{func() { h.LogLost(gone) }, false, ""},
+		{func() { h.LogFound() }, false, ""},
+		{func() { h.LogRefuses(nil) }, true, "true <nil>"},
+		{func() { h.LogLost(gone) }, false, "false gone"},
+		{func() { h.LogRefuses(full) }, false, ""},
+		{func() { h.LogRefuses(nil) }, false, ""},
+		{func() { h.LogFound() }, true, "true <nil>"},
 	} {
 		told = nil
 		step.happens()
-		if news := strings.Join(told, ", "); news != step.news || r.Up() != step.up {
-			t.Fatalf("told %q, up %v; want %q, %v", news, r.Up(), step.news, step.up)
+		if news := strings.Join(told, ", "); news != step.news || h.LogUp() != step.up {
+			t.Fatalf("told %q, up %v; want %q, %v", news, h.LogUp(), step.news, step.up)
 		}
 	}
 }

@@ -284,7 +284,7 @@ func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, ofHub ...func(name 
 		"hub":                wordOption("<name>", &h.Hub, append([]func(string) error{checkHubName}, ofHub...)...),
 		"topics":             wordsOption("<topics...>", &h.Topics, checkRouteTopic),
 		"client_id":          wordOption("<value>", &h.ClientID, literally(CheckClientID)),
-		"user":               wordOption("<value>", &h.User, literally(checkUser)),
+		"user":               wordOption("<value>", &h.User, literally(CheckUser)),
 		"heartbeat":          durationOption(&h.Heartbeat, offAllowed),
 		"retry":              durationOption(&h.Retry, zeroIsOff),
 		"idle_timeout":       durationOption(&h.IdleTimeout, offIsDefault),

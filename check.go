@@ -54,7 +54,7 @@ func (h *Handler) check() error {
 	if err := literally(CheckClientID)(h.ClientID); h.ClientID != "" && err != nil {
 		return &optionError{"client_id", err}
 	}
-	if err := literally(checkUser)(h.User); h.User != "" && err != nil {
+	if err := literally(CheckUser)(h.User); h.User != "" && err != nil {
 		return &optionError{"user", err}
 	}
 	if err := checkSlowClient(cmp.Or(string(h.SlowClient), string(Disconnect))); err != nil {

@@ -10,6 +10,9 @@ const (
 	lastChunk = "0\r\n\r\n"
 )
 
+// EndOfStream is written last on a stream of chunks that ends in good order.
+var EndOfStream = &Message{Ephemeral: true, chunk: []byte(lastChunk)}
+
 // chunked makes a chunk of what stands in b behind chunkHead bytes, which are overwritten. It returns the
 // chunk and, within it, what it holds.
 func chunked(b []byte) (chunk, content []byte) {

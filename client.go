@@ -241,8 +241,8 @@ func (c *Client) Rest() (more bool) {
 	return true
 }
 
-// handOver gives the client to another stream, which goes on where the one before it had its turn.
-func (c *Client) handOver(to Stream) {
+// HandOver gives the client to another stream, which goes on where the one before it had its turn.
+func (c *Client) HandOver(to Stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stream = to
@@ -263,6 +263,12 @@ func (c *Client) Wrote(batch []*Message) {
 	c.sentMessages += messages
 	c.sentBytes += bytes
 }
+
+// Serial tells the client from all others of its hub.
+func (c *Client) Serial() uint64 { return c.serial }
+
+// Age returns how long ago the client joined.
+func (c *Client) Age() time.Duration { return c.hub.clock.now().since(c.joined) }
 
 // Sent returns how many messages and bytes of them the socket has taken. The stream calls it.
 func (c *Client) Sent() (messages, bytes uint64) { return c.sentMessages, c.sentBytes }

@@ -51,6 +51,7 @@ type Hub struct {
 	clock   *clock
 	pace    pace
 	stats   stats
+	log     availability
 	context context.Context // ends with Drain or Close
 	cancel  context.CancelCauseFunc
 	// BrokerChanged, if set, is told when the log goes out of reach or takes no messages, and when that is
@@ -64,8 +65,6 @@ type Hub struct {
 	given      *positions // the positions of a sparse log; nil while every one up to last was given
 	shared     bool       // other instances follow the log too
 	arrivals   arrivals
-	away       bool // the log is out of reach
-	toldDown   bool // what BrokerChanged was told last
 	history    *history
 	index      *index
 	clients    int
@@ -116,27 +115,6 @@ func (h *Hub) Apply(limits Limits) {
 	defer h.mu.Unlock()
 	h.limits = limits
 	h.history.setLimits(limits.History, time.Now())
-}
-
-// brokerChanged tells of the log that it takes messages, or that it does not, and why. It may be another log than before.
-func (h *Hub) brokerChanged(up bool, err error) {
-	h.mu.Lock()
-	news := h.toldDown == up
-	h.toldDown = !up
-	h.mu.Unlock()
-	if news && h.BrokerChanged != nil {
-		h.BrokerChanged(up, err)
-	}
-}
-
-// setAway notes whether the log is out of reach. If it is, there is no use in waiting for what it may have.
-func (h *Hub) setAway(away bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.away = away
-	if away {
-		h.arrivals.decideAll()
-	}
 }
 
 // Context ends, with ErrDraining or ErrHubClosed as its cause, when the hub takes no more clients and

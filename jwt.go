@@ -287,7 +287,7 @@ func (c *JWTConfig) checkClaims(said jwt.Claims, now time.Time) error {
 	case err != nil:
 		return errors.New("the token is not valid yet")
 	}
-	if said.Subject != "" && checkUser(said.Subject) != nil {
+	if said.Subject != "" && CheckUser(said.Subject) != nil {
 		return errors.New(`the token's "sub" is no user: 1 to 256 bytes without control characters`)
 	}
 	return nil
@@ -321,7 +321,7 @@ func knownPublishGrant(grant string) bool {
 		return id == "*" || CheckClientID(id) == nil
 	}
 	if name, ok := strings.CutPrefix(grant, grantUser); ok {
-		return checkUser(name) == nil
+		return CheckUser(name) == nil
 	}
 	return grant == grantBroadcast || !strings.HasPrefix(grant, "@") && topic.CheckPattern(grant) == nil
 }

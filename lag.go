@@ -35,6 +35,13 @@ func (a arrivals) decideAll() {
 	}
 }
 
+// stopAwaiting lets everybody go on: what they wait for is not coming soon.
+func (h *Hub) stopAwaiting() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.arrivals.decideAll()
+}
+
 // AwaitID returns when the hub has come as far as an ID, or is not going to soon: at once if that is
 // not an ID that the hub's log is yet to come to.
 func (h *Hub) AwaitID(ctx context.Context, id string) {
@@ -43,7 +50,7 @@ func (h *Hub) AwaitID(ctx context.Context, id string) {
 		return
 	}
 	h.mu.Lock()
-	if !h.shared || h.away || p.Epoch != h.epoch || !p.Position.After(h.last) || h.ended != nil {
+	if !h.shared || h.LogAway() || p.Epoch != h.epoch || !p.Position.After(h.last) || h.ended != nil {
 		h.mu.Unlock()
 		return
 	}

@@ -2,6 +2,7 @@ package sse
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -104,7 +105,7 @@ func TestWaitingForAHubThatIsBehindEndsWithItsReason(t *testing.T) {
 		"the client leaves":           func(_ *testHub, cancel func()) { cancel() },
 		"the process exits":           func(h *testHub, _ func()) { h.Drain() },
 		"the hub closes":              func(h *testHub, _ func()) { h.Close() },
-		"the broker goes":             func(h *testHub, _ func()) { h.setAway(true) },
+		"the broker goes":             func(h *testHub, _ func()) { h.LogLost(errors.New("gone")) },
 		"the log was trimmed past":    func(h *testHub, _ func()) { h.Lose(Position{Major: 20}, "history_trimmed") },
 		"another log takes its place": func(h *testHub, _ func()) { h.Follow(Origin{Epoch: "f"}) },
 	} {

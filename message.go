@@ -57,6 +57,12 @@ func (m *Message) encode(epoch string) {
 // seal makes the frame, and the chunk around it, of a block behind chunkHead free bytes.
 func (m *Message) seal(block []byte) { m.chunk, m.frame = chunked(block) }
 
+// Frame returns the block of the event stream that every client gets. Nobody changes it.
+func (m *Message) Frame() []byte { return m.frame }
+
+// Chunk returns the frame as a chunk of HTTP/1.1 (RFC 9112, section 7.1). Nobody changes it.
+func (m *Message) Chunk() []byte { return m.chunk }
+
 // size is what the message costs a queue or the history, in bytes.
 func (m *Message) size() int { return len(m.frame) }
 
@@ -179,8 +185,8 @@ func notClientIDRune(r rune) bool {
 	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._~-", r))
 }
 
-// checkUser says what is wrong with a user that messages are to be published to.
-func checkUser(user string) error {
+// CheckUser says what is wrong with a user that messages are to be published to.
+func CheckUser(user string) error {
 	if user == "" || len(user) > 256 || !utf8.ValidString(user) || strings.ContainsFunc(user, unicode.IsControl) {
 		return errors.New("user must be 1 to 256 bytes of UTF-8 without control characters")
 	}
@@ -200,7 +206,7 @@ func (m *Message) Check() error {
 		case ToClient:
 			err = CheckClientID(to.Name)
 		case ToUser:
-			err = checkUser(to.Name)
+			err = CheckUser(to.Name)
 		case ToBroadcast:
 		}
 		if err != nil {

@@ -63,23 +63,22 @@ func (s *sharedHub) collect(metrics chan<- prometheus.Metric) {
 	count := func(desc *prometheus.Desc, n uint64, labels ...string) {
 		send(desc, prometheus.CounterValue, float64(n), labels...)
 	}
-	clients, historyBytes := s.Size()
-	send(clientsDesc, prometheus.GaugeValue, float64(clients))
-	send(historyDesc, prometheus.GaugeValue, float64(historyBytes))
-	count(connectionsDesc, s.stats.accepted.Load(), "accepted")
-	count(connectionsDesc, s.stats.limited.Load(), "limited")
-	count(connectionsDesc, s.stats.refused.Load(), "refused")
-	count(resumesDesc, s.stats.resumedComplete.Load(), string(ResumeComplete))
-	count(resumesDesc, s.stats.resumedGap.Load(), string(ResumeGap))
-	count(publishedDesc, s.stats.published.Load())
-	count(sentDesc, s.stats.sent.Load())
-	count(droppedDesc, s.stats.droppedSlow.Load(), "slow_client")
-	count(droppedDesc, s.stats.droppedMalformed.Load(), "malformed")
-	for i, cause := range causes {
-		count(disconnectsDesc, s.stats.disconnects[i].Load(), cause.name)
+	stats := s.Stats()
+	send(clientsDesc, prometheus.GaugeValue, float64(stats.Clients))
+	send(historyDesc, prometheus.GaugeValue, float64(stats.HistoryBytes))
+	count(connectionsDesc, stats.Accepted, "accepted")
+	count(connectionsDesc, stats.Limited, "limited")
+	count(connectionsDesc, stats.Refused, "refused")
+	count(resumesDesc, stats.ResumedComplete, string(ResumeComplete))
+	count(resumesDesc, stats.ResumedGap, string(ResumeGap))
+	count(publishedDesc, stats.Published)
+	count(sentDesc, stats.Sent)
+	count(droppedDesc, stats.DroppedSlow, "slow_client")
+	count(droppedDesc, stats.DroppedMalformed, "malformed")
+	for cause, n := range stats.Disconnects {
+		count(disconnectsDesc, n, cause)
 	}
-	count(disconnectsDesc, s.stats.disconnects[len(causes)].Load(), otherCause)
-	metrics <- s.stats.delivery.metric(s.name)
+	metrics <- deliveryMetric(stats.Delivery, s.name)
 	up := 0.0
 	if s.up() {
 		up = 1
@@ -93,14 +92,62 @@ func (s *sharedHub) collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// metric returns the histogram as Prometheus has it: buckets count all that is below their bound.
-func (l *latencies) metric(hub string) prometheus.Metric {
-	buckets := make(map[float64]uint64, len(latencyBounds))
-	var count uint64
-	for i, bound := range latencyBounds {
-		count += l.buckets[i].Load()
-		buckets[bound] = count
+func deliveryMetric(delivery Histogram, hub string) prometheus.Metric {
+	buckets := make(map[float64]uint64, len(delivery.Buckets))
+	for _, b := range delivery.Buckets {
+		buckets[b.Bound] = b.Count
 	}
-	count += l.buckets[len(latencyBounds)].Load()
-	return prometheus.MustNewConstHistogram(deliveryDesc, count, float64(l.micros.Load())/1e6, buckets, hub)
+	return prometheus.MustNewConstHistogram(deliveryDesc, delivery.Count, delivery.Seconds, buckets, hub)
+}
+
+// summary is what the admin endpoint says of a hub: the numbers of the metrics.
+type summary struct {
+	Name         string            `json:"name"`
+	Broker       string            `json:"broker"`
+	Up           bool              `json:"up"`
+	Clients      int               `json:"clients"`
+	Connections  uint64            `json:"connections"`
+	Limited      uint64            `json:"limited"`
+	Refused      uint64            `json:"refused"`
+	Reconnects   uint64            `json:"reconnects"` // gaps included
+	Gaps         uint64            `json:"gaps"`
+	Published    uint64            `json:"messages_published"`
+	Sent         uint64            `json:"messages_sent"`
+	Dropped      uint64            `json:"messages_dropped"`
+	DroppedBy    map[string]uint64 `json:"dropped_by_reason"`
+	Disconnects  map[string]uint64 `json:"disconnects"` // by reason
+	Delivery     Histogram         `json:"delivery"`
+	HistoryBytes int64             `json:"history_bytes"`
+	FileBytes    *int64            `json:"broker_file_bytes,omitempty"`
+	Lag          *float64          `json:"broker_lag_seconds,omitempty"`
+}
+
+func (s *sharedHub) summary() summary {
+	stats := s.Stats()
+	all := summary{
+		Name:         s.name,
+		Broker:       s.brokerKind(),
+		Up:           s.up(),
+		Clients:      stats.Clients,
+		Connections:  stats.Accepted,
+		Limited:      stats.Limited,
+		Refused:      stats.Refused,
+		Reconnects:   stats.ResumedComplete + stats.ResumedGap,
+		Gaps:         stats.ResumedGap,
+		Published:    stats.Published,
+		Sent:         stats.Sent,
+		Dropped:      stats.DroppedSlow + stats.DroppedMalformed,
+		DroppedBy:    map[string]uint64{"slow_client": stats.DroppedSlow, "malformed": stats.DroppedMalformed},
+		Disconnects:  stats.Disconnects,
+		Delivery:     stats.Delivery,
+		HistoryBytes: stats.HistoryBytes,
+	}
+	if size, ok := s.fileSize(); ok {
+		all.FileBytes = &size
+	}
+	if lag, ok := s.lag(); ok {
+		seconds := lag.Seconds()
+		all.Lag = &seconds
+	}
+	return all
 }

@@ -155,9 +155,7 @@ func (s *sharedHub) hold(o *settings) {
 	}
 	s.broker, s.identity = o.broker, o.module.Identity()
 	o.broker = nil
-	if _, can := s.broker.(Outage); !can {
-		s.brokerChanged(true, nil) // the one before may have been away
-	}
+	s.LogReplaced()
 	s.broker.Start(s.Hub, s.start)
 }
 
@@ -267,19 +265,18 @@ func (s *sharedHub) kick(ctx context.Context, clientID string) (connections int,
 func (s *sharedHub) up() bool {
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
-	outage, can := s.broker.(Outage)
-	return s.broker != nil && (!can || outage.Up())
+	return s.broker != nil && s.LogUp()
 }
 
 // fileSize returns the size of the broker's file, if it has one.
 func (s *sharedHub) fileSize() (bytes int64, ok bool) {
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
-	log, ok := s.broker.(*boltLog)
+	log, ok := s.broker.(Sizer)
 	if !ok {
 		return 0, false
 	}
-	return log.size(), true
+	return log.Size(), true
 }
 
 // lag returns how far the hub may be behind its broker's log, if that is elsewhere.
@@ -330,7 +327,7 @@ func (s *sharedHub) publish(ctx context.Context, batch []*Publication) (int, err
 	n, err := s.withBroker(ctx, func(ctx context.Context, b Broker) (int, error) { return b.Publish(ctx, batch) })
 	for _, p := range batch[:n] {
 		if !p.Repeated {
-			s.stats.published.Add(1)
+			s.CountPublished()
 		}
 	}
 	return n, err

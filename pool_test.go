@@ -298,7 +298,6 @@ type outageBroker struct{ inReach bool }
 
 type outageLog struct {
 	*memoryLog
-	reach
 	inReach bool
 }
 
@@ -311,10 +310,8 @@ func (b outageBroker) Open(hub string) (Broker, error) {
 
 func (l *outageLog) Start(h *Hub, ready func()) {
 	l.memoryLog.Start(h, ready)
-	if l.inReach {
-		l.found(h)
-	} else {
-		l.lost(h, errors.New("away"))
+	if !l.inReach {
+		h.LogLost(errors.New("away"))
 	}
 }
 

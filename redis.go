@@ -1,7 +1,6 @@
 package sse
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,15 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 	"go.uber.org/zap"
-	"golang.org/x/time/rate"
 )
 
 func init() { caddy.RegisterModule(RedisBroker{}) }
@@ -59,7 +55,7 @@ type RedisBroker struct {
 	// Accepts any certificate. Default: false; for trying things out only.
 	TLSInsecureSkipVerify bool `json:"tls_insecure_skip_verify,omitempty"`
 
-	options *redis.UniversalOptions
+	options redisOptions
 	logger  *zap.Logger
 }
 
@@ -136,21 +132,13 @@ func (b *RedisBroker) readOptions() error {
 		return errors.New("broker redis: give it a URL, such as redis://localhost:6379")
 	}
 	replacer := caddy.NewReplacer()
-	o := &redis.UniversalOptions{
+	o := redisOptions{
 		MasterName: b.MasterName,
-		ClientName: "caddy-sse",
-		// RESP2 has the entries of a stream as flat lists, in which a field may stand twice.
-		Protocol: 2,
-		// A publish must not be sent twice, so nothing is retried behind our back.
-		MaxRetries:               -1,
-		DialerRetries:            1,
-		ContextTimeoutEnabled:    true,
-		DisableIdentity:          true,
-		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-		DialTimeout:              time.Duration(b.Timeout),
-		ReadTimeout:              time.Duration(b.Timeout),
-		WriteTimeout:             time.Duration(b.Timeout),
-		PoolTimeout:              time.Duration(b.Timeout),
+		OneServer:  b.TLSServerName != "",
+		Prefix:     b.Prefix,
+		Channel:    b.Channel,
+		MaxLen:     b.MaxLen,
+		Timeout:    time.Duration(b.Timeout),
 	}
 	for i, text := range b.URLs {
 		url, err := replacer.ReplaceOrErr(text, true, true)
@@ -166,7 +154,7 @@ func (b *RedisBroker) readOptions() error {
 			if err := b.checkTLS(url); err != nil {
 				return fmt.Errorf("broker redis: %w", err)
 			}
-			o.Username, o.Password, o.DB, o.TLSConfig = one.Username, one.Password, one.DB, one.TLSConfig
+			o.Username, o.Password, o.DB, o.TLS = one.Username, one.Password, one.DB, one.TLSConfig
 		}
 	}
 	for _, secret := range []struct {
@@ -188,7 +176,7 @@ func (b *RedisBroker) readOptions() error {
 		*secret.field = known
 	}
 	b.options = o
-	return b.readTLS(o.TLSConfig)
+	return b.readTLS(o.TLS)
 }
 
 // readTLS adds the tls_ options to what a rediss:// URL has begun.
@@ -224,14 +212,14 @@ func (b *RedisBroker) readTLS(config *tls.Config) error {
 func (b *RedisBroker) Identity() string {
 	o := b.options
 	var certificates [][]byte
-	if o.TLSConfig != nil {
-		for _, c := range o.TLSConfig.Certificates {
+	if o.TLS != nil {
+		for _, c := range o.TLS.Certificates {
 			certificates = append(certificates, c.Certificate...)
 		}
 	}
 	hash := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %q %q %q %q %d %d %d %v %q %v %q %x",
 		o.Addrs, b.MasterName, b.Prefix, b.Channel, o.Username, o.Password, o.SentinelUsername,
-		o.SentinelPassword, o.DB, b.MaxLen, b.Timeout, o.TLSConfig != nil, b.TLSCA,
+		o.SentinelPassword, o.DB, b.MaxLen, b.Timeout, o.TLS != nil, b.TLSCA,
 		b.TLSInsecureSkipVerify, b.TLSServerName, certificates))
 	return "redis " + hex.EncodeToString(hash[:])
 }
@@ -241,30 +229,7 @@ func (b *RedisBroker) Open(hub string) (Broker, error) {
 	if strings.Contains(hub, ":") { // what is before it would be taken for the prefix's
 		return nil, fmt.Errorf("broker redis: the hub %q has a colon in its name, which parts it from the prefix in Redis; name it otherwise", hub)
 	}
-	base := "{" + b.Prefix + ":" + hub + "}:"
-	l := &redisLog{
-		RedisBroker: b,
-		hub:         hub,
-		logKey:      base + "log",
-		epochKey:    base + "epoch",
-		idemKey:     base + "idem:",
-		ownerKey:    base + "owner:",
-		kickChannel: base + "kick",
-		presence:    newPresence(base),
-		hearing:     newHearing(),
-		unasked:     rate.Sometimes{Interval: time.Second},
-		forbidden:   rate.Sometimes{Interval: time.Minute},
-		queue:       make(chan *pendingPublish, maxPending),
-		tried:       make(chan struct{}),
-
-		ownersDoubted: make(chan struct{}, 1),
-	}
-	l.context, l.cancel = context.WithCancel(context.Background())
-	l.severed, l.sever = context.WithCancel(context.Background())
-	publishing, tailing := *b.options, *b.options
-	publishing.Addrs, tailing.Addrs = slices.Clone(b.options.Addrs), slices.Clone(b.options.Addrs) // a Cluster's client appends
-	publishing.Dialer, tailing.Dialer = l.dialer(false), l.dialer(true)
-	tailing.ReadTimeout += blockTime // a read that blocks is silent that long; longer, and the line is dead
-	l.publishing, l.tailing = redis.NewUniversalClient(&publishing), redis.NewUniversalClient(&tailing)
-	return l, nil
+	o := b.options
+	o.Logger = b.logger
+	return OpenRedis(hub, o), nil
 }

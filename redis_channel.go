@@ -54,7 +54,7 @@ func (l *redisLog) awaitHearing(ctx context.Context) error {
 		return nil
 	default:
 	}
-	if l.away() {
+	if l.replica.LogAway() {
 		return ErrUnavailable
 	}
 	select {
@@ -99,7 +99,7 @@ func (l *redisLog) receive(backoff *backoff) error {
 		}
 	})
 	for {
-		received, err := channel.ReceiveTimeout(l.context, blockTime+time.Duration(l.Timeout))
+		received, err := channel.ReceiveTimeout(l.context, blockTime+l.Timeout)
 		var refusal redis.Error
 		var timeout net.Error
 		switch {
@@ -143,7 +143,7 @@ func (l *redisLog) passOn(payload string) {
 
 // Kick implements Kicker.
 func (l *redisLog) Kick(ctx context.Context, clientID string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.Timeout))
+	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {

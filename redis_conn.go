@@ -8,26 +8,13 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"github.com/caddyserver/caddy/v2"
-	"github.com/redis/go-redis/v9"
 )
-
-// go-redis writes to standard error of its own accord. What is wrong comes back as errors too; the
-// rest is for whoever looks for it in Caddy's log.
-func init() { redis.SetLogger(redisLogger{}) }
-
-type redisLogger struct{}
-
-func (redisLogger) Printf(_ context.Context, format string, args ...any) {
-	caddy.Log().Named("sse.redis").Debug(fmt.Sprintf(format, args...))
-}
 
 // dialer returns how to connect to Redis until the log is severed. A patient connection waits for
 // replies as long as something comes.
 func (l *redisLog) dialer(patient bool) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		ctx, cancel := context.WithTimeout(ctx, time.Duration(l.Timeout))
+		ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 		defer cancel()
 		defer context.AfterFunc(l.severed, cancel)()
 		conn, err := new(net.Dialer).DialContext(ctx, network, address)
@@ -36,7 +23,7 @@ func (l *redisLog) dialer(patient bool) func(ctx context.Context, network, addre
 		}
 		c := &line{transport: conn.(transport), patient: patient}
 		c.release = context.AfterFunc(l.severed, func() { _ = c.transport.Close() })
-		if l.options.TLSConfig == nil {
+		if l.TLS == nil {
 			return c, nil
 		}
 		secure := tls.Client(c, l.tlsConfigFor(address))
@@ -52,10 +39,10 @@ func (l *redisLog) dialer(patient bool) func(ctx context.Context, network, addre
 // name says. One that is known by its IP address only is held against the URL's host.
 func (l *redisLog) tlsConfigFor(address string) *tls.Config {
 	host, _, err := net.SplitHostPort(address)
-	if l.TLSServerName != "" || err != nil || net.ParseIP(host) != nil {
-		return l.options.TLSConfig
+	if l.OneServer || err != nil || net.ParseIP(host) != nil {
+		return l.TLS
 	}
-	config := l.options.TLSConfig.Clone()
+	config := l.TLS.Clone()
 	config.ServerName = host
 	return config
 }

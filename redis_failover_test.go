@@ -7,12 +7,9 @@ import (
 )
 
 // at has a broker look for Redis at several addresses.
-func at(addrs []string) func(*RedisBroker) {
-	return func(b *RedisBroker) {
-		b.URLs = nil
-		for _, addr := range addrs {
-			b.URLs = append(b.URLs, "redis://"+addr)
-		}
+func at(addrs []string) func(*redisOptions) {
+	return func(o *redisOptions) {
+		o.Addrs = addrs
 	}
 }
 
@@ -47,7 +44,7 @@ func TestNothingIsLostSilentlyWhenSentinelsFailOver(t *testing.T) {
 	sentinels := e2etest.RedisSentinels(t)
 	instances := make([]*instance, 3)
 	for n := range instances {
-		instances[n] = start(t, "", at(sentinels.Addrs()), func(b *RedisBroker) { b.MasterName = e2etest.MasterName })
+		instances[n] = start(t, "", at(sentinels.Addrs()), func(o *redisOptions) { o.MasterName = e2etest.MasterName })
 	}
 	x := newTrial(t, instances...)
 	x.failover = true
@@ -62,7 +59,7 @@ func TestNothingIsLostSilentlyWhenAFrozenMasterComesBackAsAReplica(t *testing.T)
 	sentinels := e2etest.RedisSentinels(t)
 	instances := make([]*instance, 2)
 	for n := range instances {
-		instances[n] = start(t, "", at(sentinels.Addrs()), func(b *RedisBroker) { b.MasterName = e2etest.MasterName })
+		instances[n] = start(t, "", at(sentinels.Addrs()), func(o *redisOptions) { o.MasterName = e2etest.MasterName })
 	}
 	x := newTrial(t, instances...)
 	x.failover = true

@@ -15,7 +15,7 @@ func TestNothingIsLostWhenRedisIsKilledAndComesBack(t *testing.T) {
 	for range 3 {
 		server.Kill()
 		for _, i := range x.instances {
-			e2etest.Await(t, "the instance to notice", func() bool { return !i.log.Up() })
+			e2etest.Await(t, "the instance to notice", func() bool { return !i.LogUp() })
 		}
 		server.Restart()
 		for _, i := range x.instances {
@@ -44,7 +44,7 @@ func TestNothingIsLostWhenOneInstanceIsCutOff(t *testing.T) {
 	x := newTrial(t, cut, other)
 	for _, fault := range []func(){proxy.Cut, proxy.Hold} {
 		fault()
-		e2etest.Await(t, "the instance to notice", func() bool { return !cut.log.Up() })
+		e2etest.Await(t, "the instance to notice", func() bool { return !cut.LogUp() })
 		from := x.answered[1].get()
 		e2etest.Await(t, "the other to go on", func() bool { return x.answered[1].get() > from+200 })
 		proxy.Heal()

@@ -2,7 +2,7 @@ package sse
 
 import (
 	"bytes"
-	"context"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -14,7 +14,6 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	"github.com/caddyserver/caddy/v2"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -42,36 +41,35 @@ type instance struct {
 	stopped sync.Once
 }
 
-// newBroker returns a broker that is provisioned as Caddy does it.
-func newBroker(t testing.TB, url string, change ...func(*RedisBroker)) *RedisBroker {
+// newOptions returns what a config with a URL says of a log in Redis.
+func newOptions(t testing.TB, url string, change ...func(*redisOptions)) redisOptions {
 	t.Helper()
-	b := &RedisBroker{URLs: []string{url}}
+	o := redisOptions{Prefix: "sse", MaxLen: 100_000, Timeout: 2 * time.Second}
+	if url != "" {
+		parsed, err := redis.ParseURL(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Addrs, o.Username, o.Password, o.DB = []string{parsed.Addr}, parsed.Username, parsed.Password, parsed.DB
+	}
 	for _, f := range change {
-		f(b)
+		f(&o)
 	}
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
-	defer cancel()
-	err := b.Provision(ctx)
-	if err == nil {
-		err = b.Validate()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+	o.Channel = cmp.Or(o.Channel, o.Prefix+":messages")
+	return o
 }
 
 // launch starts an instance without waiting for anything.
-func launch(t testing.TB, b *RedisBroker, change ...func(*instance)) *instance {
+func launch(t testing.TB, o redisOptions, change ...func(*instance)) *instance {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
-	b.logger = zap.New(core)
+	o.Logger = zap.New(core)
 	i := &instance{Hub: NewHub(plenty), t: t, name: "default", logs: logs, ready: make(chan struct{})}
 	i.BrokerChanged = func(up bool, err error) {
 		if up {
-			b.logger.Info("the broker is in reach")
+			o.Logger.Info("the broker is in reach")
 		} else {
-			b.logger.Warn("the broker is out of reach", zap.Error(err))
+			o.Logger.Warn("the broker is out of reach", zap.Error(err))
 		}
 	}
 	for _, f := range change {
@@ -81,46 +79,42 @@ func launch(t testing.TB, b *RedisBroker, change ...func(*instance)) *instance {
 		i.stop()
 		wantSettled(t, i.Hub)
 	})
-	i.open(b)
+	i.open(o)
 	return i
 }
 
 // open makes a log and has the hub follow it.
-func (i *instance) open(b *RedisBroker) {
+func (i *instance) open(o redisOptions) {
 	i.t.Helper()
-	broker, err := b.Open(i.name)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	i.log = broker.(*redisLog)
+	i.log = OpenRedis(i.name, o)
 	if i.tailAt != "" {
 		_ = i.log.tailing.Close()
-		o := *b.options
-		o.Addrs = []string{i.tailAt}
-		o.ReadTimeout += blockTime
-		o.Dialer = i.log.dialer(true)
-		i.log.tailing = redis.NewUniversalClient(&o)
+		client := o.client()
+		client.Addrs = []string{i.tailAt}
+		client.ReadTimeout += blockTime
+		client.Dialer = i.log.dialer(true)
+		i.log.tailing = redis.NewUniversalClient(client)
 	}
 	var once sync.Once
 	i.log.Start(i.Hub, func() { once.Do(func() { close(i.ready) }) })
 }
 
 // swap replaces the log by another, as a changed config does.
-func (i *instance) swap(b *RedisBroker) {
+func (i *instance) swap(o redisOptions) {
 	i.t.Helper()
-	b.logger = i.log.logger
+	o.Logger = i.log.Logger
 	if err := i.log.Close(); err != nil {
 		i.t.Error(err)
 	}
 	i.ready = make(chan struct{})
-	i.open(b)
+	i.open(o)
 	i.awaitReady()
 }
 
 // start starts an instance at a URL and waits until it follows the log.
-func start(t testing.TB, url string, change ...func(*RedisBroker)) *instance {
+func start(t testing.TB, url string, change ...func(*redisOptions)) *instance {
 	t.Helper()
-	i := launch(t, newBroker(t, url, change...))
+	i := launch(t, newOptions(t, url, change...))
 	i.awaitReady()
 	i.awaitUp()
 	return i
@@ -137,7 +131,7 @@ func (i *instance) awaitReady() {
 
 func (i *instance) awaitUp() {
 	i.t.Helper()
-	e2etest.Await(i.t, "the instance to reach Redis", i.log.Up)
+	e2etest.Await(i.t, "the instance to reach Redis", i.LogUp)
 }
 
 // awaitID returns when the instance has come as far as an ID.
@@ -283,9 +277,9 @@ func (r *reader) add(batch []*Message) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, m := range batch {
-		event, err := eventstream.NewDecoder(bytes.NewReader(m.frame), 1<<30).Next()
+		event, err := eventstream.NewDecoder(bytes.NewReader(m.Frame()), 1<<30).Next()
 		if err != nil {
-			r.t.Errorf("the frame %q can't be read: %v", m.frame, err)
+			r.t.Errorf("the frame %q can't be read: %v", m.Frame(), err)
 		}
 		if event.HasData {
 			r.events = append(r.events, event)
@@ -426,8 +420,7 @@ func awaitSubscribed(t testing.TB, client *redis.Client, channel string, n int64
 }
 
 type (
-	wireEvent     = eventstream.Event
-	caddyDuration = caddy.Duration
+	wireEvent = eventstream.Event
 )
 
 // count returns how many of the events have this data.

@@ -25,7 +25,7 @@ func (f *freshness) partial(p Position) {
 // Lag implements Follower. A tail that is well looks at the log once per blockTime at least.
 func (l *redisLog) Lag() time.Duration {
 	lag := time.Since(time.UnixMilli(l.asOf.Load()))
-	if l.reachable() && !l.behind.Load() && lag < 2*blockTime {
+	if l.replica.LogInReach() && !l.behind.Load() && lag < 2*blockTime {
 		return 0
 	}
 	return max(0, lag)

@@ -2,19 +2,103 @@ package sse
 
 import (
 	"context"
+	"crypto/tls"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 )
 
+// redisOptions are what a log in Redis is opened with.
+type redisOptions struct {
+	// Addrs are where Redis is: one server, the nodes of a Cluster or, with MasterName, the Sentinels.
+	Addrs []string
+	// MasterName is the name of the master that the Sentinels watch; empty where there are none.
+	MasterName                         string
+	Username, Password                 string
+	SentinelUsername, SentinelPassword string
+	DB                                 int
+	// TLS is how to speak TLS with the servers; nil for plain TCP.
+	TLS *tls.Config
+	// OneServer tells that all servers have the name in TLS; otherwise each has that of its address.
+	OneServer bool
+	// Prefix is what the keys begin with.
+	Prefix string
+	// Channel is the pub/sub channel of ephemeral messages.
+	Channel string
+	// MaxLen is about how many messages the stream keeps.
+	MaxLen int
+	// Timeout is how long a publish may take.
+	Timeout time.Duration
+	// Logger is told what an operator should know.
+	Logger *zap.Logger
+}
+
+// client returns what go-redis is to be told.
+func (o *redisOptions) client() *redis.UniversalOptions {
+	return &redis.UniversalOptions{
+		Addrs:            slices.Clone(o.Addrs), // a Cluster's client appends
+		MasterName:       o.MasterName,
+		Username:         o.Username,
+		Password:         o.Password,
+		SentinelUsername: o.SentinelUsername,
+		SentinelPassword: o.SentinelPassword,
+		DB:               o.DB,
+		TLSConfig:        o.TLS,
+		ClientName:       "caddy-sse",
+		// RESP2 has the entries of a stream as flat lists, in which a field may stand twice.
+		Protocol: 2,
+		// A publish must not be sent twice, so nothing is retried behind our back.
+		MaxRetries:               -1,
+		DialerRetries:            1,
+		ContextTimeoutEnabled:    true,
+		DisableIdentity:          true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		DialTimeout:              o.Timeout,
+		ReadTimeout:              o.Timeout,
+		WriteTimeout:             o.Timeout,
+		PoolTimeout:              o.Timeout,
+	}
+}
+
+// OpenRedis returns the log of a hub. It touches no network before Start.
+func OpenRedis(hub string, o redisOptions) *redisLog {
+	base := "{" + o.Prefix + ":" + hub + "}:"
+	l := &redisLog{
+		redisOptions: o,
+		hub:          hub,
+		logKey:       base + "log",
+		epochKey:     base + "epoch",
+		idemKey:      base + "idem:",
+		ownerKey:     base + "owner:",
+		kickChannel:  base + "kick",
+		presence:     newPresence(base),
+		hearing:      newHearing(),
+		unasked:      rate.Sometimes{Interval: time.Second},
+		forbidden:    rate.Sometimes{Interval: time.Minute},
+		queue:        make(chan *pendingPublish, maxPending),
+		tried:        make(chan struct{}),
+
+		ownersDoubted: make(chan struct{}, 1),
+	}
+	l.context, l.cancel = context.WithCancel(context.Background())
+	l.severed, l.sever = context.WithCancel(context.Background())
+	publishing, tailing := o.client(), o.client()
+	publishing.Dialer, tailing.Dialer = l.dialer(false), l.dialer(true)
+	tailing.ReadTimeout += blockTime // a read that blocks is silent that long; longer, and the line is dead
+	l.publishing, l.tailing = redis.NewUniversalClient(publishing), redis.NewUniversalClient(tailing)
+	return l
+}
+
 // redisLog is a hub's log in Redis. The stream is the log and its order the order; this instance
 // publishes to it like any other program and tails it as a replica of its end.
 type redisLog struct {
-	*RedisBroker
+	redisOptions
 	hub      string
 	logKey   string // the stream
 	epochKey string // names the log's origin; set by whoever finds that the origin is another
@@ -42,7 +126,6 @@ type redisLog struct {
 	severed context.Context // ends when connections must
 	sever   context.CancelFunc
 	wg      sync.WaitGroup
-	reach   // of the tail
 	freshness
 }
 
@@ -113,17 +196,17 @@ func (l *redisLog) within(ctx context.Context, call func() error) error {
 func (l *redisLog) logFailure(what string, err error) {
 	if redis.IsPermissionError(err) {
 		l.forbidden.Do(func() {
-			l.logger.Warn("redis forbids what is needed; the README has a rule for its ACL",
+			l.Logger.Warn("redis forbids what is needed; the README has a rule for its ACL",
 				zap.String("hub", l.hub), zap.String("what", what), zap.Error(err))
 		})
 	}
-	l.logger.Debug(what, zap.String("hub", l.hub), zap.Error(err))
+	l.Logger.Debug(what, zap.String("hub", l.hub), zap.Error(err))
 }
 
 // skipMalformed passes over what some other program wrote, for ever.
 func (l *redisLog) skipMalformed(where string, err error) {
-	l.logger.Warn("skipping a malformed message in redis", zap.String("hub", l.hub), zap.String("at", where), zap.Error(err))
-	l.replica.stats.droppedMalformed.Add(1)
+	l.Logger.Warn("skipping a malformed message in redis", zap.String("hub", l.hub), zap.String("at", where), zap.Error(err))
+	l.replica.CountMalformed()
 }
 
 // keepTrimming removes from the stream, now and then, what is too old.

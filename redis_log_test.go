@@ -19,7 +19,7 @@ import (
 
 func TestRedisStreamKeepsAboutMaxLenMessages(t *testing.T) {
 	server := e2etest.RedisServer(t)
-	i := start(t, server.URL(), func(b *RedisBroker) { b.MaxLen = 500 })
+	i := start(t, server.URL(), func(o *redisOptions) { o.MaxLen = 500 })
 	r := i.subscribe(with("a"))
 	var ids []string
 	for k := range 30 {
@@ -58,7 +58,7 @@ func TestRedisStreamIsTrimmedByTheHistorysAge(t *testing.T) {
 			Stream: defaultLog, ID: fmt.Sprintf("%d-%d", old, k), Values: []string{"topic", "a", "data", "old"},
 		})
 	}
-	i := launch(t, newBroker(t, server.URL()))
+	i := launch(t, newOptions(t, server.URL()))
 	i.awaitReady()
 	i.publish("new", Topics("a")...)
 	if err := i.log.trimByAge(); err != nil {
@@ -77,7 +77,7 @@ func TestRedisStreamIsTrimmedByTheHistorysAge(t *testing.T) {
 		if got := client.XLen(t.Context(), defaultLog).Val(); got != 1001 {
 			t.Errorf("of a history of %v %d messages are kept; want all", age, got)
 		}
-		launch(t, newBroker(t, server.URL()), func(i *instance) { i.Apply(limits) }).awaitUp()
+		launch(t, newOptions(t, server.URL()), func(i *instance) { i.Apply(limits) }).awaitUp()
 	}
 	limits.History.Age = time.Hour
 	i.Apply(limits)
@@ -97,7 +97,7 @@ func TestTrimmingByAgeNeverTakesTheNewestMessageOfARedisLog(t *testing.T) {
 			Stream: defaultLog, ID: fmt.Sprintf("1000-%d", k+1), Values: []string{"topic", "a", "data", "old"},
 		})
 	}
-	i := launch(t, newBroker(t, server.URL()))
+	i := launch(t, newOptions(t, server.URL()))
 	i.awaitReady()
 	limits := plenty
 	limits.History.Age = time.Hour
@@ -167,13 +167,13 @@ func awaitReads(t testing.TB, client *redis.Client, n int) {
 func TestRedisLogTrimmedPastALaggingInstanceIsToldAsAGap(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
-	a := start(t, server.URL(), func(b *RedisBroker) { b.MaxLen = 200 })
+	a := start(t, server.URL(), func(o *redisOptions) { o.MaxLen = 200 })
 	lagging := start(t, proxy.URL(), withTimeout(300*time.Millisecond))
 	onA, r, other := a.subscribe(with("a")), lagging.subscribe(with("a")), lagging.subscribe(with("b"))
 	first := a.publish("before", Topics("a")...)
 	r.want("before")
 	proxy.Cut()
-	e2etest.Await(t, "the instance to notice", func() bool { return !lagging.log.Up() })
+	e2etest.Await(t, "the instance to notice", func() bool { return !lagging.LogUp() })
 	for k := range 1000 {
 		a.publish(strconv.Itoa(k), Topics("a")...)
 		if k%50 == 49 {
@@ -215,7 +215,7 @@ func TestRedisLogTrimmedPastALaggingInstanceIsToldAsAGap(t *testing.T) {
 // What one call adds beyond max_len is trimmed before any tail could see it.
 func TestARedisBurstBeyondMaxLenIsNotLostSilently(t *testing.T) {
 	server := e2etest.RedisServer(t)
-	i := start(t, server.URL(), func(b *RedisBroker) { b.MaxLen = 1 })
+	i := start(t, server.URL(), func(o *redisOptions) { o.MaxLen = 1 })
 	r := i.subscribe(with("a"))
 	next := 0
 	for range 3 { // on the fresh log first
@@ -403,7 +403,7 @@ func TestRedisThatLostWhatNobodyHadReadIsToldAsAGap(t *testing.T) {
 			server := e2etest.RedisServer(t)
 			proxy := e2etest.NewProxy(t, server.Addr())
 			client := admin(t, server.URL())
-			i := launch(t, newBroker(t, server.URL(), withTimeout(time.Second)), func(i *instance) { i.tailAt = proxy.Addr() })
+			i := launch(t, newOptions(t, server.URL(), withTimeout(time.Second)), func(i *instance) { i.tailAt = proxy.Addr() })
 			i.awaitUp()
 			r := i.subscribe(with("a"))
 			i.publish("old", Topics("a")...)
@@ -440,31 +440,28 @@ func TestASwappedRedisLogGoesOnWithoutAGap(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	i := start(t, server.URL())
-	maxLen := func(n int) func(*RedisBroker) { return func(b *RedisBroker) { b.MaxLen = n } }
-	if newBroker(t, server.URL(), maxLen(77)).Identity() == newBroker(t, server.URL()).Identity() {
-		t.Error("another max_len is no other broker")
-	}
+	maxLen := func(n int) func(*redisOptions) { return func(o *redisOptions) { o.MaxLen = n } }
 	r := i.subscribe(with("a"))
 	do(t, client, "CONFIG RESETSTAT")
-	i.swap(newBroker(t, server.URL(), maxLen(5000))) // while the log is empty
+	i.swap(newOptions(t, server.URL(), maxLen(5000))) // while the log is empty
 	awaitReads(t, client, 2)
 	if gets := callsOf(t, client, "xinfo|stream"); gets > 20 {
 		t.Errorf("over an empty log the new tail looked %d times what it is", gets)
 	}
 	i.publish("1", Topics("a")...)
 	r.want("1")
-	i.swap(newBroker(t, server.URL(), maxLen(77)))
+	i.swap(newOptions(t, server.URL(), maxLen(77)))
 	i.publish("2", Topics("a")...)
 	do(t, client, "XADD "+defaultLog+" * rubbish 1")
 	e2etest.Await(t, "the malformed entry to be counted", func() bool { return i.malformed() == 1 })
-	i.swap(newBroker(t, server.URL()))
+	i.swap(newOptions(t, server.URL()))
 	i.publish("3", Topics("a")...)
 	r.want("1", "2", "3")
 	do(t, client, "XTRIM "+defaultLog+" MAXLEN 0")
-	i.swap(newBroker(t, server.URL(), maxLen(78)))
+	i.swap(newOptions(t, server.URL(), maxLen(78)))
 	i.publish("4", Topics("a")...)
 	r.want("1", "2", "3", "4")
-	i.swap(newBroker(t, server.URL(), func(b *RedisBroker) { b.Prefix = "other" }))
+	i.swap(newOptions(t, server.URL(), func(o *redisOptions) { o.Prefix = "other" }))
 	i.publish("5", Topics("a")...)
 	r.want("1", "2", "3", "4", gap("broker_changed"), "5")
 }

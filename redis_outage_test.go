@@ -27,7 +27,7 @@ func TestARedisInstanceStartsWhileRedisIsDown(t *testing.T) {
 				proxy.Cut()
 			}
 			began := time.Now()
-			i := launch(t, newBroker(t, proxy.URL(), withTimeout(time.Second)))
+			i := launch(t, newOptions(t, proxy.URL(), withTimeout(time.Second)))
 			i.awaitReady()
 			if took := time.Since(began); took > 5*time.Second {
 				t.Errorf("clients were let in after %v", took)
@@ -66,9 +66,9 @@ func TestARedisInstanceStartsWhileRedisIsDown(t *testing.T) {
 func TestWhatIsAcknowledgedWhenRedisIsBackReachesThoseWhoWaitedForIt(t *testing.T) {
 	proxy := e2etest.NewProxy(t, e2etest.RedisServer(t).Addr())
 	proxy.Cut()
-	i := launch(t, newBroker(t, proxy.URL(), withTimeout(time.Second)))
+	i := launch(t, newOptions(t, proxy.URL(), withTimeout(time.Second)))
 	i.awaitReady()
-	e2etest.Await(t, "a few attempts, so that the next one is a while away", func() bool { return i.logs.Len() > 0 && !i.log.Up() })
+	e2etest.Await(t, "a few attempts, so that the next one is a while away", func() bool { return i.logs.Len() > 0 && !i.LogUp() })
 	r := i.subscribe(with("a"))
 	proxy.Heal()
 	events := []string{gap("broker_changed")}
@@ -97,7 +97,7 @@ func TestRedisThatTakesNoWritesIsSaidToBeDown(t *testing.T) {
 			r := i.subscribe(with("a"))
 			i.publish("before", Topics("a")...)
 			do(t, client, c.from)
-			e2etest.Await(t, "the instance to notice", func() bool { return !i.log.Up() && i.warnings("out of reach") > 0 })
+			e2etest.Await(t, "the instance to notice", func() bool { return !i.LogUp() && i.warnings("out of reach") > 0 })
 			for _, ephemeral := range []bool{false, true} {
 				p := withKey("key", "refused", Topics("a")...)
 				p.Ephemeral = ephemeral
@@ -106,7 +106,7 @@ func TestRedisThatTakesNoWritesIsSaidToBeDown(t *testing.T) {
 				}
 			}
 			do(t, client, c.to)
-			e2etest.Await(t, "the instance to notice", func() bool { return i.log.Up() && i.warnings("is in reach") > 0 })
+			e2etest.Await(t, "the instance to notice", func() bool { return i.LogUp() && i.warnings("is in reach") > 0 })
 			i.publish("after", Topics("a")...)
 			r.want("before", "after")
 		})
@@ -139,7 +139,7 @@ func TestARedisThatIsDownIsNotHammered(t *testing.T) {
 	r := i.subscribe(with("a"))
 	i.publish("before", Topics("a")...)
 	server.Kill() // the proxy takes connections and closes them at once
-	e2etest.Await(t, "the instance to notice", func() bool { return !i.log.Up() })
+	e2etest.Await(t, "the instance to notice", func() bool { return !i.LogUp() })
 	from := proxy.Accepted()
 	e2etest.Await(t, "it to try some times", func() bool { return proxy.Accepted() >= from+12 })
 	began, from := time.Now(), proxy.Accepted()
@@ -175,7 +175,7 @@ func TestARedisThatForbidsReadingIsNotHammered(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	do(t, client, "ACL SETUSER sse on >secret ~* &* +@all -xread")
-	i := launch(t, newBroker(t, "redis://sse:secret@"+server.Addr()))
+	i := launch(t, newOptions(t, "redis://sse:secret@"+server.Addr()))
 	i.awaitReady()
 	e2etest.Await(t, "the instance to notice", func() bool { return i.logs.FilterMessageSnippet("out of reach").Len() > 0 })
 	do(t, client, "CONFIG RESETSTAT")
@@ -208,7 +208,7 @@ func TestARedisLineThatFellSilentIsFoundOutAndReplaced(t *testing.T) {
 	for k := range 10 {
 		elsewhere.publish(strconv.Itoa(k), Topics("a")...)
 	}
-	e2etest.Await(t, "the silence to be found out", func() bool { return !i.log.Up() })
+	e2etest.Await(t, "the silence to be found out", func() bool { return !i.LogUp() })
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("the silence was found out after %v", took)
 	}
@@ -236,7 +236,7 @@ func TestPublishingWorksOnceRedisIsSaidToBeBack(t *testing.T) {
 	i := start(t, proxy.URL())
 	for range 3 {
 		proxy.Cut()
-		e2etest.Await(t, "the instance to notice", func() bool { return !i.log.Up() })
+		e2etest.Await(t, "the instance to notice", func() bool { return !i.LogUp() })
 		for range 100 { // more failures in a row than go-redis puts up with
 			if _, err := i.tryPublish(newPublication("x", Topics("a")...)); err == nil {
 				t.Error("a message was published over a cut line")
@@ -282,7 +282,7 @@ func TestLargeMessagesComeOverASlowRedisLine(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
 	elsewhere := start(t, server.URL())
-	slow := launch(t, newBroker(t, server.URL(), withTimeout(time.Second)), func(i *instance) { i.tailAt = proxy.Addr() })
+	slow := launch(t, newOptions(t, server.URL(), withTimeout(time.Second)), func(i *instance) { i.tailAt = proxy.Addr() })
 	slow.awaitUp()
 	before := slow.warnings("out of reach") // while it began
 	r := slow.subscribe(with("a"))
@@ -358,7 +358,7 @@ func TestARedisThatHangsHoldsNoExitUp(t *testing.T) {
 func TestRedisLagIsHowFarAnInstanceMayBeBehind(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
-	i := launch(t, newBroker(t, server.URL(), withTimeout(500*time.Millisecond)), func(i *instance) { i.tailAt = proxy.Addr() })
+	i := launch(t, newOptions(t, server.URL(), withTimeout(500*time.Millisecond)), func(i *instance) { i.tailAt = proxy.Addr() })
 	i.awaitUp()
 	r := i.subscribe(with("a"))
 	i.publish("1", Topics("a")...)
@@ -372,7 +372,7 @@ func TestRedisLagIsHowFarAnInstanceMayBeBehind(t *testing.T) {
 	e2etest.Await(t, "the lag to show", func() bool { return i.log.Lag() > 0 })
 	for _, up := range []bool{true, false} {
 		if !up {
-			e2etest.Await(t, "the instance to notice", func() bool { return !i.log.Up() })
+			e2etest.Await(t, "the instance to notice", func() bool { return !i.LogUp() })
 		}
 		if lag, atMost := i.log.Lag(), time.Since(held)+2*blockTime; lag < time.Second/2 || lag > atMost {
 			t.Errorf("the instance is %v behind, at most %v", lag, atMost)

@@ -53,19 +53,19 @@ const (
 
 // Claim implements Owners.
 func (l *redisLog) Claim(ctx context.Context, s *Subscription) {
-	if !l.reachable() || s.Generated && s.User == "" {
+	if !l.replica.LogInReach() || s.Generated && s.User == "" {
 		return
 	}
 	user, _ := l.replica.Owner(s.ClientID)
 	if user != "" && user != s.User {
 		return // the hub will refuse it
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.Timeout))
+	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
 	err := l.within(ctx, func() error { return l.claim(ctx, ownerQuestion{s.ClientID, s.User, askOwner, s.Generated}) })
 	if err != nil && ctx.Err() != context.Canceled {
 		l.unasked.Do(func() {
-			l.logger.Warn("redis does not say whose client_ids are; this instance goes by what it knows",
+			l.Logger.Warn("redis does not say whose client_ids are; this instance goes by what it knows",
 				zap.String("hub", l.hub), zap.Error(err))
 		})
 	}
@@ -211,7 +211,7 @@ func (l *redisLog) keepOwners() {
 			return
 		}
 		_, next = ownerTimes(l.replica.Limits().History)
-		if !l.reachable() {
+		if !l.replica.LogInReach() {
 			continue // it is doubted when it is back
 		}
 		if err := l.renewOwners(); err != nil {
@@ -235,7 +235,7 @@ func (l *redisLog) renewOwners() error {
 		questions = append(questions, ownerQuestion{clientID: clientID, user: user, way: renewOwner})
 	}
 	for some := range slices.Chunk(questions, ownersChunk) {
-		ctx, cancel := context.WithTimeout(l.context, time.Duration(l.Timeout))
+		ctx, cancel := context.WithTimeout(l.context, l.Timeout)
 		owners, err := l.askOwners(ctx, nil, some...)
 		cancel()
 		if err != nil {

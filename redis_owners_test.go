@@ -84,7 +84,7 @@ func TestRedisKeepsAClientIDItsUsersWhileMessagesAreKept(t *testing.T) {
 	short := func(i *instance) {
 		i.Apply(Limits{History: HistoryLimits{Count: 100, Age: 14 * time.Second}})
 	}
-	a, b := launch(t, newBroker(t, server.URL()), short), launch(t, newBroker(t, server.URL()), short)
+	a, b := launch(t, newOptions(t, server.URL()), short), launch(t, newOptions(t, server.URL()), short)
 	for _, i := range []*instance{a, b} {
 		i.awaitReady()
 		i.awaitUp()
@@ -109,7 +109,7 @@ func TestRedisGivesNoClientIDAwayForWhichOthersMayKeepMessages(t *testing.T) {
 	t.Parallel()
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
-	kept := launch(t, newBroker(t, server.URL()), func(i *instance) {
+	kept := launch(t, newOptions(t, server.URL()), func(i *instance) {
 		i.Apply(Limits{History: HistoryLimits{Count: 100, Age: time.Hour}})
 	})
 	kept.awaitUp()
@@ -117,7 +117,7 @@ func TestRedisGivesNoClientIDAwayForWhichOthersMayKeepMessages(t *testing.T) {
 	kept.publish("secret", toC...)
 	kept.publish("other", Topics("a")...)
 	do(t, client, "XTRIM "+defaultLog+" MAXLEN 1")
-	later := launch(t, newBroker(t, server.URL()), func(i *instance) {
+	later := launch(t, newOptions(t, server.URL()), func(i *instance) {
 		i.Apply(Limits{History: HistoryLimits{Count: 100, Age: time.Hour}})
 	})
 	later.awaitUp()
@@ -141,7 +141,7 @@ func TestRedisTellsOwnersToAnInstanceThatBeginsAnew(t *testing.T) {
 	c := start(t, server.URL())
 	e2etest.Await(t, "an instance to learn the owner of what it keeps", func() bool { user, _ := c.Owner("c"); return user == "alice" })
 	server.Kill()
-	e2etest.Await(t, "the instance to notice", func() bool { return !c.log.Up() })
+	e2etest.Await(t, "the instance to notice", func() bool { return !c.LogUp() })
 	c.wantOwned("bob")
 	c.claim("c", "alice")
 }
@@ -213,7 +213,7 @@ func TestRedisThatDoesNotAnswerHoldsNobodyUpForLong(t *testing.T) {
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	e2etest.Await(t, "the instance to notice", func() bool { return !a.log.Up() })
+	e2etest.Await(t, "the instance to notice", func() bool { return !a.LogUp() })
 	began = time.Now()
 	for n := range 50 {
 		a.claim(fmt.Sprint("e", n), "bob")
@@ -265,12 +265,7 @@ func TestAMalformedLastEntryKeepsNobodyFromAFreeClientID(t *testing.T) {
 func TestRedisClusterKeepsOwnersInTheHubsSlot(t *testing.T) {
 	t.Parallel()
 	cluster := e2etest.RedisCluster(t)
-	nodes := func(b *RedisBroker) {
-		b.URLs = nil
-		for _, addr := range cluster.Addrs() {
-			b.URLs = append(b.URLs, "redis://"+addr)
-		}
-	}
+	nodes := at(cluster.Addrs())
 	a, b := start(t, "", nodes), start(t, "", nodes)
 	alice := a.claim("c", "alice")
 	b.wantOwned("bob")

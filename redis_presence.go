@@ -105,15 +105,15 @@ func (l *redisLog) keepPresence() {
 			l.endPresence()
 			return
 		}
-		if !l.reachable() {
+		if !l.replica.LogInReach() {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(l.context, time.Duration(l.Timeout))
+		ctx, cancel := context.WithTimeout(l.context, l.Timeout)
 		again := mine.stale
 		err := l.exchangePresence(ctx, mine)
 		cancel()
 		if err == nil || refusesWrites(err) {
-			l.refuses(l.replica, err)
+			l.replica.LogRefuses(err)
 		}
 		if err == nil && again {
 			l.doubtOwners()
@@ -240,7 +240,7 @@ func (p *presence) readOthers(ctx context.Context, node redis.Cmdable, instances
 
 // Connections implements Kicker.
 func (l *redisLog) Connections(ctx context.Context, clientID string, wait bool) (elsewhere int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.Timeout)+2*presenceEvery)
+	ctx, cancel := context.WithTimeout(ctx, l.Timeout+2*presenceEvery)
 	defer cancel()
 	elsewhere, err = l.connectionsTold(ctx, clientID)
 	if err != nil || elsewhere > 0 || !wait {
@@ -274,7 +274,7 @@ func (l *redisLog) connectionsTold(ctx context.Context, clientID string) (elsewh
 // endPresence takes this instance's counts back at once instead of letting them expire.
 func (l *redisLog) endPresence() {
 	l.replica.StopListening()
-	if !l.reachable() {
+	if !l.replica.LogInReach() {
 		return // they expire
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), presenceEvery)

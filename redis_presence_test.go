@@ -134,7 +134,7 @@ func TestRedisCountsComeBackWhateverHappensToThem(t *testing.T) {
 		case "":
 		case "restart":
 			server.Kill()
-			e2etest.Await(t, "the instances to notice", func() bool { return !a.log.Up() && !b.log.Up() })
+			e2etest.Await(t, "the instances to notice", func() bool { return !a.LogUp() && !b.LogUp() })
 			server.Restart()
 			a.awaitUp()
 			b.awaitUp()

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -68,7 +67,7 @@ func (l *redisLog) Publish(ctx context.Context, batch []*Publication) (published
 
 // publishSome publishes what fits into one call, or fails in time.
 func (l *redisLog) publishSome(ctx context.Context, batch []*Publication) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.Timeout))
+	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
 	if err := l.awaitJoined(ctx); err != nil {
 		return 0, err
@@ -172,7 +171,7 @@ func (l *redisLog) send(requests []*pendingPublish) {
 		}
 	}()
 	// Publishers give up by their own clocks; this call is what the next ones wait for.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.context), time.Duration(l.Timeout))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.context), l.Timeout)
 	defer cancel()
 	replies, err := l.call(ctx, requests)
 	if err != nil {
@@ -190,7 +189,7 @@ func (l *redisLog) send(requests []*pendingPublish) {
 
 // CheckKeys implements Broker.
 func (l *redisLog) CheckKeys(ctx context.Context, batch []*Publication) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(l.Timeout))
+	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
@@ -406,7 +405,7 @@ func (l *redisLog) settle(p *pendingPublish, replies []any) {
 			receipt.ID = id.String()
 			if !repeated && p.err == nil {
 				l.promises.add(id)
-				l.refuses(l.replica, nil)
+				l.replica.LogRefuses(nil)
 			}
 		}
 		if p.err != nil {

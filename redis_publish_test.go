@@ -290,6 +290,6 @@ func TestRedisPublishEndsWithItsRequest(t *testing.T) {
 	server.Thaw()
 }
 
-func withTimeout(d time.Duration) func(*RedisBroker) {
-	return func(b *RedisBroker) { b.Timeout = caddyDuration(d) }
+func withTimeout(d time.Duration) func(*redisOptions) {
+	return func(o *redisOptions) { o.Timeout = d }
 }

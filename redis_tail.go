@@ -22,16 +22,16 @@ func (l *redisLog) tail(ready func()) {
 	var backoff backoff
 	for l.context.Err() == nil {
 		err := t.connect()
-		if err == nil && !l.reachable() {
+		if err == nil && !l.replica.LogInReach() {
 			err = l.pingPublishing()
 		}
 		if err == nil {
 			l.joined.Store(true)
 			ready()
-			if !l.reachable() {
+			if !l.replica.LogInReach() {
 				l.presence.doubt()
 			}
-			l.found(l.replica)
+			l.replica.LogFound()
 			err = t.follow()
 		}
 		ready()
@@ -46,7 +46,7 @@ func (l *redisLog) tail(ready func()) {
 			}
 		}
 		if !changed {
-			l.lost(l.replica, err)
+			l.replica.LogLost(err)
 		}
 		refresh(l.context, l.tailing)
 		backoff.wait(l.context)
@@ -69,7 +69,7 @@ func (b *backoff) wait(ctx context.Context) {
 // pingPublishing makes sure that publishers reach Redis too: after an outage, go-redis may refuse to connect for
 // up to a second without trying.
 func (l *redisLog) pingPublishing() error {
-	ctx, cancel := context.WithTimeout(l.context, time.Duration(l.Timeout))
+	ctx, cancel := context.WithTimeout(l.context, l.Timeout)
 	defer cancel()
 	node, err := l.node(ctx, l.publishing)
 	if err == nil {
@@ -135,7 +135,7 @@ func (t *tail) connect() error {
 	}
 	// An older copy of the log, or another one. Whoever finds that out names it anew, and all
 	// instances see.
-	t.logger.Warn("the log in redis is not the one it was; clients are told a gap", zap.String("hub", t.hub))
+	t.Logger.Warn("the log in redis is not the one it was; clients are told a gap", zap.String("hub", t.hub))
 	if epoch, err = t.changeEpoch(ctx, node, epoch); err != nil {
 		return fmt.Errorf("changing the epoch: %w", err)
 	}

@@ -3,7 +3,6 @@ package sse
 import (
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 
@@ -98,7 +97,7 @@ func TestAClientThatComesBackToALaggingRedisInstanceIsToldNoGap(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
 	ahead := start(t, server.URL())
-	behind := launch(t, newBroker(t, server.URL()), func(i *instance) { i.tailAt = proxy.Addr() })
+	behind := launch(t, newOptions(t, server.URL()), func(i *instance) { i.tailAt = proxy.Addr() })
 	behind.awaitUp()
 	r := ahead.subscribe(with("a"))
 	ahead.publish("1", Topics("a")...)
@@ -148,21 +147,15 @@ func TestRedisInstanceStartsWithWhatTheLogKeeps(t *testing.T) {
 	}
 }
 
-func TestAHubsNameIsNotTakenForAPrefixInRedis(t *testing.T) {
-	if _, err := newBroker(t, "redis://localhost").Open("eu:orders"); err == nil || !strings.Contains(err.Error(), "colon") {
-		t.Errorf("a hub with a colon in its name gives %v", err)
-	}
-}
-
 func TestRedisKeepsOneLogPerHubAndPrefix(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	name := func(hub string) func(*instance) { return func(i *instance) { i.name = hub } }
-	prefix := func(p string) func(*RedisBroker) { return func(b *RedisBroker) { b.Prefix = p } }
+	prefix := func(p string) func(*redisOptions) { return func(o *redisOptions) { o.Prefix = p } }
 	all := map[string]*instance{
-		"default":  launch(t, newBroker(t, server.URL())),
-		"chat":     launch(t, newBroker(t, server.URL()), name("chat")),
-		"other":    launch(t, newBroker(t, server.URL(), prefix("other"))),
-		"sse:chat": launch(t, newBroker(t, server.URL(), prefix("sse:chat")), name("x")),
+		"default":  launch(t, newOptions(t, server.URL())),
+		"chat":     launch(t, newOptions(t, server.URL()), name("chat")),
+		"other":    launch(t, newOptions(t, server.URL(), prefix("other"))),
+		"sse:chat": launch(t, newOptions(t, server.URL(), prefix("sse:chat")), name("x")),
 	}
 	readers := make(map[string]*reader)
 	for name, i := range all {

@@ -71,14 +71,14 @@ func (c *Client) info() ClientInfo {
 	return ClientInfo{
 		ClientID: c.ClientID,
 		User:     c.User,
-		Topics:   c.asked(),
+		Topics:   c.Asked(),
 		Since:    c.hub.clock.time(c.joined),
 		Queued:   len(c.queue),
 	}
 }
 
-// asked returns the topics and patterns that the client asked for, never nil: it goes into JSON.
-func (c *Client) asked() []string { return append(append([]string{}, c.Topics...), c.Patterns...) }
+// Asked returns the topics and patterns that the client asked for, never nil: it goes into JSON.
+func (c *Client) Asked() []string { return append(append([]string{}, c.Topics...), c.Patterns...) }
 
 // TopicInfo is what an operator sees of a topic or pattern.
 type TopicInfo struct {

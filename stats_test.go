@@ -29,19 +29,19 @@ func TestDeliveryIsTimedFromTheLogToTheSocket(t *testing.T) {
 		time.Sleep(time.Minute)
 		l.Wrote(l.takeAll()) // a heartbeat is no message
 
-		got := h.stats.delivery.info()
+		got := h.stats.delivery.histogram()
 		if got.Count != 2 || got.Seconds != 2.006 {
 			t.Errorf("%d deliveries took %v s together", got.Count, got.Seconds)
 		}
 		for _, bucket := range got.Buckets {
 			want := uint64(0)
 			for _, seconds := range []float64{0.003, 2.003} {
-				if seconds <= bucket.Below {
+				if seconds <= bucket.Bound {
 					want++
 				}
 			}
 			if bucket.Count != want {
-				t.Errorf("%d took %v s or less, want %d", bucket.Count, bucket.Below, want)
+				t.Errorf("%d took %v s or less, want %d", bucket.Count, bucket.Bound, want)
 			}
 		}
 		if messages, bytes := l.Sent(); messages != 3 || h.stats.sent.Load() != 3 || bytes < uint64(len("keptslowquick")) {
@@ -77,13 +77,13 @@ func TestDroppedMessagesAreCountedOneByOne(t *testing.T) {
 func TestEveryEndHasAReasonOfItsOwn(t *testing.T) {
 	seen := map[string]bool{}
 	for _, cause := range causes {
-		name := nameOf(cause.err)
+		name := NameOf(cause.err)
 		if seen[name] || name != cause.name || strings.ToLower(name) != name {
 			t.Errorf("%v is called %q", cause.err, name)
 		}
 		seen[name] = true
 	}
-	if name := nameOf(errors.New("any other")); name != otherCause || seen[name] {
+	if name := NameOf(errors.New("any other")); name != otherCause || seen[name] {
 		t.Errorf("any other is called %q", name)
 	}
 }

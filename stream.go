@@ -134,19 +134,19 @@ func (s *handlerStream) writeAll(batch []*Message) error {
 	defer writeBuffers.Put(pooled)
 	buffer := (*pooled)[:0]
 	for _, m := range batch {
-		if len(buffer)+len(m.frame) > maxWrite {
+		if len(buffer)+len(m.Frame()) > maxWrite {
 			if err := s.write(buffer); err != nil {
 				return err
 			}
 			buffer = buffer[:0]
 		}
-		if len(m.frame) > maxWrite {
-			if err := s.write(m.frame); err != nil {
+		if len(m.Frame()) > maxWrite {
+			if err := s.write(m.Frame()); err != nil {
 				return err
 			}
 			continue
 		}
-		buffer = append(buffer, m.frame...)
+		buffer = append(buffer, m.Frame()...)
 	}
 	return s.writeLast(buffer)
 }

@@ -25,7 +25,7 @@ type directStream struct {
 	news    atomic.Uint32 // what has happened since its last turn
 	blocked atomic.Bool   // the socket takes no more; parked tells what waits for it
 	over    bool
-	cause   error // why it ends once endOfStream is written; nil while it goes on
+	cause   error // why it ends once EndOfStream is written; nil while it goes on
 	parked  *parking
 }
 
@@ -45,9 +45,6 @@ const (
 	aborted                     // the hub has cut the stream
 	lookNow                     // it is time to see whether the socket gets anywhere
 )
-
-// endOfStream is written last on a stream that ends in good order.
-var endOfStream = &Message{Ephemeral: true, chunk: []byte(lastChunk)}
 
 // mayGoDirect reports whether the stream of a request can leave it: over plain HTTP/1.1 on a TCP socket. Where the
 // server has a write timeout Caddy flushes the response of a request that has taken longer, which panics if its
@@ -98,7 +95,7 @@ func (s *handlerStream) goDirect(hub *sharedHub, c *Client) bool {
 	}
 	conn.Close()                                       // the socket lives on in its duplicate
 	watched := hub.writers.watch(c, fd, unix.EPOLLOUT) // before anybody can end the stream, and close its descriptor
-	c.handOver(direct)
+	c.HandOver(direct)
 	switch cut := s.finish(); {
 	case cut == ErrGone:
 		direct.post(hungUp)
@@ -179,7 +176,7 @@ func (s *directStream) turn(w *writer) (more bool) {
 			return s.end(cause)
 		default:
 			s.cause = cause
-			batch = append(batch, endOfStream)
+			batch = append(batch, EndOfStream)
 		}
 	}
 	rest, skip, err := w.write(s.fd, batch, skip)

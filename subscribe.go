@@ -28,7 +28,7 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 		panic(http.ErrAbortHandler) // as above: the exit may be why
 	}
 	if p != nil {
-		h.hub.stats.refused.Add(1)
+		h.hub.CountRefused()
 		return writeProblem(w, p)
 	}
 	if r.Method == http.MethodHead {
@@ -100,7 +100,7 @@ func (s *sharedHub) noteConnected(c *Client, welcome Welcome) {
 	current.logger.Debug("client connected", zap.String("hub", s.name), zap.String("client_id", c.ClientID),
 		zap.String("user", c.User), zap.String("resume", string(welcome.Resume)))
 	current.emit("sse.connected", map[string]any{
-		"hub": s.name, "client_id": c.ClientID, "user": c.User, "topics": c.asked(),
+		"hub": s.name, "client_id": c.ClientID, "user": c.User, "topics": c.Asked(),
 		"resume": string(welcome.Resume),
 	})
 }
@@ -109,12 +109,12 @@ func (s *sharedHub) noteConnected(c *Client, welcome Welcome) {
 func (s *sharedHub) noteDisconnected(c *Client, cause error) {
 	current := s.current.Load()
 	messages, bytes := c.Sent()
-	duration := s.clock.now().since(c.joined)
+	duration := c.Age()
 	current.logger.Debug("client disconnected", zap.String("hub", s.name), zap.String("client_id", c.ClientID),
-		zap.String("user", c.User), zap.String("reason", nameOf(cause)), zap.Duration("duration", duration),
+		zap.String("user", c.User), zap.String("reason", NameOf(cause)), zap.Duration("duration", duration),
 		zap.Uint64("messages", messages), zap.Uint64("bytes", bytes))
 	current.emit("sse.disconnected", map[string]any{
-		"hub": s.name, "client_id": c.ClientID, "user": c.User, "reason": nameOf(cause),
+		"hub": s.name, "client_id": c.ClientID, "user": c.User, "reason": NameOf(cause),
 		"seconds": duration.Seconds(), "messages": messages, "bytes": bytes,
 	})
 }
@@ -149,8 +149,8 @@ func (h *Handler) subscription(r *http.Request) (Subscription, *problem) {
 	if s.User, s.Expires, p = h.authorizeSubscribe(r, s.Topics, s.Patterns); p != nil {
 		return s, p
 	}
-	if s.User != "" && checkUser(s.User) != nil {
-		return s, problemf(http.StatusBadRequest, "%v", checkUser(s.User))
+	if s.User != "" && CheckUser(s.User) != nil {
+		return s, problemf(http.StatusBadRequest, "%v", CheckUser(s.User))
 	}
 	if s.ClientID = replacerOf(r).ReplaceAll(h.ClientID, ""); s.ClientID == "" {
 		s.ClientID, s.Generated = rand.Text(), true

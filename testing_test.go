@@ -210,7 +210,7 @@ func textsOf(t testing.TB, messages []*Message) (texts []string) {
 
 func textOf(t testing.TB, m *Message) string {
 	t.Helper()
-	if comment, ok := strings.CutPrefix(string(m.frame), ": "); ok {
+	if comment, ok := strings.CutPrefix(string(m.Frame()), ": "); ok {
 		return ":" + strings.TrimSuffix(comment, "\n\n")
 	}
 	e := decode(t, m)
@@ -226,9 +226,9 @@ func textOf(t testing.TB, m *Message) string {
 // decode reads a message's frame as a client would.
 func decode(t testing.TB, m *Message) eventstream.Event {
 	t.Helper()
-	e, err := eventstream.NewDecoder(bytes.NewReader(m.frame), 1<<30).Next()
+	e, err := eventstream.NewDecoder(bytes.NewReader(m.Frame()), 1<<30).Next()
 	if err != nil {
-		t.Fatalf("the frame %q can't be read: %v", m.frame, err)
+		t.Fatalf("the frame %q can't be read: %v", m.Frame(), err)
 	}
 	return e
 }

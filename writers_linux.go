@@ -36,15 +36,15 @@ func (w *writers) add(c *Client, s watched) *writer {
 	if w.retired || w.sockets == nil && w.startLocked() != nil {
 		return nil
 	}
-	w.streams[c.serial] = s
-	return w.each[c.serial%uint64(len(w.each))]
+	w.streams[c.Serial()] = s
+	return w.each[c.Serial()%uint64(len(w.each))]
 }
 
 // remove forgets a client's stream, which has ended.
 func (w *writers) remove(c *Client) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.streams, c.serial)
+	delete(w.streams, c.Serial())
 	w.stopIfUnusedLocked()
 }
 
@@ -111,7 +111,7 @@ func (w *writers) stopIfUnusedLocked() {
 func (w *writers) watch(c *Client, socket int, more uint32) error {
 	return w.control(unix.EPOLL_CTL_ADD, socket, &unix.EpollEvent{
 		Events: unix.EPOLLRDHUP | unix.EPOLLET | more,
-		Fd:     int32(c.serial), Pad: int32(c.serial >> 32), // data of ours
+		Fd:     int32(c.Serial()), Pad: int32(c.Serial() >> 32), // data of ours
 	})
 }
 
@@ -274,8 +274,8 @@ func (w *writer) write(fd int, messages []*Message, skip int) (rest []*Message, 
 			messages, skip = messages[n:], 0
 			continue
 		}
-		for skip >= len(messages[0].chunk) {
-			skip -= len(messages[0].chunk)
+		for skip >= len(messages[0].Chunk()) {
+			skip -= len(messages[0].Chunk())
 			messages = messages[1:]
 		}
 	}
@@ -286,12 +286,12 @@ func (w *writer) write(fd int, messages []*Message, skip int) (rest []*Message, 
 // are sent the same share the work.
 func (w *writer) gather(messages []*Message) (piece []byte, n int) {
 	size := 0
-	for n < len(messages) && len(messages[n].chunk) < minAlone && size+len(messages[n].chunk) <= maxGathered {
-		size += len(messages[n].chunk)
+	for n < len(messages) && len(messages[n].Chunk()) < minAlone && size+len(messages[n].Chunk()) <= maxGathered {
+		size += len(messages[n].Chunk())
 		n++
 	}
 	if n <= 1 {
-		return messages[0].chunk, 1
+		return messages[0].Chunk(), 1
 	}
 	if slices.Equal(w.gathered, messages[:n]) {
 		return w.buffer, n
@@ -299,7 +299,7 @@ func (w *writer) gather(messages []*Message) (piece []byte, n int) {
 	w.gathered = append(w.gathered[:0], messages[:n]...)
 	w.buffer = w.buffer[:0]
 	for _, m := range messages[:n] {
-		w.buffer = append(w.buffer, m.chunk...)
+		w.buffer = append(w.buffer, m.Chunk()...)
 	}
 	return w.buffer, n
 }
