@@ -245,7 +245,7 @@ func (a *Admin) clients(w http.ResponseWriter, r *http.Request) error {
 			return badRequest("after must be the next of an earlier page")
 		}
 	}
-	page, last := hub.ListClients(query)
+	page, last := hub.Core.ListClients(query)
 	next := ""
 	if last > 0 {
 		next = strconv.FormatUint(last, 10)
@@ -266,7 +266,7 @@ func (a *Admin) topics(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page, next := hub.ListTopics(q["after"], limit)
+	page, next := hub.Core.ListTopics(q["after"], limit)
 	return answerJSON(w, http.StatusOK, map[string]any{"topics": page, "next": next})
 }
 
@@ -287,7 +287,7 @@ func (a *Admin) messages(w http.ResponseWriter, r *http.Request) error {
 	if err := topic.Check(q["topic"]); err != nil {
 		return badRequest("topic: %v", err)
 	}
-	return answerJSON(w, http.StatusOK, map[string]any{"messages": hub.ListMessages(q["topic"], limit)})
+	return answerJSON(w, http.StatusOK, map[string]any{"messages": hub.Core.ListMessages(q["topic"], limit)})
 }
 
 // kick ends all connections of a client, on every instance.

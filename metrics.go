@@ -63,7 +63,7 @@ func (s *sharedHub) collect(metrics chan<- prometheus.Metric) {
 	count := func(desc *prometheus.Desc, n uint64, labels ...string) {
 		send(desc, prometheus.CounterValue, float64(n), labels...)
 	}
-	stats := s.Stats()
+	stats := s.Core.Stats()
 	send(clientsDesc, prometheus.GaugeValue, float64(stats.Clients))
 	send(historyDesc, prometheus.GaugeValue, float64(stats.HistoryBytes))
 	count(connectionsDesc, stats.Accepted, "accepted")
@@ -123,7 +123,7 @@ type summary struct {
 }
 
 func (s *sharedHub) summary() summary {
-	stats := s.Stats()
+	stats := s.Core.Stats()
 	all := summary{
 		Name:         s.name,
 		Broker:       s.brokerKind(),

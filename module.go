@@ -11,7 +11,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/quic-go/quic-go/http3"
 	"go.uber.org/zap"
 )
 
@@ -334,38 +333,12 @@ func (p *PublishConfig) provision() error {
 	return p.readSecrets()
 }
 
-// When the process exits clients have drainTime to take what is theirs, and the machine has exitTime to hand it to
-// those that do.
-const (
-	drainTime = time.Second
-	exitTime  = 1600 * time.Millisecond
-)
-
 // drainIfExiting runs when a server shuts down, because of a reload or of the end. The process waits
 // for every request, and so for every stream, before it goes.
 func (h *Handler) drainIfExiting() {
 	if caddy.Exiting() {
 		h.hub.shutDown()
 	}
-}
-
-// cutAtExit sees to it that a connection with many requests, one of which is this, doesn't hold the exit up. Its
-// server waits for the peer to take the last of it; one that has stalled or vanished won't. Exits before the
-// returned function is called count.
-func (h *Handler) cutAtExit(r *http.Request) (stop func() bool) {
-	var cut func() error
-	if server, ok := r.Context().Value(http3.ServerContextKey).(*http3.Server); ok {
-		cut = server.Close
-	} else if s := socketOf(r.Context()); s != nil && r.ProtoMajor == 2 {
-		cut = s.tcp.Close
-	} else {
-		return func() bool { return true }
-	}
-	return context.AfterFunc(h.hub.Context(), func() {
-		if caddy.Exiting() {
-			time.AfterFunc(drainTime, func() { _ = cut() })
-		}
-	})
 }
 
 // Validate refuses settings that make no sense.

@@ -23,13 +23,12 @@ var hubs = caddy.NewUsagePool()
 // stops: then the new config is sure to stay. If it is the new one that stops, because some other app
 // of it failed to start, nothing had changed.
 type sharedHub struct {
-	*Hub
+	Core      *Hub // its log and its clients
 	name      string
 	ready     chan struct{} // closed by start
 	startOnce sync.Once
 	shutOnce  sync.Once
-	writers   writers // of direct streams
-	turns     turns   // of the others
+	streams   Group
 	limiters
 	keySets
 	// When a refused client is logged, and a publish that failed, lest a flood of them fills the disk.
@@ -57,10 +56,11 @@ type settings struct {
 // acquireHub returns the hub of that name, made if nobody has it yet. releaseHub gives it back.
 func acquireHub(name string) *sharedHub {
 	value, _, _ := hubs.LoadOrNew(name, func() (caddy.Destructor, error) {
-		s := &sharedHub{Hub: NewHub(Limits{}), name: name, ready: make(chan struct{})}
+		s := &sharedHub{Core: NewHub(Limits{}), name: name, ready: make(chan struct{})}
 		s.refusals.Interval, s.failures.Interval = time.Second, time.Second
 		s.current.Store(&settings{logger: zap.NewNop(), emit: func(string, map[string]any) {}})
-		s.BrokerChanged = s.noteBroker
+		s.Core.BrokerChanged = s.noteBroker
+		s.streams.Leave = s.leave
 		return s, nil
 	})
 	return value.(*sharedHub)
@@ -77,11 +77,11 @@ func (s *sharedHub) Destruct() error {
 	if caddy.Exiting() {
 		s.shutDown()
 	} else {
-		s.Close()
+		s.Core.Close()
 	}
-	s.writers.retire()
+	s.streams.Retire()
 	if caddy.Exiting() {
-		s.writers.wait(exitTime + drainTime/4) // all have been cut by then
+		s.streams.Wait(exitTime + drainTime/4) // all have been cut by then
 	}
 	s.brokerMu.Lock()
 	defer s.brokerMu.Unlock()
@@ -91,15 +91,6 @@ func (s *sharedHub) Destruct() error {
 	err := s.broker.Close()
 	s.broker = nil
 	return err
-}
-
-// shutDown ends the hub's clients in an orderly way, and cuts those that do not take what is theirs in time.
-func (s *sharedHub) shutDown() {
-	s.shutOnce.Do(func() {
-		s.Drain()
-		time.AfterFunc(drainTime, s.AbortBlocked)
-		time.AfterFunc(exitTime, s.Abort)
-	})
 }
 
 // offer proposes a config's settings. They hold at once if no other config runs, else when it stops.
@@ -144,7 +135,7 @@ func (s *sharedHub) withdraw(o *settings) {
 // hold makes settings the ones that count. Called with mu held.
 func (s *sharedHub) hold(o *settings) {
 	s.current.Store(o)
-	s.Apply(o.limits)
+	s.Core.Apply(o.limits)
 	if o.broker == nil {
 		return
 	}
@@ -155,8 +146,8 @@ func (s *sharedHub) hold(o *settings) {
 	}
 	s.broker, s.identity = o.broker, o.module.Identity()
 	o.broker = nil
-	s.LogReplaced()
-	s.broker.Start(s.Hub, s.start)
+	s.Core.LogReplaced()
+	s.broker.Start(s.Core, s.start)
 }
 
 // start lets in who has waited for the hub to have a log.
@@ -174,7 +165,7 @@ func (s *sharedHub) logIf(err error, doing string) {
 
 // wait returns when the hub has started, with ctx, or with the cause once it has ended.
 func (s *sharedHub) wait(ctx context.Context) error {
-	ended := s.Context()
+	ended := s.Core.Context()
 	if ended.Err() != nil {
 		return context.Cause(ended)
 	}
@@ -217,7 +208,7 @@ func (s *sharedHub) brokerKind() string {
 // join enters a client, unless its client_id is another user's on some instance; see Hub.Join.
 func (s *sharedHub) join(ctx context.Context, sub Subscription, stream Stream) (*Client, Welcome, error) {
 	s.claim(ctx, &sub)
-	return s.Join(sub, stream)
+	return s.Core.Join(sub, stream)
 }
 
 func (s *sharedHub) claim(ctx context.Context, sub *Subscription) {
@@ -232,19 +223,12 @@ func (s *sharedHub) claim(ctx context.Context, sub *Subscription) {
 	owners.Claim(ctx, sub)
 }
 
-// whileOpen returns a context that ends soon after the hub has, too: whoever is waited for, he does not hold up the exit.
-func (s *sharedHub) whileOpen(ctx context.Context, soon time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(s.Context(), func() { time.AfterFunc(soon, cancel) })
-	return ctx, func() { stop(); cancel() }
-}
-
 // kick ends all connections of a client_id, on every instance, and returns how many there were. If
 // there are none it does nothing.
 func (s *sharedHub) kick(ctx context.Context, clientID string) (connections int, err error) {
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
-	connections = s.Connections(clientID)
+	connections = s.Core.Connections(clientID)
 	others, joined := s.broker.(Kicker)
 	if joined {
 		var elsewhere int
@@ -254,7 +238,7 @@ func (s *sharedHub) kick(ctx context.Context, clientID string) (connections int,
 	if connections == 0 {
 		return 0, err
 	}
-	s.Kick(clientID)
+	s.Core.Kick(clientID)
 	if joined && err == nil {
 		err = others.Kick(ctx, clientID)
 	}
@@ -265,7 +249,7 @@ func (s *sharedHub) kick(ctx context.Context, clientID string) (connections int,
 func (s *sharedHub) up() bool {
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
-	return s.broker != nil && s.LogUp()
+	return s.broker != nil && s.Core.LogUp()
 }
 
 // fileSize returns the size of the broker's file, if it has one.
@@ -327,7 +311,7 @@ func (s *sharedHub) publish(ctx context.Context, batch []*Publication) (int, err
 	n, err := s.withBroker(ctx, func(ctx context.Context, b Broker) (int, error) { return b.Publish(ctx, batch) })
 	for _, p := range batch[:n] {
 		if !p.Repeated {
-			s.CountPublished()
+			s.Core.CountPublished()
 		}
 	}
 	return n, err

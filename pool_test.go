@@ -112,7 +112,7 @@ func TestRoutesOfOneNameShareAHubUntilTheLastIsGone(t *testing.T) {
 	}
 	settings := config(1, module)
 	mustOffer(t, first, settings)
-	h := &testHub{Hub: first.Hub, t: t}
+	h := &testHub{Hub: first.Core, t: t}
 	l := h.join(with("a"))
 	release(t)
 	first.mustPublish(t, "a", "1")
@@ -126,7 +126,7 @@ func TestRoutesOfOneNameShareAHubUntilTheLastIsGone(t *testing.T) {
 	if n, err := first.publish(t.Context(), one("a", "2", "")); n != 0 || !errors.Is(err, ErrHubClosed) {
 		t.Errorf("a closed hub published %d, %v", n, err)
 	}
-	wantSettled(t, first.Hub)
+	wantSettled(t, first.Core)
 }
 
 func TestAHubThatNeverStartedClosesToo(t *testing.T) {
@@ -169,8 +169,8 @@ func TestTheSettingsOfTheOldestRunningConfigHold(t *testing.T) {
 	first, second, third := config(1, new(MemoryBroker)), config(2, new(MemoryBroker)), config(3, new(MemoryBroker))
 	wantHolding := func(holding *settings) {
 		t.Helper()
-		if hub.current.Load() != holding || hub.Limits() != holding.limits {
-			t.Errorf("the limits are %+v; want %+v", hub.Limits(), holding.limits)
+		if hub.current.Load() != holding || hub.Core.Limits() != holding.limits {
+			t.Errorf("the limits are %+v; want %+v", hub.Core.Limits(), holding.limits)
 		}
 	}
 	mustOffer(t, hub, first)
@@ -191,9 +191,9 @@ func TestAFailedReloadChangesNothingAndClosesWhatItOpened(t *testing.T) {
 	hub := use(t)
 	running, failing := &testBroker{identity: "running"}, &testBroker{identity: "failing"}
 	mustOffer(t, hub, config(7, running))
-	h := &testHub{Hub: hub.Hub, t: t}
+	h := &testHub{Hub: hub.Core, t: t}
 	l := h.join(with("a"))
-	before := hub.Position()
+	before := hub.Core.Position()
 
 	loser := config(8, failing)
 	mustOffer(t, hub, loser)
@@ -206,8 +206,8 @@ func TestAFailedReloadChangesNothingAndClosesWhatItOpened(t *testing.T) {
 	}
 	hub.mustPublish(t, "a", "2")
 	want(t, l.texts(), "1", "2")
-	if got := hub.Position(); got.Epoch != before.Epoch || hub.Limits().MaxClients != 7 {
-		t.Errorf("the log changed from %v to %v, the limits to %+v", before, got, hub.Limits())
+	if got := hub.Core.Position(); got.Epoch != before.Epoch || hub.Core.Limits().MaxClients != 7 {
+		t.Errorf("the log changed from %v to %v, the limits to %+v", before, got, hub.Core.Limits())
 	}
 
 	failing.fails = errors.New("no such file")
@@ -227,7 +227,7 @@ func TestAReloadWithTheSameBrokerKeepsIt(t *testing.T) {
 	module := &testBroker{identity: "same"}
 	old, young := config(1, module), config(2, &testBroker{identity: "same", fails: errors.New("opened twice")})
 	mustOffer(t, hub, old)
-	h := &testHub{Hub: hub.Hub, t: t}
+	h := &testHub{Hub: hub.Core, t: t}
 	l := h.join(with("a"))
 	hub.mustPublish(t, "a", "1")
 	mustOffer(t, hub, young)
@@ -246,10 +246,10 @@ func TestAReloadWithAnotherBrokerKeepsTheClientsAndTellsThem(t *testing.T) {
 	one, two := &testBroker{identity: "one"}, &testBroker{identity: "two"}
 	old, young := config(1, one), config(2, two)
 	mustOffer(t, hub, old)
-	h := &testHub{Hub: hub.Hub, t: t}
+	h := &testHub{Hub: hub.Core, t: t}
 	l := h.join(with("a"))
 	hub.mustPublish(t, "a", "1")
-	seen := hub.Position().String()
+	seen := hub.Core.Position().String()
 	mustOffer(t, hub, young)
 	hub.mustPublish(t, "a", "2")
 	one.wantLogs(t, true)
@@ -363,12 +363,12 @@ func TestNothingIsPublishedOnceTheHubDrains(t *testing.T) {
 	hub := use(t)
 	defer release(t)
 	mustOffer(t, hub, config(1, new(MemoryBroker)))
-	before := hub.Position()
-	hub.Drain()
+	before := hub.Core.Position()
+	hub.Core.Drain()
 	if n, err := hub.publish(t.Context(), one("a", "hi", "key")); n != 0 || !errors.Is(err, ErrDraining) {
 		t.Errorf("a draining hub published %d, %v", n, err)
 	}
-	if hub.Position() != before {
+	if hub.Core.Position() != before {
 		t.Error("a refused message is in the log")
 	}
 }

@@ -43,7 +43,7 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request) error {
 	}
 	p.liftWriteDeadline()
 	defer p.stopReadingAtTheEnd()()
-	defer p.cutAtExit(r)()
+	defer p.hub.closeAtExit(r)()
 	if refusal := p.prepare(); refusal != nil {
 		return p.refuse(refusal)
 	}
@@ -52,9 +52,9 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request) error {
 		if p.to == nil {
 			return p.refuse(problemf(http.StatusBadRequest, "a text/event-stream body says nothing of its target; name it in the URL, as ?topic=news"))
 		}
-		return p.stream(newEventSource(p))
+		return p.stream(newEventSource(p.body, p.Publish.MaxSize, p.formA))
 	case "application/x-ndjson":
-		return p.stream(newLineSource(p))
+		return p.stream(p.lines())
 	}
 	return p.whole()
 }
@@ -192,17 +192,27 @@ func (p *post) failed(err error) *problem {
 func (p *post) unreadable(err error) *problem {
 	var refusal *problem
 	var limit *http.MaxBytesError // of the site, by request_body
+	var malformed *contentError
 	switch {
 	case errors.As(err, &refusal):
 		return refusal
+	case errors.As(err, &malformed):
+		return malformedBody(malformed)
 	case errors.As(err, &limit):
 		return bodyTooLarge(limit.Limit)
-	case p.hub.Context().Err() != nil:
+	case p.hub.Core.Context().Err() != nil:
 		return problemOf(ErrDraining)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return problemf(http.StatusRequestTimeout, "the body stalled for too long")
 	}
 	panic(http.ErrAbortHandler)
+}
+
+func malformedBody(err *contentError) *problem {
+	if err.TooLarge {
+		return problemf(http.StatusRequestEntityTooLarge, "%v", err)
+	}
+	return problemf(http.StatusBadRequest, "%v", err)
 }
 
 // refuse answers with a problem. An HTTP/1 connection whose body was not read to its end is closed
@@ -240,7 +250,7 @@ func (p *post) liftWriteDeadline() {
 func (p *post) stopReadingAtTheEnd() (undo func()) {
 	var mu sync.Mutex
 	over := false
-	stop := context.AfterFunc(p.hub.Context(), func() {
+	stop := context.AfterFunc(p.hub.Core.Context(), func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if !over {

@@ -15,6 +15,9 @@ type socket struct {
 	raw syscall.RawConn
 }
 
+// Close closes the connection at once, whatever lies above it.
+func (s *socket) Close() error { return s.tcp.Close() }
+
 // connKey finds in a request's context the connection that it came by.
 type connKey struct{}
 

@@ -20,7 +20,7 @@ type handlerStream struct {
 	request    *http.Request
 	socket     *socket // below the response; nil where that can't be told
 	timeout    time.Duration
-	turns      *turns
+	group      *Group
 	turn       chan struct{}
 	abort      chan struct{} // closed by Abort
 
@@ -59,13 +59,14 @@ var writeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, maxWrite); r
 
 var errAborted = errors.New("stream was cut")
 
-func newHandlerStream(w http.ResponseWriter, r *http.Request, timeout time.Duration, turns *turns) *handlerStream {
+// New returns the stream of a request, whose single writes may be stuck for the timeout.
+func (g *Group) New(w http.ResponseWriter, r *http.Request, timeout time.Duration) *handlerStream {
 	s := &handlerStream{
 		w:          w,
 		controller: http.NewResponseController(w),
 		request:    r,
 		timeout:    timeout,
-		turns:      turns,
+		group:      g,
 		turn:       make(chan struct{}, 1),
 		abort:      make(chan struct{}),
 	}
@@ -226,7 +227,7 @@ func (s *handlerStream) lookForProgress() {
 }
 
 // Wake implements Stream.
-func (s *handlerStream) Wake() { s.turns.enqueue(s) }
+func (s *handlerStream) Wake() { s.group.turns.enqueue(s) }
 
 // giveTurn lets run go on.
 func (s *handlerStream) giveTurn() {

@@ -17,7 +17,7 @@ import (
 // gives it a turn when there is something to do. All but its atomic fields belong to that writer.
 type directStream struct {
 	client *Client
-	hub    *sharedHub
+	group  *Group
 	writer *writer
 	fd     int // the socket, which is this stream's alone
 
@@ -73,7 +73,7 @@ func plainSocket(ctx context.Context) bool {
 
 // goDirect goes on with a stream whose headers and hello have been written, without the request, which is to
 // return. It reports whether it does; if not, nothing has happened.
-func (s *handlerStream) goDirect(hub *sharedHub, c *Client) bool {
+func (s *handlerStream) goDirect(c *Client) bool {
 	hijacker, ok := innermost(s.w).(http.Hijacker)
 	if !ok {
 		return false
@@ -82,19 +82,19 @@ func (s *handlerStream) goDirect(hub *sharedHub, c *Client) bool {
 	if fd < 0 {
 		return false
 	}
-	direct := &directStream{client: c, hub: hub, fd: fd}
-	if direct.writer = hub.writers.add(c, direct); direct.writer == nil {
+	direct := &directStream{client: c, group: s.group, fd: fd}
+	if direct.writer = s.group.writers.add(c, direct); direct.writer == nil {
 		unix.Close(fd)
 		return false
 	}
 	conn, _, err := hijacker.Hijack()
 	if err != nil {
-		hub.writers.remove(c)
+		s.group.writers.remove(c)
 		unix.Close(fd)
 		return false
 	}
-	conn.Close()                                       // the socket lives on in its duplicate
-	watched := hub.writers.watch(c, fd, unix.EPOLLOUT) // before anybody can end the stream, and close its descriptor
+	conn.Close()                                           // the socket lives on in its duplicate
+	watched := s.group.writers.watch(c, fd, unix.EPOLLOUT) // before anybody can end the stream, and close its descriptor
 	c.HandOver(direct)
 	switch cut := s.finish(); {
 	case cut == ErrGone:
@@ -111,14 +111,15 @@ func (s *handlerStream) goDirect(hub *sharedHub, c *Client) bool {
 // over HTTP/1 only until the peer has sent anything after its request. The returned function is to be called before the
 // handler returns: the connection may serve another request then. If the socket is closed before, by whomever, the
 // kernel ceases to watch it.
-func (s *handlerStream) noticeHangUp(hub *sharedHub, c *Client) (stop func()) {
-	if s.request.ProtoMajor != 1 || s.socket == nil || hub.writers.add(c, s) == nil {
+func (s *handlerStream) noticeHangUp(c *Client) (stop func()) {
+	writers := &s.group.writers
+	if s.request.ProtoMajor != 1 || s.socket == nil || writers.add(c, s) == nil {
 		return func() {}
 	}
-	_ = s.socket.raw.Control(func(fd uintptr) { _ = hub.writers.watch(c, int(fd), 0) })
+	_ = s.socket.raw.Control(func(fd uintptr) { _ = writers.watch(c, int(fd), 0) })
 	return func() {
-		_ = s.socket.raw.Control(func(fd uintptr) { hub.writers.unwatch(int(fd)) })
-		hub.writers.remove(c)
+		_ = s.socket.raw.Control(func(fd uintptr) { writers.unwatch(int(fd)) })
+		writers.remove(c)
 	}
 }
 
@@ -172,7 +173,7 @@ func (s *directStream) turn(w *writer) (more bool) {
 		case len(batch) > 0:
 		case cause == nil:
 			return false
-		case !endsCleanly(cause):
+		case !EndsCleanly(cause):
 			return s.end(cause)
 		default:
 			s.cause = cause
@@ -224,10 +225,10 @@ func (s *directStream) end(cause error) (more bool) {
 	s.over = true
 	s.unpark()
 	go func() {
-		s.hub.leave(s.client, cause)
+		s.group.Leave(s.client, cause)
 		discard(s.fd)
 		unix.Close(s.fd)
-		s.hub.writers.remove(s.client)
+		s.group.writers.remove(s.client)
 	}()
 	return false
 }

@@ -17,6 +17,6 @@ func (*writers) wait(time.Duration) {}
 
 func mayGoDirect(*http.Request) bool { return false }
 
-func (*handlerStream) goDirect(*sharedHub, *Client) bool { return false }
+func (*handlerStream) goDirect(*Client) bool { return false }
 
-func (*handlerStream) noticeHangUp(*sharedHub, *Client) (stop func()) { return func() {} }
+func (*handlerStream) noticeHangUp(*Client) (stop func()) { return func() {} }

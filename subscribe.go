@@ -24,50 +24,24 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 		defer func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) }()
 	}
 	s, p := h.subscription(r)
-	if p != nil && h.hub.Context().Err() != nil {
+	if p != nil && h.hub.Core.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // as above: the exit may be why
 	}
 	if p != nil {
-		h.hub.CountRefused()
+		h.hub.Core.CountRefused()
 		return writeProblem(w, p)
 	}
 	if r.Method == http.MethodHead {
-		if err := h.hub.Admits(s); err != nil {
+		if err := h.hub.Core.Admits(s); err != nil {
 			return h.turnAway(w, r, err)
 		}
-		setStreamHeaders(w)
+		SetHeaders(w)
 		_ = http.NewResponseController(w).Flush() // before anybody adds a Content-Length of 0
 		return nil
 	}
-	h.hub.AwaitID(r.Context(), s.LastEventID)
-	stream := newHandlerStream(w, r, time.Duration(h.WriteTimeout), &h.hub.turns)
-	client, welcome, err := h.hub.join(r.Context(), s, stream)
+	err := h.hub.Serve(w, r, s, streamOptions{Hello: h.hello, Direct: *h.DirectWrites})
 	if err != nil {
 		return h.turnAway(w, r, err)
-	}
-	h.hub.noteConnected(client, welcome)
-	defer h.cutAtExit(r)()
-	past := *h.DirectWrites && plainResponse(w)
-	direct := past && mayGoDirect(r)
-	setStreamHeaders(w)
-	if direct {
-		w.Header().Set("Connection", "close") // the HTTP server will not be there for a further request
-	}
-	w.WriteHeader(http.StatusOK)
-	defer stream.open()()
-	ended := stream.hello(h.hello(client, welcome))
-	if ended == nil {
-		if past && !changed(w) {
-			if direct && stream.goDirect(h.hub, client) {
-				return nil
-			}
-			stream.goPast()
-		}
-		defer stream.noticeHangUp(h.hub, client)()
-		ended = stream.run(client)
-	}
-	if !h.hub.leave(client, ended) {
-		panic(http.ErrAbortHandler)
 	}
 	return nil
 }
@@ -85,48 +59,6 @@ func (h *Handler) turnAway(w http.ResponseWriter, r *http.Request, cause error) 
 		w.Header().Set("Connection", "close")
 	}
 	return writeProblem(w, problemOf(cause))
-}
-
-// leave takes a client out whose stream has ended. It reports whether that was in good order.
-func (s *sharedHub) leave(c *Client, ended error) bool {
-	cause := s.Leave(c, ended)
-	s.noteDisconnected(c, cause)
-	return endsCleanly(cause) && endsCleanly(ended)
-}
-
-// noteConnected tells the operator of a client that came: in the log, and as an event.
-func (s *sharedHub) noteConnected(c *Client, welcome Welcome) {
-	current := s.current.Load()
-	current.logger.Debug("client connected", zap.String("hub", s.name), zap.String("client_id", c.ClientID),
-		zap.String("user", c.User), zap.String("resume", string(welcome.Resume)))
-	current.emit("sse.connected", map[string]any{
-		"hub": s.name, "client_id": c.ClientID, "user": c.User, "topics": c.Asked(),
-		"resume": string(welcome.Resume),
-	})
-}
-
-// noteDisconnected tells the operator of a client whose stream has ended, and what it had got.
-func (s *sharedHub) noteDisconnected(c *Client, cause error) {
-	current := s.current.Load()
-	messages, bytes := c.Sent()
-	duration := c.Age()
-	current.logger.Debug("client disconnected", zap.String("hub", s.name), zap.String("client_id", c.ClientID),
-		zap.String("user", c.User), zap.String("reason", NameOf(cause)), zap.Duration("duration", duration),
-		zap.Uint64("messages", messages), zap.Uint64("bytes", bytes))
-	current.emit("sse.disconnected", map[string]any{
-		"hub": s.name, "client_id": c.ClientID, "user": c.User, "reason": NameOf(cause),
-		"seconds": duration.Seconds(), "messages": messages, "bytes": bytes,
-	})
-}
-
-// endsCleanly reports whether a stream that ended for this cause gets a proper last chunk. One that
-// was cut does not: there is no telling what the client has.
-func endsCleanly(cause error) bool {
-	switch cause {
-	case ErrGone, ErrSlow, ErrStuck, errAborted:
-		return false
-	}
-	return true
 }
 
 // subscription reads from a request what its client asks for.
@@ -207,13 +139,6 @@ func sourceOf(r *http.Request) netip.Prefix {
 	}
 	source, _ := address.Prefix(bits) // the bits are right for the address
 	return source
-}
-
-func setStreamHeaders(w http.ResponseWriter) {
-	header := w.Header()
-	header.Set("Content-Type", "text/event-stream; charset=utf-8")
-	header.Set("Cache-Control", "no-cache, no-transform")
-	header.Set("X-Accel-Buffering", "no")
 }
 
 // hello is what every stream begins with: how long to wait before reconnecting, and where the client

@@ -11,7 +11,8 @@ func TestStreamsHaveTheirTurnsAndOthersComeBetween(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that it can be seen what comes between
 	synctest.Test(t, func(t *testing.T) {
 		const n = 40 * perProcessor
-		var all turns
+		group := new(Group)
+		all := &group.turns
 		var given, published atomic.Int64 // turns, and how many of them came before the publisher's
 		publish := func() {
 			runtime.Gosched() // to stand at the end of the scheduler's line, as whoever has waited for the network
@@ -20,7 +21,7 @@ func TestStreamsHaveTheirTurnsAndOthersComeBetween(t *testing.T) {
 		var streams [n]*handlerStream
 		var had [n]int
 		for i := range streams {
-			s := &handlerStream{turns: &all, turn: make(chan struct{}, 1)}
+			s := &handlerStream{group: group, turn: make(chan struct{}, 1)}
 			streams[i] = s
 			go func() {
 				for range s.turn {

@@ -1,0 +1,60 @@
+package sse
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+)
+
+// draft is a message as its publisher sent it.
+type draft struct {
+	*Message
+	key string // idempotency_key
+}
+
+func checkKey(key string) error {
+	if len(key) > maxKeyBytes {
+		return fmt.Errorf("idempotency_key has %d bytes; the limit is %d", len(key), maxKeyBytes)
+	}
+	return nil
+}
+
+func parseRetry(text string) (int64, error) {
+	ms, err := strconv.ParseUint(text, 10, 63)
+	if err != nil {
+		return 0, errors.New("retry must be a whole number of milliseconds, 0 or more")
+	}
+	return int64(ms), nil
+}
+
+func parseBool(text string) (bool, error) {
+	switch text {
+	case "true", "1":
+		return true, nil
+	case "false", "0":
+		return false, nil
+	}
+	return false, errors.New("must be true or false")
+}
+
+// fingerprint tells the draft, and the extent of the request it is part of, from any other.
+func (m draft) fingerprint(extent []byte) [sha256.Size]byte {
+	hash := sha256.New()
+	field := func(b []byte) {
+		var length [8]byte
+		binary.BigEndian.PutUint64(length[:], uint64(len(b)))
+		hash.Write(length[:])
+		hash.Write(b)
+	}
+	for _, to := range m.To {
+		field([]byte{byte(to.Kind)})
+		field([]byte(to.Name))
+	}
+	field(fmt.Appendf(nil, "%t %d %t", m.HasRetry, m.Retry, m.Ephemeral))
+	field([]byte(m.Event))
+	field(m.Data)
+	field(extent)
+	return [sha256.Size]byte(hash.Sum(nil))
+}

@@ -1,0 +1,54 @@
+package sse
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+)
+
+// decodeForm reads one message from a form, whose fields are those of form B.
+func decodeForm(body []byte) (draft, error) {
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		return draft{}, fmt.Errorf("the form can't be read: %w", err)
+	}
+	target := targetFields{Topics: form["topic"], hasTopic: form.Has("topic")}
+	m := &Message{}
+	key := ""
+	for name, values := range form {
+		value := values[0]
+		if len(values) > 1 && name != "topic" {
+			return draft{}, fmt.Errorf("field %q is there twice", name)
+		}
+		switch name {
+		case "topic":
+		case "client_id":
+			target.ClientID = &value
+		case "user":
+			target.User = &value
+		case "broadcast":
+			target.Broadcast, err = parseBool(value)
+		case "event":
+			m.Event = value
+		case "data":
+			m.Data = []byte(value)
+		case "retry":
+			m.HasRetry = true
+			m.Retry, err = parseRetry(value)
+		case "ephemeral":
+			m.Ephemeral, err = parseBool(value)
+		case "idempotency_key":
+			key, err = value, checkKey(value)
+		default:
+			return draft{}, fmt.Errorf("unknown field %q; the fields are %s", name, messageFields)
+		}
+		if err != nil {
+			return draft{}, fmt.Errorf("field %q: %w", name, err)
+		}
+	}
+	if !form.Has("data") {
+		return draft{}, errors.New("data is missing; give the message data, be it empty")
+	}
+	m.To, err = target.addresses()
+	return draft{m, key}, err
+}

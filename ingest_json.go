@@ -1,0 +1,134 @@
+package sse
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// jsonMessage is a message in form B.
+type jsonMessage struct {
+	Topic          jsontext.Value `json:"topic"`
+	ClientID       *string        `json:"client_id"`
+	User           *string        `json:"user"`
+	Broadcast      bool           `json:"broadcast"`
+	Event          string         `json:"event"`
+	Data           jsontext.Value `json:"data"`
+	Retry          *int64         `json:"retry"`
+	Ephemeral      bool           `json:"ephemeral"`
+	IdempotencyKey string         `json:"idempotency_key"`
+}
+
+const messageFields = "topic, client_id, user, broadcast, event, data, retry, ephemeral, idempotency_key"
+
+// decodeJSON reads an object, or an array of objects.
+func decodeJSON(body []byte) (drafts []draft, isArray bool, err error) {
+	if len(body) == 0 || body[0] != '[' {
+		d, err := decodeObject(body)
+		return []draft{d}, false, err
+	}
+	var objects []jsontext.Value
+	if err := json.Unmarshal(body, &objects); err != nil {
+		return nil, true, explainJSON(err)
+	}
+	for i, object := range objects {
+		d, err := decodeObject(object)
+		if err != nil {
+			return nil, true, fmt.Errorf("message %d: %w", i+1, err)
+		}
+		drafts = append(drafts, d)
+	}
+	return drafts, true, nil
+}
+
+// decodeObject reads one message. Names are matched exactly, and none may be unknown or there twice.
+func decodeObject(object []byte) (draft, error) {
+	var j jsonMessage
+	if err := json.Unmarshal(object, &j, exactly); err != nil {
+		return draft{}, explainJSON(err)
+	}
+	return j.draft()
+}
+
+// exactly are the rules that messages are read by: a field is known and has a value, or is left out. Null
+// would leave fields as they were, and a target with null in it would be no target; as data it is JSON
+// like any other, which is read later.
+var exactly = json.JoinOptions(
+	json.RejectUnknownMembers(true),
+	json.WithUnmarshalers(json.UnmarshalFromFunc(func(d *jsontext.Decoder, value any) error {
+		if _, raw := value.(*jsontext.Value); !raw && d.PeekKind() == 'n' {
+			return errNull
+		}
+		return errors.ErrUnsupported // as usual
+	})),
+)
+
+var errNull = errors.New("null")
+
+var errTopicKind = errors.New("topic must be a string or an array of strings; where it is not the target, leave it out")
+
+// draft makes a message of the fields.
+func (j *jsonMessage) draft() (draft, error) {
+	target := targetFields{ClientID: j.ClientID, User: j.User, Broadcast: j.Broadcast}
+	var one string
+	switch j.Topic.Kind() {
+	case 0:
+	case '"':
+		_ = json.Unmarshal(j.Topic, &one) // a string already parsed
+		target.Topics, target.hasTopic = []string{one}, true
+	case '[':
+		target.hasTopic = true
+		if err := json.Unmarshal(j.Topic, &target.Topics, exactly); err != nil {
+			return draft{}, errTopicKind
+		}
+	default:
+		return draft{}, errTopicKind
+	}
+	to, err := target.addresses()
+	if err != nil {
+		return draft{}, err
+	}
+	m := &Message{To: to, Event: j.Event, Ephemeral: j.Ephemeral}
+	if j.Retry != nil {
+		m.Retry, m.HasRetry = *j.Retry, true
+	}
+	switch j.Data.Kind() {
+	case 0:
+		return draft{}, errors.New("data is missing; give the message data, be it an empty string")
+	case '"':
+		var text string
+		_ = json.Unmarshal(j.Data, &text) // a string already parsed
+		m.Data = []byte(text)
+	default:
+		if err := j.Data.Compact(); err != nil {
+			return draft{}, explainJSON(err)
+		}
+		m.Data = j.Data
+	}
+	return draft{m, j.IdempotencyKey}, checkKey(j.IdempotencyKey)
+}
+
+// explainJSON says what is wrong with JSON in words for whoever sent it.
+func explainJSON(err error) error {
+	var semantic *json.SemanticError
+	var syntactic *jsontext.SyntacticError
+	switch {
+	case errors.Is(err, json.ErrUnknownName):
+		errors.As(err, &semantic)
+		return fmt.Errorf("unknown field %q; the fields are %s", semantic.JSONPointer.LastToken(), messageFields)
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		errors.As(err, &syntactic)
+		return fmt.Errorf("field %q is there twice", syntactic.JSONPointer.LastToken())
+	case errors.As(err, &semantic) && semantic.JSONPointer == "":
+		return errors.New("a message must be a JSON object")
+	case errors.Is(err, errNull):
+		return fmt.Errorf("field %q is null; leave it out or give it a value", semantic.JSONPointer.LastToken())
+	case errors.As(err, &semantic):
+		return fmt.Errorf("field %q has a value of the wrong type", semantic.JSONPointer.LastToken())
+	case errors.As(err, &syntactic):
+		return fmt.Errorf("the JSON is not valid at byte %d: %w", syntactic.ByteOffset, syntactic.Err)
+	}
+	return errors.New("the body ended before the JSON was complete")
+}

@@ -1,0 +1,55 @@
+package sse
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/caddy-sse/caddy-sse/topic"
+)
+
+// maxTargets bounds how many topics one message may be published to.
+const maxTargets = 100
+
+// targetFields are the ways to say whom a message is for, of which exactly one is to be used.
+type targetFields struct {
+	Topics    []string
+	hasTopic  bool
+	ClientID  *string
+	User      *string
+	Broadcast bool
+}
+
+// addresses returns whom the fields name, nil if nobody. The names are copies: they are kept with the message, and nothing
+// else of what they came in is to be.
+func (f targetFields) addresses() (to []Address, err error) {
+	named := 0
+	if f.hasTopic {
+		to = Topics(topic.Distinct(f.Topics)...)
+		named++
+	}
+	if f.ClientID != nil {
+		to = []Address{{ToClient, *f.ClientID}}
+		named++
+	}
+	if f.User != nil {
+		to = []Address{{ToUser, *f.User}}
+		named++
+	}
+	if f.Broadcast {
+		to = []Address{{Kind: ToBroadcast}}
+		named++
+	}
+	switch {
+	case named > 1:
+		return nil, errors.New("a message has one kind of target; use only one of topic, client_id, user and broadcast")
+	case f.hasTopic && len(to) == 0:
+		return nil, errors.New("topic names no topic; give at least one")
+	case len(to) > maxTargets:
+		return nil, fmt.Errorf("%d topics are too many for one message; the limit is %d", len(to), maxTargets)
+	}
+	for i := range to {
+		to[i].Name = strings.Clone(to[i].Name)
+	}
+	return to, nil
+}
