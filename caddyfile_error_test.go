@@ -1,11 +1,11 @@
 package sse
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
 	"strconv"
 	"strings"
 	"testing"
-
-	"github.com/go-jose/go-jose/v4"
 )
 
 // Each line is what stands in a block, where "; " is a line's end, and the words that its error must have beside the line number:
@@ -238,7 +238,11 @@ func wantHelp(t *testing.T, text string, err error, words ...string) {
 }
 
 func TestAKeyOfAnotherKindThanItsAlgorithmsIsAnErrorThatHelps(t *testing.T) {
-	key := strings.TrimSpace(publicPEM(t, issuers()[jose.RS256].public))
+	rs, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := strings.TrimSpace(publicPEM(t, &rs.PublicKey))
 	for _, algorithm := range []string{"ES256", "EdDSA"} {
 		_, _, err := adapt(":8080 {\nsse {\njwt {\nkey " + algorithm + " \"" + key + "\"\n}\n}\n}")
 		wantHelp(t, algorithm, err, "key", algorithm, "rsa.PublicKey", "Caddyfile:4")

@@ -2,9 +2,6 @@ package sse
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -178,28 +175,4 @@ func readKeySet(r io.Reader) ([]verificationKey, error) {
 		}
 	}
 	return keys, nil
-}
-
-// algorithmsOf returns what a public key can be used with; nothing for secret keys, which have no
-// place in a key set.
-func algorithmsOf(key any) []jose.SignatureAlgorithm {
-	switch key := key.(type) {
-	case *rsa.PublicKey:
-		if key.N.BitLen() < rsaMinBits {
-			return nil
-		}
-		return []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512}
-	case ed25519.PublicKey:
-		return []jose.SignatureAlgorithm{jose.EdDSA}
-	case *ecdsa.PublicKey:
-		switch key.Curve.Params().BitSize {
-		case 256:
-			return []jose.SignatureAlgorithm{jose.ES256}
-		case 384:
-			return []jose.SignatureAlgorithm{jose.ES384}
-		case 521:
-			return []jose.SignatureAlgorithm{jose.ES512}
-		}
-	}
-	return nil
 }

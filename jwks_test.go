@@ -73,18 +73,14 @@ func (i *identity) isDown(silent bool) {
 	})
 }
 
-// newIdentity returns an identity that serves the keys of these issuers, and a config that uses it.
-func newIdentity(t testing.TB, of ...issuer) (*identity, *JWTConfig) {
+// newIdentity returns an identity that serves the keys of these issuers, and a verifier that uses it.
+func newIdentity(t testing.TB, of ...issuer) (*identity, *verifier) {
 	t.Helper()
 	i := &identity{t: t}
 	i.serves(http.StatusOK, jwksOf(t, of...), 0)
-	c := &JWTConfig{JWKS: "https://id.example/jwks"}
-	if err := c.provision(); err != nil {
-		t.Fatal(err)
-	}
-	c.set = newKeySet(c.address, func(error) { i.failed.Add(1) })
-	c.set.client.Transport = i
-	return i, c
+	v := &verifier{set: newKeySet("https://id.example/jwks", func(error) { i.failed.Add(1) })}
+	v.set.client.Transport = i
+	return i, v
 }
 
 func (i *identity) wantFetches(want int64) {
@@ -103,9 +99,7 @@ func TestKeySetIsFetchedWhenAKeyIsFirstNeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i, c := newIdentity(t, oldKey(), newKey())
 		static := issuers()[jose.HS256]
-		if err := c.provisionMore(t, static); err != nil {
-			t.Fatal(err)
-		}
+		c.keys = append(c.keys, static.key(t))
 		time.Sleep(time.Hour)
 		wantVerified(t, c, static.token(t, `{}`))
 		i.wantFetches(0)
@@ -116,14 +110,6 @@ func TestKeySetIsFetchedWhenAKeyIsFirstNeeded(t *testing.T) {
 		}
 		i.wantFetches(1)
 	})
-}
-
-// provisionMore gives a config static keys too.
-func (c *JWTConfig) provisionMore(t testing.TB, of ...issuer) error {
-	for _, i := range of {
-		c.Keys = append(c.Keys, i.config(t))
-	}
-	return c.provision()
 }
 
 func TestManyWhoNeedAKeyWaitForOneFetch(t *testing.T) {
@@ -251,9 +237,7 @@ func TestKeysStayWhileTheirAddressIsOutOfReach(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				i, c := newIdentity(t, oldKey())
 				static := issuers()[jose.HS256]
-				if err := c.provisionMore(t, static); err != nil {
-					t.Fatal(err)
-				}
+				c.keys = append(c.keys, static.key(t))
 				wantVerified(t, c, oldKey().token(t, `{}`))
 				trouble(i)
 				for range 3 {
@@ -387,9 +371,7 @@ func TestSecretOfAKeySetIsNoKey(t *testing.T) {
 		hs := issuers()[jose.HS256].named("hs")
 		_, c := newIdentity(t, hs, oldKey())
 		wantRefused(t, c, hs.token(t, `{}`), "not a JWT signed in a way")
-		if err := c.provisionMore(t, issuer{algorithm: jose.HS256, public: []byte(strings.Repeat("x", 32))}); err != nil {
-			t.Fatal(err)
-		}
+		c.keys = append(c.keys, issuer{algorithm: jose.HS256, public: []byte(strings.Repeat("x", 32))}.key(t))
 		wantRefused(t, c, hs.token(t, `{}`), "not signed with a key") // now that HS256 is accepted
 	})
 }

@@ -94,16 +94,20 @@ func (i issuer) as(algorithm jose.SignatureAlgorithm) issuer {
 	return i
 }
 
-// config returns what stands in a config for the issuer's key.
-func (i issuer) config(t testing.TB) JWTKey {
+// key returns what verifies the issuer's tokens.
+func (i issuer) key(t testing.TB) verificationKey {
 	t.Helper()
-	k := JWTKey{Algorithm: string(i.algorithm), ID: i.id}
+	text := ""
 	if secret, ok := i.public.([]byte); ok {
-		k.Key = string(secret)
+		text = string(secret)
 	} else {
-		k.Key = publicPEM(t, i.public)
+		text = pemOf(t, i.public)
 	}
-	return k
+	key, err := readKey(i.algorithm, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return verificationKey{i.id, i.algorithm, key}
 }
 
 // jwk returns the issuer's key as it stands in a key set.
@@ -111,7 +115,7 @@ func (i issuer) jwk() jose.JSONWebKey {
 	return jose.JSONWebKey{Key: i.public, KeyID: i.id, Algorithm: string(i.algorithm), Use: "sig"}
 }
 
-func publicPEM(t testing.TB, key crypto.PublicKey) string {
+func pemOf(t testing.TB, key crypto.PublicKey) string {
 	t.Helper()
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
@@ -120,23 +124,20 @@ func publicPEM(t testing.TB, key crypto.PublicKey) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 }
 
-// accepting returns a config that accepts tokens of these issuers.
-func accepting(t testing.TB, of ...issuer) *JWTConfig {
+// accepting returns a verifier that accepts tokens of these issuers.
+func accepting(t testing.TB, of ...issuer) *verifier {
 	t.Helper()
-	c := &JWTConfig{}
+	v := &verifier{}
 	for _, i := range of {
-		c.Keys = append(c.Keys, i.config(t))
+		v.keys = append(v.keys, i.key(t))
 	}
-	if err := c.provision(); err != nil {
-		t.Fatal(err)
-	}
-	return c
+	return v
 }
 
-// wantVerified and wantRefused hold a token against a config. reason is what the refusal has to speak of.
-func wantVerified(t testing.TB, c *JWTConfig, token string) *claims {
+// wantVerified and wantRefused hold a token against a verifier. reason is what the refusal has to speak of.
+func wantVerified(t testing.TB, v *verifier, token string) *claims {
 	t.Helper()
-	said, err := c.verify(t.Context(), token)
+	said, err := v.verify(t.Context(), token)
 	if err != nil {
 		t.Errorf("refused: %v", err)
 		return &claims{}
@@ -144,9 +145,9 @@ func wantVerified(t testing.TB, c *JWTConfig, token string) *claims {
 	return said
 }
 
-func wantRefused(t testing.TB, c *JWTConfig, token, reason string) {
+func wantRefused(t testing.TB, v *verifier, token, reason string) {
 	t.Helper()
-	said, err := c.verify(t.Context(), token)
+	said, err := v.verify(t.Context(), token)
 	switch {
 	case err == nil:
 		t.Errorf("accepted, as %+v", said)

@@ -68,7 +68,7 @@ func sameKind(one, other issuer) bool {
 func TestPublicKeyIsNoSecret(t *testing.T) {
 	for _, algorithm := range []jose.SignatureAlgorithm{jose.RS256, jose.PS512, jose.ES256, jose.EdDSA} {
 		trusted := issuers()[algorithm]
-		text := publicPEM(t, trusted.public)
+		text := pemOf(t, trusted.public)
 		block, _ := pem.Decode([]byte(text))
 		with, without := accepting(t, trusted, issuers()[jose.HS256]), accepting(t, trusted)
 		for _, secret := range [][]byte{[]byte(text), []byte(strings.TrimSpace(text)), block.Bytes} {
@@ -123,8 +123,9 @@ func TestPublicKeyMayBeACertificateOrPKCS1(t *testing.T) {
 		"certificate": {Type: "CERTIFICATE", Bytes: der},
 		"PKCS 1":      {Type: "RSA PUBLIC KEY", Bytes: x509.MarshalPKCS1PublicKey(rs.public.(*rsa.PublicKey))},
 	} {
-		c := &JWTConfig{Keys: []JWTKey{{Algorithm: "RS256", Key: string(pem.EncodeToMemory(block))}}}
-		if err := c.provision(); err != nil {
+		key, err := readKey(jose.RS256, string(pem.EncodeToMemory(block)))
+		c := &verifier{keys: []verificationKey{{algorithm: jose.RS256, key: key}}}
+		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}

@@ -310,7 +310,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if h.JWT != nil && h.JWT.address != "" {
-		h.JWT.set = h.hub.keySet(h.JWT.address, h.hub.keySetFailed)
+		h.JWT.verifier.set = h.hub.keySet(h.JWT.address, h.hub.keySetFailed)
 	}
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		server.RegisterOnShutdown(h.drainIfExiting)

@@ -1,0 +1,111 @@
+package sse
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// verificationKey is a key and the one algorithm it may be used with, whatever a token says.
+type verificationKey struct {
+	id        string
+	algorithm jose.SignatureAlgorithm
+	key       any
+}
+
+// hmacSize is how long the secret of an HS algorithm must be. (RFC 7518, section 3.2)
+var hmacSize = map[jose.SignatureAlgorithm]int{jose.HS256: 32, jose.HS384: 48, jose.HS512: 64}
+
+// rsaMinBits is how long an RSA key must be. (RFC 7518, section 3.3)
+const rsaMinBits = 2048
+
+// publicKeyAlgorithms are those whose keys are not secret.
+var publicKeyAlgorithms = []jose.SignatureAlgorithm{
+	jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512,
+	jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
+}
+
+// knownAlgorithm reports whether tokens may be signed with an algorithm of that name.
+func knownAlgorithm(name string) bool {
+	algorithm := jose.SignatureAlgorithm(name)
+	return hmacSize[algorithm] != 0 || slices.Contains(publicKeyAlgorithms, algorithm)
+}
+
+// readKey reads a key in the form that its algorithm has: the secret of an HS algorithm, of the others the public key or
+// certificate in PEM form.
+func readKey(algorithm jose.SignatureAlgorithm, text string) (any, error) {
+	if size, ok := hmacSize[algorithm]; ok {
+		if len(text) < size {
+			return nil, fmt.Errorf("the secret has %d bytes; it needs %d or more (RFC 7518, section 3.2)", len(text), size)
+		}
+		return []byte(text), nil
+	}
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		return nil, errors.New("not a public key in PEM form, -----BEGIN PUBLIC KEY-----")
+	}
+	var key any
+	var err error
+	switch block.Type {
+	case "CERTIFICATE":
+		var certificate *x509.Certificate
+		if certificate, err = x509.ParseCertificate(block.Bytes); err == nil {
+			key = certificate.PublicKey
+		}
+	case "RSA PUBLIC KEY":
+		key, err = x509.ParsePKCS1PublicKey(block.Bytes)
+	case "PUBLIC KEY":
+		key, err = x509.ParsePKIXPublicKey(block.Bytes)
+	default:
+		return nil, fmt.Errorf("a PEM block %q; give the public key, -----BEGIN PUBLIC KEY-----", block.Type)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("not readable: %w", err)
+	}
+	if key, ok := key.(*rsa.PublicKey); ok && key.N.BitLen() < rsaMinBits {
+		return nil, fmt.Errorf("the RSA key has %d bits; it needs %d or more (RFC 7518, section 3.3)", key.N.BitLen(), rsaMinBits)
+	}
+	if !slices.Contains(algorithmsOf(key), algorithm) {
+		return nil, fmt.Errorf("it is a %T, which %s can't be used with", key, algorithm)
+	}
+	return key, nil
+}
+
+// algorithmsOf returns what a public key can be used with; nothing for secret keys, which have no
+// place in a key set.
+func algorithmsOf(key any) []jose.SignatureAlgorithm {
+	switch key := key.(type) {
+	case *rsa.PublicKey:
+		if key.N.BitLen() < rsaMinBits {
+			return nil
+		}
+		return []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512}
+	case ed25519.PublicKey:
+		return []jose.SignatureAlgorithm{jose.EdDSA}
+	case *ecdsa.PublicKey:
+		switch key.Curve.Params().BitSize {
+		case 256:
+			return []jose.SignatureAlgorithm{jose.ES256}
+		case 384:
+			return []jose.SignatureAlgorithm{jose.ES384}
+		case 521:
+			return []jose.SignatureAlgorithm{jose.ES512}
+		}
+	}
+	return nil
+}
+
+// hashName names a secret without telling it.
+func hashName(secret string) string {
+	hash := sha256.Sum256([]byte(secret))
+	return hex.EncodeToString(hash[:16])
+}
