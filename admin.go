@@ -329,15 +329,17 @@ func (a *Admin) publish(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parameters(r); err != nil {
 		return err // a target in the URL would make the body the data
 	}
-	operator := &Handler{
-		Hub:     hub.name,
-		Publish: &PublishConfig{Open: true, MaxSize: defaultMaxSize},
-		hub:     hub,
-		logger:  a.log,
-		topics:  newTopicRules(nil),
+	config := &PublishConfig{Open: true, MaxSize: defaultMaxSize}
+	everything := newTopicRules(nil)
+	operator := &publishRoute{
+		hub:    hub,
+		access: &access{hub: hub, publish: config, topics: everything},
+		topics: everything,
+		config: config,
+		logger: a.log,
 	}
 	ctx := context.WithValue(r.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer())
-	return operator.publish(w, r.WithContext(ctx))
+	return operator.serve(w, r.WithContext(ctx))
 }
 
 // Interface guards

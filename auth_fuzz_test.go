@@ -73,19 +73,19 @@ func FuzzOrigin(f *testing.F) {
 	f.Add("http://[::1]:8080", "[::1]:8080")
 	f.Add("http://127.0.0.1:8080", "127.0.0.1:8080")
 	f.Fuzz(func(t *testing.T, origin, host string) {
-		h := &Handler{CORSOrigins: []string{"https://listed.example"}}
+		h := origins{"https://listed.example"}
 		r := &http.Request{Header: http.Header{"Origin": {origin}}, Host: host}
-		own := h.ownOrigin(r)
+		own := h.own(r)
 		// What is let in begins with a scheme and ends with the very host.
 		_, rest, _ := strings.Cut(origin, "://")
 		if own && origin != "https://listed.example" && (host == "" || !strings.EqualFold(rest, host)) {
 			t.Errorf("on %q the origin %q passes for its own", host, origin)
 		}
-		if h.foreignOrigin(r) == (own || origin == "") {
+		if h.foreign(r) == (own || origin == "") {
 			t.Errorf("%q is both own and foreign, or neither", origin)
 		}
-		any := &Handler{CORSOrigins: []string{"*"}}
-		if any.foreignOrigin(r) || any.ownOrigin(r) && origin == "*" {
+		any := origins{"*"}
+		if any.foreign(r) || any.own(r) && origin == "*" {
 			t.Errorf("with *, %q is foreign, or own", origin)
 		}
 		if checkOrigin(origin) {

@@ -279,11 +279,11 @@ func TestWhatIsNotConfiguredIsAsDocumented(t *testing.T) {
 	if want := (ClientOptions{
 		Queue: 256, QueueBytes: 1 << 20, SlowClient: Disconnect, Retry: 2 * time.Second, Heartbeat: 30 * time.Second,
 		WriteTimeout: 10 * time.Second,
-	}); *h.options != want {
+	}); *h.subscribing.options != want {
 		t.Errorf("a client has %+v; want %+v", h.clientOptions(), want)
 	}
 	if h.Hub != "default" || h.MaxTopics != 100 || time.Duration(h.WriteTimeout) != 10*time.Second ||
-		!*h.ConnectedEvent || h.Publish != nil || h.CORSOrigins != nil || h.JWT != nil || !h.topics.asked ||
+		!*h.ConnectedEvent || h.Publish != nil || h.CORSOrigins != nil || h.JWT != nil || !h.subscribing.topics.asked ||
 		h.ClientID != "{http.request.uri.query.client_id}" || h.User != "{http.auth.user.id}" {
 		t.Errorf("a route is %+v", h)
 	}
@@ -305,7 +305,7 @@ func TestWhatIsOffIsOff(t *testing.T) {
 	if want := (Limits{HistoryLimits{0, time.Hour, 256 << 20}, 0, 0}); limits != want {
 		t.Errorf("a hub has %+v; want %+v", limits, want)
 	}
-	o := *h.options
+	o := *h.subscribing.options
 	if o.Heartbeat != 0 || o.Retry != 0 || o.IdleTimeout != 0 || o.MaxAge != 0 || *h.ConnectedEvent || *h.DirectWrites {
 		t.Errorf("a client has %+v", o)
 	}
@@ -328,7 +328,7 @@ func TestOptionsReachTheirClients(t *testing.T) {
 	if want := (ClientOptions{
 		Queue: 5, QueueBytes: 6 << 10, SlowClient: DropOldest, Retry: 1500 * time.Millisecond, Heartbeat: time.Second,
 		IdleTimeout: 3 * time.Second, MaxAge: 24 * time.Hour, MaxPerSource: 7, WriteTimeout: 13 * time.Second,
-	}); *h.options != want {
+	}); *h.subscribing.options != want {
 		t.Errorf("a client has %+v; want %+v", h.clientOptions(), want)
 	}
 }

@@ -11,9 +11,12 @@ import (
 
 const allowedMethods = "GET, HEAD, POST, OPTIONS"
 
-// setCORSHeaders lets pages of the listed origins read the answer, whatever it is. (Fetch, section 3.3)
-func (h *Handler) setCORSHeaders(w http.ResponseWriter, r *http.Request) {
-	if len(h.CORSOrigins) == 0 {
+// origins are those whose pages may use a route with credentials, or "*" alone for any without.
+type origins []string
+
+// setHeaders lets pages of the listed origins read the answer, whatever it is. (Fetch, section 3.3)
+func (o origins) setHeaders(w http.ResponseWriter, r *http.Request) {
+	if len(o) == 0 {
 		return
 	}
 	header := w.Header()
@@ -22,10 +25,10 @@ func (h *Handler) setCORSHeaders(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case origin == "":
 		return
-	case h.lists(origin):
+	case o.lists(origin):
 		header.Set("Access-Control-Allow-Origin", origin)
 		header.Set("Access-Control-Allow-Credentials", "true")
-	case h.CORSOrigins[0] == "*":
+	case o[0] == "*":
 		header.Set("Access-Control-Allow-Origin", "*")
 	default:
 		return
@@ -34,7 +37,7 @@ func (h *Handler) setCORSHeaders(w http.ResponseWriter, r *http.Request) {
 }
 
 // preflight answers OPTIONS: what a page may send, if it may send at all.
-func (h *Handler) preflight(w http.ResponseWriter, r *http.Request) error {
+func preflight(w http.ResponseWriter, r *http.Request) error {
 	header := w.Header()
 	header.Set("Allow", allowedMethods)
 	if header.Get("Access-Control-Allow-Origin") != "" && r.Header.Get("Access-Control-Request-Method") != "" {
@@ -46,11 +49,11 @@ func (h *Handler) preflight(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// ownOrigin reports whether a browser says that a page of this site, or of a listed origin, made the
+// own reports whether a browser says that a page of this site, or of a listed origin, made the
 // request. Where a proxy in front has taken TLS off, the site's own scheme is not known here.
-func (h *Handler) ownOrigin(r *http.Request) bool {
+func (o origins) own(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
-	if h.lists(origin) {
+	if o.lists(origin) {
 		return true
 	}
 	scheme, host, _ := strings.Cut(origin, "://")
@@ -59,14 +62,14 @@ func (h *Handler) ownOrigin(r *http.Request) bool {
 }
 
 // lists reports whether cors_origins names an origin; * names none.
-func (h *Handler) lists(origin string) bool {
-	return origin != "*" && slices.Contains(h.CORSOrigins, origin)
+func (o origins) lists(origin string) bool {
+	return origin != "*" && slices.Contains(o, origin)
 }
 
-// foreignOrigin reports whether a browser says that a page of some other site made the request, one
+// foreign reports whether a browser says that a page of some other site made the request, one
 // that may not.
-func (h *Handler) foreignOrigin(r *http.Request) bool {
-	return r.Header.Get("Origin") != "" && !h.ownOrigin(r) && !slices.Contains(h.CORSOrigins, "*")
+func (o origins) foreign(r *http.Request) bool {
+	return r.Header.Get("Origin") != "" && !o.own(r) && !slices.Contains(o, "*")
 }
 
 // checkOrigin reports whether a browser could send this as an Origin: no other is ever equal to one.

@@ -2,7 +2,6 @@ package sse
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -239,34 +238,10 @@ type Handler struct {
 	// subscribe.
 	JWT *JWTConfig `json:"jwt,omitempty"`
 
-	logger  *zap.Logger
-	hub     *sharedHub
-	topics  topicRules
-	options *ClientOptions
-}
-
-// PublishConfig says who may publish on a route, and what.
-type PublishConfig struct {
-	// Bearer tokens, any of which grants publishing. Placeholders such as {env.X} are replaced when
-	// the config is loaded; one that comes out empty is an error.
-	Tokens []string `json:"tokens,omitempty"`
-	// Leaves the decision to other directives, which already guard the route. Excludes tokens.
-	Open bool `json:"open,omitempty"`
-	// Topics and patterns that may be published to. Default: any.
-	Topics []string `json:"topics,omitempty"`
-	// What else may be addressed where topics are restricted: "client", "user", "broadcast".
-	Targets []string `json:"targets,omitempty"`
-	// Whether unrestricted publishers may address every client of the hub. Default: true.
-	Broadcast *bool `json:"broadcast,omitempty"`
-	// The largest message, in bytes of data. Default: 1 MiB; at most 256 MiB.
-	MaxSize int `json:"max_size,omitempty"`
-	// Messages per second that one publisher (token, user or IP address) may publish. Default: 0, no
-	// limit.
-	Rate float64 `json:"rate,omitempty"`
-	// How many messages a publisher may send at once within its rate. Default: the rate, at least 1.
-	Burst int `json:"burst,omitempty"`
-
-	secrets [][sha256.Size]byte // the hashes of Tokens
+	hub         *sharedHub
+	origins     origins
+	subscribing subscribeRoute
+	publishing  publishRoute
 }
 
 // CaddyModule returns the Caddy module information.
@@ -276,7 +251,6 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision fills in the defaults and joins the hub.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	h.logger = ctx.Logger()
 	setDefault(&h.Hub, defaultHub)
 	setDefault(&h.ClientID, "{http.request.uri.query.client_id}")
 	setDefault(&h.User, "{http.auth.user.id}")
@@ -290,8 +264,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	on := true
 	setDefault(&h.ConnectedEvent, &on)
 	setDefault(&h.DirectWrites, &on)
-	h.topics = newTopicRules(h.Topics)
-	h.options = h.clientOptions()
 	if h.Publish != nil {
 		if err := h.Publish.provision(); err != nil {
 			return fmt.Errorf("publish: %w", err)
@@ -312,6 +284,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.JWT != nil && h.JWT.address != "" {
 		h.JWT.verifier.set = h.hub.keySet(h.JWT.address, h.hub.keySetFailed)
 	}
+	h.wire(ctx.Logger())
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		server.RegisterOnShutdown(h.drainIfExiting)
 		server.RegisterConnContext(keepConn)
@@ -319,18 +292,37 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Bytes of one message's data.
-const (
-	defaultMaxSize = 1 << 20
-	largestMaxSize = 256 << 20 // so that a chunk has room for it, be it all empty lines
-)
-
-func (p *PublishConfig) provision() error {
-	setDefault(&p.MaxSize, defaultMaxSize)
-	if p.Rate > 0 && p.Burst == 0 {
-		p.Burst = max(1, int(p.Rate))
+// wire gives the parts of the route what they need of its config.
+func (h *Handler) wire(logger *zap.Logger) {
+	h.origins = h.CORSOrigins
+	topics := newTopicRules(h.Topics)
+	access := &access{hub: h.hub, user: h.User, publish: h.Publish, jwt: h.JWT, origins: h.origins, topics: topics}
+	h.subscribing = subscribeRoute{
+		hub:            h.hub,
+		access:         access,
+		topics:         topics,
+		maxTopics:      h.MaxTopics,
+		clientID:       h.ClientID,
+		options:        h.clientOptions(),
+		connectedEvent: *h.ConnectedEvent,
+		directWrites:   *h.DirectWrites,
+		logger:         logger,
 	}
-	return p.readSecrets()
+	h.publishing = publishRoute{hub: h.hub, access: access, topics: topics, config: h.Publish, logger: logger}
+}
+
+func (h *Handler) clientOptions() *ClientOptions {
+	return &ClientOptions{
+		Queue:        h.QueueMessages,
+		QueueBytes:   h.QueueBytes,
+		SlowClient:   h.SlowClient,
+		Retry:        max(0, time.Duration(h.Retry)),
+		Heartbeat:    max(0, time.Duration(h.Heartbeat)),
+		IdleTimeout:  time.Duration(h.IdleTimeout),
+		MaxAge:       time.Duration(h.MaxAge),
+		MaxPerSource: h.MaxClientsPerIP,
+		WriteTimeout: time.Duration(h.WriteTimeout),
+	}
 }
 
 // drainIfExiting runs when a server shuts down, because of a reload or of the end. The process waits
@@ -354,14 +346,14 @@ func (h *Handler) Cleanup() error {
 
 // ServeHTTP answers requests by method. It never calls the next handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	h.setCORSHeaders(w, r)
+	h.origins.setHeaders(w, r)
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		return h.subscribe(w, r)
+		return h.subscribing.serve(w, r)
 	case http.MethodPost:
-		return h.publish(w, r)
+		return h.publishing.serve(w, r)
 	case http.MethodOptions:
-		return h.preflight(w, r)
+		return preflight(w, r)
 	}
 	w.Header().Set("Allow", allowedMethods)
 	return writeProblem(w, problemf(http.StatusMethodNotAllowed, "use GET to subscribe and POST to publish"))

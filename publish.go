@@ -19,9 +19,18 @@ import (
 	"go.uber.org/zap"
 )
 
+// publishRoute answers POST on a route.
+type publishRoute struct {
+	hub    *sharedHub
+	access *access
+	topics topicRules
+	config *PublishConfig // nil: nobody may publish
+	logger *zap.Logger
+}
+
 // post is one publishing request.
 type post struct {
-	*Handler
+	*publishRoute
 	w       http.ResponseWriter
 	request *http.Request
 	body    *countedBody
@@ -35,10 +44,10 @@ type post struct {
 	defaults Message
 }
 
-// publish answers POST. DESIGN 1.4 tells the forms apart.
-func (h *Handler) publish(w http.ResponseWriter, r *http.Request) error {
-	p := &post{Handler: h, w: w, request: r, body: &countedBody{ReadCloser: r.Body}}
-	if err := h.hub.wait(r.Context()); err != nil {
+// serve answers POST. DESIGN 1.4 tells the forms apart.
+func (route *publishRoute) serve(w http.ResponseWriter, r *http.Request) error {
+	p := &post{publishRoute: route, w: w, request: r, body: &countedBody{ReadCloser: r.Body}}
+	if err := route.hub.wait(r.Context()); err != nil {
 		return p.refuse(problemOf(err))
 	}
 	p.liftWriteDeadline()
@@ -52,7 +61,7 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request) error {
 		if p.to == nil {
 			return p.refuse(problemf(http.StatusBadRequest, "a text/event-stream body says nothing of its target; name it in the URL, as ?topic=news"))
 		}
-		return p.stream(newEventSource(p.body, p.Publish.MaxSize, p.formA))
+		return p.stream(newEventSource(p.body, p.config.MaxSize, p.formA))
 	case "application/x-ndjson":
 		return p.stream(p.lines())
 	}
@@ -61,7 +70,7 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request) error {
 
 // prepare reads all but the body.
 func (p *post) prepare() (refusal *problem) {
-	if p.who, refusal = p.authorizePublish(p.request); refusal != nil {
+	if p.who, refusal = p.access.authorizePublish(p.request); refusal != nil {
 		return refusal
 	}
 	query, err := url.ParseQuery(p.request.URL.RawQuery)
@@ -116,7 +125,7 @@ func (p *post) whole() error {
 			return p.refuse(refusal)
 		}
 	}
-	if refusal := p.hub.allow(p.who.name, p.Publish, len(batch)); refusal != nil {
+	if refusal := p.allow(len(batch)); refusal != nil {
 		return p.refuse(refusal)
 	}
 	n, err := p.hub.publish(p.request.Context(), batch)
@@ -144,8 +153,8 @@ func (p *post) answerArray(batch []*Publication) error {
 
 // check says what keeps a message from being published here by this publisher.
 func (p *post) check(m *Message) *problem {
-	if len(m.Data) > p.Publish.MaxSize {
-		return problemf(http.StatusRequestEntityTooLarge, "the message has %d bytes of data; the limit is %d", len(m.Data), p.Publish.MaxSize)
+	if len(m.Data) > p.config.MaxSize {
+		return problemf(http.StatusRequestEntityTooLarge, "the message has %d bytes of data; the limit is %d", len(m.Data), p.config.MaxSize)
 	}
 	if err := m.Check(); err != nil {
 		return problemf(http.StatusBadRequest, "%v", err)
@@ -156,7 +165,7 @@ func (p *post) check(m *Message) *problem {
 	if len(m.To) > maxTargets { // as many as the route has topics
 		return problemf(http.StatusBadRequest, "a message for %d topics; name %d or fewer in the URL", len(m.To), maxTargets)
 	}
-	return p.mayAddress(p.who, m.To, p.literal)
+	return p.access.mayAddress(p.who, m.To, p.literal)
 }
 
 // publication prepares a draft for the broker. nth counts the messages of the request from 1; extent is
@@ -175,13 +184,18 @@ func (p *post) publication(d draft, nth int, extent []byte) *Publication {
 	return b
 }
 
+// allow takes n messages from what the publisher may send at its rate, or says when to come back.
+func (p *post) allow(n int) *problem {
+	return p.hub.allow(p.who.name, p.config.Rate, p.config.Burst, n)
+}
+
 // failed turns what the broker said into an answer, and tells the operator, who hears of an outage once a
 // second however many publish.
 func (p *post) failed(err error) *problem {
 	refusal := problemOf(err)
 	if refusal.Status == http.StatusServiceUnavailable {
 		p.hub.failures.Do(func() {
-			p.logger.Warn("publishing failed", zap.String("hub", p.Hub), zap.Error(err))
+			p.logger.Warn("publishing failed", zap.String("hub", p.hub.name), zap.Error(err))
 		})
 	}
 	return refusal

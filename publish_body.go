@@ -70,7 +70,7 @@ func (p *post) readDefaults(query url.Values) *problem {
 
 // readBody reads a whole body.
 func (p *post) readBody() ([]byte, *problem) {
-	limit := int64(p.Publish.MaxSize)
+	limit := int64(p.config.MaxSize)
 	if p.to == nil {
 		limit *= maxArray
 	}

@@ -46,9 +46,9 @@ func (p *post) stream(s source) error {
 func (p *post) lines() source {
 	if p.to == nil {
 		// Each byte of data may be escaped, and there are other fields.
-		return newLineSource(p.body, 6*p.Publish.MaxSize+16<<10, decodeObject)
+		return newLineSource(p.body, 6*p.config.MaxSize+16<<10, decodeObject)
 	}
-	return newLineSource(p.body, p.Publish.MaxSize, func(line []byte) (draft, error) { return draft{Message: p.formA(line)}, nil })
+	return newLineSource(p.body, p.config.MaxSize, func(line []byte) (draft, error) { return draft{Message: p.formA(line)}, nil })
 }
 
 // collect reads one message, waiting for it, and those that are there already.
@@ -60,7 +60,7 @@ func (p *post) collect(s source, nth *int) (batch []*Publication, lines []int, e
 		}
 		refusal := p.check(d.Message)
 		if refusal == nil {
-			refusal = p.hub.allow(p.who.name, p.Publish, 1)
+			refusal = p.allow(1)
 		}
 		if refusal != nil {
 			return batch, lines, refusal

@@ -24,22 +24,22 @@ type rateKey struct {
 // maxLimiters is when publishers who have been silent are looked for and forgotten.
 const maxLimiters = 10_000
 
-// allow takes n messages from a publisher's rate, or says when to come back. For more than the burst no
+// allow takes n messages from a publisher's rate, or says when to come back; a rate of 0 is none. For more than the burst no
 // time would be right.
-func (l *limiters) allow(who string, c *PublishConfig, n int) *problem {
-	if c.Rate <= 0 {
+func (l *limiters) allow(who string, perSecond float64, burst, n int) *problem {
+	if perSecond <= 0 {
 		return nil
 	}
-	if n > c.Burst {
-		return problemf(http.StatusRequestEntityTooLarge, "%d messages at once are more than the rate ever allows; send %d or fewer in an array", n, c.Burst)
+	if n > burst {
+		return problemf(http.StatusRequestEntityTooLarge, "%d messages at once are more than the rate ever allows; send %d or fewer in an array", n, burst)
 	}
-	limiter := l.limiter(rateKey{who, c.Rate, c.Burst})
+	limiter := l.limiter(rateKey{who, perSecond, burst})
 	now := time.Now()
 	if limiter.AllowN(now, n) { // what is refused takes nothing from what others may, or the same one later
 		return nil
 	}
-	p := problemf(http.StatusTooManyRequests, "you publish faster than %g messages a second; wait and go on more slowly", c.Rate)
-	p.retryAfter = int(min(max(1, math.Ceil((float64(n)-limiter.TokensAt(now))/c.Rate)), math.MaxInt32))
+	p := problemf(http.StatusTooManyRequests, "you publish faster than %g messages a second; wait and go on more slowly", perSecond)
+	p.retryAfter = int(min(max(1, math.Ceil((float64(n)-limiter.TokensAt(now))/perSecond)), math.MaxInt32))
 	return p
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,7 +15,46 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
+
+// PublishConfig says who may publish on a route, and what.
+type PublishConfig struct {
+	// Bearer tokens, any of which grants publishing. Placeholders such as {env.X} are replaced when
+	// the config is loaded; one that comes out empty is an error.
+	Tokens []string `json:"tokens,omitempty"`
+	// Leaves the decision to other directives, which already guard the route. Excludes tokens.
+	Open bool `json:"open,omitempty"`
+	// Topics and patterns that may be published to. Default: any.
+	Topics []string `json:"topics,omitempty"`
+	// What else may be addressed where topics are restricted: "client", "user", "broadcast".
+	Targets []string `json:"targets,omitempty"`
+	// Whether unrestricted publishers may address every client of the hub. Default: true.
+	Broadcast *bool `json:"broadcast,omitempty"`
+	// The largest message, in bytes of data. Default: 1 MiB; at most 256 MiB.
+	MaxSize int `json:"max_size,omitempty"`
+	// Messages per second that one publisher (token, user or IP address) may publish. Default: 0, no
+	// limit.
+	Rate float64 `json:"rate,omitempty"`
+	// How many messages a publisher may send at once within its rate. Default: the rate, at least 1.
+	Burst int `json:"burst,omitempty"`
+
+	secrets [][sha256.Size]byte // the hashes of Tokens
+}
+
+// Bytes of one message's data.
+const (
+	defaultMaxSize = 1 << 20
+	largestMaxSize = 256 << 20 // so that a chunk has room for it, be it all empty lines
+)
+
+func (p *PublishConfig) provision() error {
+	setDefault(&p.MaxSize, defaultMaxSize)
+	if p.Rate > 0 && p.Burst == 0 {
+		p.Burst = max(1, int(p.Rate))
+	}
+	return p.readSecrets()
+}
 
 // publisher is who publishes.
 type publisher struct {
@@ -68,16 +108,26 @@ func placeholderOnly(value string) string {
 	return "(not shown)"
 }
 
+// access decides who may subscribe and publish on a route, and whom publishers may address.
+type access struct {
+	hub     *sharedHub     // which tokens are verified for
+	user    string         // a placeholder for who is authenticated
+	publish *PublishConfig // nil: nobody may publish
+	jwt     *JWTConfig     // nil: there are no tokens but those of publish
+	origins origins
+	topics  topicRules
+}
+
 // authorizeSubscribe says who subscribes and until when, or why they may not subscribe to these.
-func (h *Handler) authorizeSubscribe(r *http.Request, topics, patterns []string) (user string, until time.Time, p *problem) {
-	user = h.userOf(r)
-	if h.JWT == nil {
+func (a *access) authorizeSubscribe(r *http.Request, topics, patterns []string) (user string, until time.Time, p *problem) {
+	user = a.userOf(r)
+	if a.jwt == nil {
 		return user, until, nil
 	}
-	granted := h.JWT.Public
-	token, _ := h.JWT.tokenOf(r)
+	granted := a.jwt.Public
+	token, _ := a.jwt.tokenOf(r)
 	if token != "" {
-		said, err := h.verify(r, token)
+		said, err := a.verify(r, token)
 		if err != nil {
 			return "", until, unauthorized("invalid_token", "%v", err)
 		}
@@ -101,26 +151,26 @@ func (h *Handler) authorizeSubscribe(r *http.Request, topics, patterns []string)
 }
 
 // authorizePublish says who publishes, or why nobody may.
-func (h *Handler) authorizePublish(r *http.Request) (publisher, *problem) {
+func (a *access) authorizePublish(r *http.Request) (publisher, *problem) {
 	switch {
-	case h.Publish == nil:
+	case a.publish == nil:
 		return publisher{}, problemf(http.StatusForbidden,
 			"publishing is not enabled on this route; to enable it, add a publish block with a token to its sse directive")
-	case h.Publish.Open && h.foreignOrigin(r):
+	case a.publish.Open && a.origins.foreign(r):
 		return publisher{}, problemf(http.StatusForbidden,
 			"pages of %s may not publish here; to let them, add that origin to cors_origins", r.Header.Get("Origin"))
-	case h.Publish.Open:
-		if user := h.userOf(r); user != "" {
+	case a.publish.Open:
+		if user := a.userOf(r); user != "" {
 			return publisher{name: "user " + user}, nil
 		}
 		return publisher{name: "address " + sourceOf(r).String()}, nil
 	}
 	token := bearerToken(r)
-	if h.Publish.hasToken(token) {
+	if a.publish.hasToken(token) {
 		return publisher{name: "token " + hashName(token)}, nil
 	}
-	if h.JWT != nil {
-		return h.authorizeJWTPublish(r)
+	if a.jwt != nil {
+		return a.authorizeJWTPublish(r)
 	}
 	if token == "" {
 		return publisher{}, unauthorized("", "publishing here needs a token; send it as Authorization: Bearer <token>")
@@ -128,16 +178,16 @@ func (h *Handler) authorizePublish(r *http.Request) (publisher, *problem) {
 	return publisher{}, unauthorized("invalid_token", "the token is not one that may publish here")
 }
 
-func (h *Handler) authorizeJWTPublish(r *http.Request) (publisher, *problem) {
-	token, byCookie := h.JWT.tokenOf(r)
+func (a *access) authorizeJWTPublish(r *http.Request) (publisher, *problem) {
+	token, byCookie := a.jwt.tokenOf(r)
 	switch {
 	case token == "":
 		return publisher{}, unauthorized("", "publishing here needs a token; send it as Authorization: Bearer <token>")
-	case byCookie && !h.ownOrigin(r):
+	case byCookie && !a.origins.own(r):
 		return publisher{}, problemf(http.StatusForbidden,
 			"with a token in a cookie, the Origin header must be that of this site or of cors_origins")
 	}
-	said, err := h.verify(r, token)
+	said, err := a.verify(r, token)
 	if err != nil {
 		return publisher{}, unauthorized("invalid_token", "%v", err)
 	}
@@ -149,10 +199,10 @@ func (h *Handler) authorizeJWTPublish(r *http.Request) (publisher, *problem) {
 }
 
 // verify reads a token, for as long as the hub takes anybody: a key set may be slow to come.
-func (h *Handler) verify(r *http.Request, token string) (*claims, error) {
-	ctx, cancel := h.hub.whileOpen(r.Context(), 0)
+func (a *access) verify(r *http.Request, token string) (*claims, error) {
+	ctx, cancel := a.hub.whileOpen(r.Context(), 0)
 	defer cancel()
-	return h.JWT.verifier.verify(ctx, token)
+	return a.jwt.verifier.verify(ctx, token)
 }
 
 // unauthorized asks for a token, or for another one. (RFC 6750, section 3)
@@ -185,21 +235,21 @@ func bearerToken(r *http.Request) string {
 
 // mayAddress says why a publisher on this route may not address these: the route and, where there is
 // one, the token must allow it.
-func (h *Handler) mayAddress(who publisher, to []Address, literal []string) *problem {
-	for _, a := range to {
-		if who.grants != nil && !who.grants.mayPublish(a) {
-			return problemf(http.StatusForbidden, "the token does not grant publishing to %s", a)
+func (a *access) mayAddress(who publisher, to []Address, literal []string) *problem {
+	for _, target := range to {
+		if who.grants != nil && !who.grants.mayPublish(target) {
+			return problemf(http.StatusForbidden, "the token does not grant publishing to %s", target)
 		}
 		var err error
-		switch a.Kind {
+		switch target.Kind {
 		case ToTopic:
-			err = h.mayAddressTopic(a.Name, literal)
+			err = a.mayAddressTopic(target.Name, literal)
 		case ToClient:
-			err = h.mayAddressTarget("client")
+			err = a.mayAddressTarget("client")
 		case ToUser:
-			err = h.mayAddressTarget("user")
+			err = a.mayAddressTarget("user")
 		case ToBroadcast:
-			err = h.mayAddressTarget("broadcast")
+			err = a.mayAddressTarget("broadcast")
 		}
 		if err != nil {
 			return problemf(http.StatusForbidden, "%v", err)
@@ -208,20 +258,42 @@ func (h *Handler) mayAddress(who publisher, to []Address, literal []string) *pro
 	return nil
 }
 
-func (h *Handler) mayAddressTopic(name string, literal []string) error {
-	if !h.topics.covers(name, literal) || len(h.Publish.Topics) > 0 && !topic.Covered(h.Publish.Topics, name) {
+func (a *access) mayAddressTopic(name string, literal []string) error {
+	if !a.topics.covers(name, literal) || len(a.publish.Topics) > 0 && !topic.Covered(a.publish.Topics, name) {
 		return fmt.Errorf("topic %q is not among those that may be published to here", name)
 	}
 	return nil
 }
 
-func (h *Handler) mayAddressTarget(target string) error {
-	restricted := !h.topics.asked || len(h.Publish.Topics) > 0
+func (a *access) mayAddressTarget(target string) error {
+	restricted := !a.topics.asked || len(a.publish.Topics) > 0
 	switch {
-	case restricted && !slices.Contains(h.Publish.Targets, target):
+	case restricted && !slices.Contains(a.publish.Targets, target):
 		return fmt.Errorf("this route is restricted to topics; a %s may be addressed where publish has: targets %s", target, target)
-	case !restricted && target == "broadcast" && h.Publish.Broadcast != nil && !*h.Publish.Broadcast:
+	case !restricted && target == "broadcast" && a.publish.Broadcast != nil && !*a.publish.Broadcast:
 		return errors.New("broadcast is off on this route; address a topic, client_id or user")
 	}
 	return nil
+}
+
+// userOf returns the user that Caddy's own authentication vouches for; empty for nobody.
+func (a *access) userOf(r *http.Request) string {
+	return replacerOf(r).ReplaceAll(a.user, "")
+}
+
+// sourceOf returns where a request comes from, as far as limits count: an IPv4 address, or an IPv6
+// /64, which is what one host commands. It is the zero Prefix where there is none, as on a Unix socket.
+func sourceOf(r *http.Request) netip.Prefix {
+	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	address, err := netip.ParseAddr(ip)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	address = address.Unmap().WithZone("")
+	bits := 64
+	if address.Is4() {
+		bits = 32
+	}
+	source, _ := address.Prefix(bits) // the bits are right for the address
+	return source
 }
