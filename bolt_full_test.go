@@ -76,7 +76,7 @@ func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 	}
 	t.Logf("%d messages had room", len(acknowledged))
 	check(got)
-	resumed := d.hub.enter(with("a").after(begin))
+	resumed := d.hub.enter(returning(with("a"), begin))
 	check(resumed.texts())
 	if resumed.Resume != ResumeComplete {
 		t.Errorf("the client is told %q", resumed.Resume)
@@ -92,7 +92,7 @@ func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 	want(t, live.texts(), "after")
 	acknowledged["after"] = true
 	d.crash()
-	resumed = d.hub.enter(with("a").after(begin))
+	resumed = d.hub.enter(returning(with("a"), begin))
 	check(resumed.texts())
 	if resumed.Resume != ResumeComplete {
 		t.Errorf("the client is told %q", resumed.Resume)

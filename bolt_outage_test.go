@@ -37,7 +37,7 @@ func TestAFileThatCanNotBeWrittenAtTheStartIsLoadedOnceItCan(t *testing.T) {
 			heal(d)
 			d.publish(Topics("a"), "3")
 			want(t, live.texts(), gap("broker_changed"), "3")
-			d.hub.enter(with("a").after(first)).wantResume(ResumeComplete, first, "2", "3")
+			d.hub.enter(returning(with("a"), first)).wantResume(ResumeComplete, first, "2", "3")
 		})
 	}
 }
@@ -69,7 +69,7 @@ func TestALogThatNeverBeganClosesAndLeavesTheFileAsItWas(t *testing.T) {
 		t.Errorf("%d messages are in the file; want 5", n)
 	}
 	d.start()
-	d.hub.enter(with("a").after(first)).wantResume(ResumeComplete, first)
+	d.hub.enter(returning(with("a"), first)).wantResume(ResumeComplete, first)
 }
 
 func TestACommitThatFailedAtTheVeryEndIsCalledUnknownAndTheLogRenamed(t *testing.T) {
@@ -88,9 +88,9 @@ func TestACommitThatFailedAtTheVeryEndIsCalledUnknownAndTheLogRenamed(t *testing
 		t.Errorf("the log is still called %s", is)
 	}
 	want(t, live.texts(), gap("broker_changed"), "3")
-	d.hub.enter(with("a").after(first)).wantResume(ResumeGap, d.beginning(), "1", "2", "3")
+	d.hub.enter(returning(with("a"), first)).wantResume(ResumeGap, d.beginning(), "1", "2", "3")
 	d.restart()
-	d.hub.enter(with("a").after(next)).wantResume(ResumeComplete, next)
+	d.hub.enter(returning(with("a"), next)).wantResume(ResumeComplete, next)
 }
 
 func TestAFailedCommitTakesNothingBackFromOthers(t *testing.T) {
@@ -109,7 +109,7 @@ func TestAFailedCommitTakesNothingBackFromOthers(t *testing.T) {
 	}
 	want(t, live.texts(), "another")
 	d.restart()
-	d.hub.enter(with("a").after(first)).wantResume(ResumeComplete, first, "another")
+	d.hub.enter(returning(with("a"), first)).wantResume(ResumeComplete, first, "another")
 }
 
 func TestWhatCouldNotBeRemovedIsRemovedLater(t *testing.T) {

@@ -36,7 +36,7 @@ func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
 	}
 	first := framesOf(live.takeAll())
 	d.restart()
-	again := d.hub.enter(s.after(begin))
+	again := d.hub.enter(returning(s, begin))
 	if again.Resume != ResumeComplete {
 		t.Errorf("the client is told %q", again.Resume)
 	}
@@ -76,10 +76,10 @@ func TestHistoryAgesOverARestart(t *testing.T) {
 	d.restart()
 	id, _ := ParseID(published)
 	id.Position.Major = 0
-	d.hub.enter(with("a").after(id.String())).wantResume(ResumeGap, id.String(), "3")
-	d.hub.enter(with("b").after(id.String())).wantResume(ResumeComplete, id.String(), "1")
+	d.hub.enter(returning(with("a"), id.String())).wantResume(ResumeGap, id.String(), "3")
+	d.hub.enter(returning(with("b"), id.String())).wantResume(ResumeComplete, id.String(), "1")
 	id.Position.Major = 2
-	d.hub.enter(with("a").after(id.String())).wantResume(ResumeComplete, id.String(), "3")
+	d.hub.enter(returning(with("a"), id.String())).wantResume(ResumeComplete, id.String(), "3")
 	if n := d.kept(); n > 2 {
 		t.Errorf("%d messages are in the file", n)
 	}
@@ -98,19 +98,19 @@ func TestWhatWasRemovedFromTheFileIsAGapOnlyToThoseItWasFor(t *testing.T) {
 		if n := d.kept(); n != 5 {
 			t.Fatalf("%d messages are in the file, want 5", n)
 		}
-		d.hub.enter(with("busy").after(begin)).wantResume(ResumeGap, begin, "8", "9")
-		d.hub.enter(with("quiet").after(begin)).wantResume(ResumeComplete, begin, "q")
-		d.hub.enter(with("silent").after(begin)).wantResume(ResumeComplete, begin)
-		d.hub.enter(with("*").after(begin)).wantResume(ResumeGap, begin, "q", "8", "9")
+		d.hub.enter(returning(with("busy"), begin)).wantResume(ResumeGap, begin, "8", "9")
+		d.hub.enter(returning(with("quiet"), begin)).wantResume(ResumeComplete, begin, "q")
+		d.hub.enter(returning(with("silent"), begin)).wantResume(ResumeComplete, begin)
+		d.hub.enter(returning(with("*"), begin)).wantResume(ResumeGap, begin, "q", "8", "9")
 		user := with("quiet")
 		user.User = "u"
-		d.hub.enter(user.after(begin)).wantResume(ResumeGap, begin, "q", "u2", "u3")
+		d.hub.enter(returning(user, begin)).wantResume(ResumeGap, begin, "q", "u2", "u3")
 		// The seventh message on busy stood at 9.
 		id, _ := ParseID(begin)
 		id.Position.Major = 9
-		d.hub.enter(with("busy").after(id.String())).wantResume(ResumeComplete, id.String(), "8", "9")
+		d.hub.enter(returning(with("busy"), id.String())).wantResume(ResumeComplete, id.String(), "8", "9")
 		id.Position.Major = 8
-		d.hub.enter(with("busy").after(id.String())).wantResume(ResumeGap, id.String(), "8", "9")
+		d.hub.enter(returning(with("busy"), id.String())).wantResume(ResumeGap, id.String(), "8", "9")
 	}
 }
 
@@ -123,8 +123,8 @@ func TestTheFileForgetsAnAddressThatHasNothingLeftButNotThatItHad(t *testing.T) 
 		if n := d.kept(); n != 0 {
 			t.Errorf("%d messages are in the file", n)
 		}
-		d.hub.enter(with("a").after(begin)).wantResume(ResumeComplete, begin)
-		d.hub.enter(with("b").after(begin)).wantResume(ResumeGap, begin)
+		d.hub.enter(returning(with("a"), begin)).wantResume(ResumeComplete, begin)
+		d.hub.enter(returning(with("b"), begin)).wantResume(ResumeGap, begin)
 	}
 }
 
@@ -142,16 +142,16 @@ func TestFoldedMarksAreAGapInDoubt(t *testing.T) {
 			two := time.Now().Add(2 * time.Hour)
 			d.update(foldMarks(3*time.Hour, 100, two)) // neither old nor too many
 			d.restart()
-			d.hub.enter(with("kept").after(begin)).wantResume(ResumeComplete, begin)
+			d.hub.enter(returning(with("kept"), begin)).wantResume(ResumeComplete, begin)
 
 			d.update(foldMarks(c.keep, c.most, two))
 			for range 2 {
 				d.restart()
-				d.hub.enter(with("silent").after(begin)).wantResume(ResumeGap, begin)
-				d.hub.enter(with("kept").after(begin)).wantResume(ResumeGap, begin)
-				d.hub.enter(with("b").after(last)).wantResume(ResumeComplete, last)
+				d.hub.enter(returning(with("silent"), begin)).wantResume(ResumeGap, begin)
+				d.hub.enter(returning(with("kept"), begin)).wantResume(ResumeGap, begin)
+				d.hub.enter(returning(with("b"), last)).wantResume(ResumeComplete, last)
 				// Whoever brings an unknown ID gets what is kept, also from before the fold.
-				d.hub.enter(with("kept").after("nobody's-1")).wantResume(ResumeGap, d.beginning(), "k")
+				d.hub.enter(returning(with("kept"), "nobody's-1")).wantResume(ResumeGap, d.beginning(), "k")
 			}
 			d.update(func(tx *bbolt.Tx) error {
 				if n := tx.Bucket(marksBucket).Stats().KeyN; n != 0 {
@@ -169,8 +169,8 @@ func TestAClientOfAQuietPatternResumesExactlyOverARestart(t *testing.T) {
 	first := d.publish(Topics("orders/1"), "1")
 	d.publishAll("ticks", 1, 10)
 	for range 2 {
-		d.hub.enter(with("orders/**").after(first)).wantResume(ResumeComplete, first)
-		d.hub.enter(with("**").after(first)).wantResume(ResumeGap, first, "9", "10")
+		d.hub.enter(returning(with("orders/**"), first)).wantResume(ResumeComplete, first)
+		d.hub.enter(returning(with("**"), first)).wantResume(ResumeGap, first, "9", "10")
 		d.restart()
 	}
 }
@@ -273,7 +273,7 @@ func TestAHundredThousandMessagesAreLoadedAndResumed(t *testing.T) {
 	}
 
 	started = time.Now()
-	l := d.hub.enter(with("*").after(begin))
+	l := d.hub.enter(returning(with("*"), begin))
 	if l.Resume != ResumeComplete {
 		t.Errorf("the client is told %q", l.Resume)
 	}
@@ -300,7 +300,7 @@ func TestOtherOptionsOnTheSameFileGoUnnoticed(t *testing.T) {
 	d := newDiskHub(t, plenty)
 	live := d.hub.join(with("a"))
 	first := d.publish(Topics("a"), "1")
-	s := with("a").after(d.beginning())
+	s := returning(with("a"), d.beginning())
 	s.Queue = 1
 	d.publish(Topics("a"), "2")
 	catchingUp := d.hub.enter(s)
@@ -321,7 +321,7 @@ func TestOtherOptionsOnTheSameFileGoUnnoticed(t *testing.T) {
 	want(t, live.texts(), "1", "2", "x", "x")
 	want(t, catchingUp.texts(), "2", "x", "x")
 	d.restart()
-	d.hub.enter(with("a").after(first)).wantResume(ResumeComplete, first, "2", "x", "x")
+	d.hub.enter(returning(with("a"), first)).wantResume(ResumeComplete, first, "2", "x", "x")
 }
 
 func TestAnotherFileIsAGapWithoutADisconnect(t *testing.T) {
@@ -351,7 +351,7 @@ func TestAnotherFileIsAGapWithoutADisconnect(t *testing.T) {
 			if id := decode(t, batch[2]).ID; id != end {
 				t.Errorf("the gap ends at %s, want %s", id, end)
 			}
-			d.hub.enter(with("a").after(old)).wantResume(ResumeGap, d.beginning(), texts...)
+			d.hub.enter(returning(with("a"), old)).wantResume(ResumeGap, d.beginning(), texts...)
 			d.publish(Topics("a"), "new")
 			want(t, live.texts(), "new")
 
@@ -362,7 +362,7 @@ func TestAnotherFileIsAGapWithoutADisconnect(t *testing.T) {
 			d.stop()
 			d.module = before
 			d.start()
-			d.hub.enter(with("a").after(old)).wantResume(ResumeComplete, old)
+			d.hub.enter(returning(with("a"), old)).wantResume(ResumeComplete, old)
 			if n := d.kept(); n != 1 {
 				t.Errorf("%d messages are left in the first file", n)
 			}

@@ -288,9 +288,9 @@ func TestWhatSharesACommitHasAnOrderOfItsOwn(t *testing.T) {
 		})
 	}
 	under.Wait()
-	d.hub.enter(with("**").after(begin)).wantResume(ResumeComplete, begin, ordered...)
+	d.hub.enter(returning(with("**"), begin)).wantResume(ResumeComplete, begin, ordered...)
 	d.restart()
-	d.hub.enter(with("**").after(begin)).wantResume(ResumeComplete, begin, ordered...)
+	d.hub.enter(returning(with("**"), begin)).wantResume(ResumeComplete, begin, ordered...)
 }
 
 func TestIDsAndEpochOutliveARestart(t *testing.T) {
@@ -333,7 +333,7 @@ func TestEphemeralMessagesAreNotStored(t *testing.T) {
 		t.Errorf("%d messages are in the file", n)
 	}
 	d.restart()
-	d.hub.enter(with("a").after(before)).wantResume(ResumeComplete, before)
+	d.hub.enter(returning(with("a"), before)).wantResume(ResumeComplete, before)
 }
 
 func TestReceiversCountAClientOnceOnDiskToo(t *testing.T) {
@@ -481,7 +481,7 @@ func TestWithoutSyncAnotherBootIsAGap(t *testing.T) {
 	first := d.publish(Topics("a"), "1")
 	d.publish(Topics("a"), "2")
 	d.crash()
-	d.hub.enter(with("a").after(first)).wantResume(ResumeComplete, first, "2")
+	d.hub.enter(returning(with("a"), first)).wantResume(ResumeComplete, first, "2")
 
 	// The machine went down.
 	d.update(func(tx *bbolt.Tx) error { return put(tx.Bucket(metaBucket), unsyncedKey, []byte("another boot")) })
@@ -490,7 +490,7 @@ func TestWithoutSyncAnotherBootIsAGap(t *testing.T) {
 	if old, _ := ParseID(first); begin == (ID{old.Epoch, Position{}}).String() {
 		t.Errorf("the log is still called %s", old.Epoch)
 	}
-	d.hub.enter(with("a").after(first)).wantResume(ResumeGap, begin, "1", "2")
+	d.hub.enter(returning(with("a"), first)).wantResume(ResumeGap, begin, "1", "2")
 
 	// After a clean end nothing is in doubt.
 	last := d.publish(Topics("a"), "3")
@@ -499,7 +499,7 @@ func TestWithoutSyncAnotherBootIsAGap(t *testing.T) {
 	if boot := d.unsynced(); boot != nil {
 		t.Errorf("the file still names the boot %q", boot)
 	}
-	d.hub.enter(with("a").after(last)).wantResume(ResumeComplete, last)
+	d.hub.enter(returning(with("a"), last)).wantResume(ResumeComplete, last)
 }
 
 func TestARunThatSyncsTrustsWhatAnotherLeftInTheSameBoot(t *testing.T) {
@@ -511,7 +511,7 @@ func TestARunThatSyncsTrustsWhatAnotherLeftInTheSameBoot(t *testing.T) {
 	d.crash()
 	d.publish(Topics("a"), "2")
 	if bytes.Equal(bootID(), bootID()) {
-		d.hub.enter(with("a").after(first)).wantResume(ResumeComplete, first, "2")
+		d.hub.enter(returning(with("a"), first)).wantResume(ResumeComplete, first, "2")
 	}
 	if boot := d.unsynced(); boot != nil {
 		t.Errorf("the file still names the boot %q", boot)

@@ -248,7 +248,7 @@ func (v *visitor) connect() {
 	v.LastEventID = welcome.ID
 	v.note(note{
 		kind: "welcome", position: v.positionOf(welcome.ID), resume: welcome.Resume, unknown: unknown,
-		covers: c.toldLost.Major,
+		covers: welcome.Lost.Major,
 	})
 	for !v.ended {
 		batch, err := c.Take(nil)

@@ -42,6 +42,9 @@ type Welcome struct {
 	// ID is the position just before the first message that may follow.
 	ID     string
 	Resume Resume
+	// Lost is up to where messages may be missing that the client should have had, as far as it is told so; the zero
+	// Position if none are.
+	Lost Position
 }
 
 // Hub delivers a log's messages to this process's clients. It is a replica of the log's end: it
@@ -180,7 +183,7 @@ func (h *Hub) admitLocked(s *Subscription, now time.Time) error {
 // resumeLocked finds where a client goes on, and whether that is exact.
 func (h *Hub) resumeLocked(c *Client, lastEventID string, now time.Time) Welcome {
 	if lastEventID == "" {
-		return Welcome{h.idLocked(h.last), ResumeNone}
+		return Welcome{ID: h.idLocked(h.last), Resume: ResumeNone}
 	}
 	id, known := ParseID(lastEventID)
 	known = known && h.gaveLocked(id)
@@ -193,14 +196,14 @@ func (h *Hub) resumeLocked(c *Client, lastEventID string, now time.Time) Welcome
 	if known {
 		c.catchingUp = slices.ContainsFunc(logs, func(l *addressLog) bool { return l.search(c.cursor) < len(l.messages) })
 		if c.toldLost.After(id.Position) {
-			return Welcome{lastEventID, ResumeGap}
+			return Welcome{lastEventID, ResumeGap, c.toldLost}
 		}
-		return Welcome{lastEventID, ResumeComplete}
+		return Welcome{lastEventID, ResumeComplete, c.toldLost}
 	}
 	if c.cursor, c.catchingUp = newest(logs, h.limits.History.Count); !c.catchingUp {
 		c.cursor = h.last
 	}
-	return Welcome{h.idLocked(c.cursor), ResumeGap}
+	return Welcome{h.idLocked(c.cursor), ResumeGap, c.toldLost}
 }
 
 // gaveLocked reports whether this log gave out an ID.

@@ -135,7 +135,7 @@ func TestEphemeralMessagesHaveNoIDAndAreNotReplayed(t *testing.T) {
 	if got := h.Position().String(); got != last {
 		t.Errorf("an ephemeral message moved the log from %s to %s", last, got)
 	}
-	want(t, h.enter(with("a").after(l.ID)).texts(), "1", "2")
+	want(t, h.enter(returning(with("a"), l.ID)).texts(), "1", "2")
 }
 
 func TestAFullHubTakesNoMoreClients(t *testing.T) {
@@ -375,7 +375,7 @@ func TestDrainsRetryCountsWhateverWaitingMessagesTell(t *testing.T) {
 	s := with("a")
 	s.Retry = time.Second
 	l := h.join(s)
-	catchingUp := s.after(start)
+	catchingUp := returning(s, start)
 	catchingUp.Queue = 1
 	h.Deliver(&Message{To: Topics("a"), Data: []byte("later"), Retry: 60_000, HasRetry: true, Position: Position{Major: 1}})
 	behind := h.enter(catchingUp)
@@ -398,7 +398,7 @@ func TestDrainGivesAClientThatIsCatchingUpAllThatWasAcknowledged(t *testing.T) {
 	h := newTestHub(t, plenty)
 	start := h.Position().String()
 	h.publishAll("a", 1, 1000)
-	s := with("a").after(start)
+	s := returning(with("a"), start)
 	s.Queue = 10
 	l := h.enter(s)
 	want(t, textsOf(t, l.take()), numbers(1, 10)...)
@@ -447,7 +447,6 @@ func TestAbortCutsWhoIsStillThere(t *testing.T) {
 // the accounts are even in the end.
 func TestAHubSurvivesEverythingAtOnce(t *testing.T) {
 	h := newTestHub(t, Limits{History: HistoryLimits{Count: 50, Bytes: 5000}})
-	log := newTestLog(t, h.Hub)
 	var play traffic
 	for range 4 {
 		play.goLoop(150, func(random *rand.Rand) {
@@ -468,9 +467,7 @@ func TestAHubSurvivesEverythingAtOnce(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(random.IntN(3))*time.Millisecond)
 			defer cancel()
 			m := &Message{To: to, Ephemeral: random.IntN(3) == 0, Data: make([]byte, random.IntN(100))}
-			if _, err := log.Publish(ctx, []*Publication{{Message: m}}); err != nil {
-				t.Errorf("publishing failed: %v", err)
-			}
+			h.post(ctx, m)
 		})
 	}
 	play.goLoop(20, func(random *rand.Rand) {

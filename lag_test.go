@@ -41,7 +41,7 @@ func TestAClientAheadOfItsNewInstanceIsWaitedForAndMissesNothing(t *testing.T) {
 			clients = append(clients, came)
 			go func() {
 				h.AwaitID(t.Context(), id)
-				c := h.enter(with("a").after(id))
+				c := h.enter(returning(with("a"), id))
 				after := time.Since(began)
 				time.Sleep(time.Millisecond) // until all that is published at once has been
 				came <- back{c.Resume, after, c.texts()}
@@ -76,7 +76,7 @@ func TestAnInventedIDAheadOfTheLogCostsAClientTwoSecondsAndIsAGap(t *testing.T) 
 			if took := timeOf(func() { h.AwaitID(t.Context(), id) }); took != 2*time.Second {
 				t.Errorf("%s was waited for %v", id, took)
 			}
-			if c := h.enter(with("a").after(id)); c.Resume != ResumeGap {
+			if c := h.enter(returning(with("a"), id)); c.Resume != ResumeGap {
 				t.Errorf("%s resumes with %q", id, c.Resume)
 			}
 		}

@@ -256,7 +256,6 @@ func TestNobodyWaitsWithoutCauseAndNobodyIsLeftBehind(t *testing.T) {
 // The same with everything at once.
 func TestPublishersAndClientsAtOnceLeaveNobodyWaiting(t *testing.T) {
 	h := newTestHub(t, plenty)
-	log := newTestLog(t, h.Hub)
 	var play traffic
 	for range 4 {
 		play.goLoop(500, func(random *rand.Rand) {
@@ -276,10 +275,7 @@ func TestPublishersAndClientsAtOnceLeaveNobodyWaiting(t *testing.T) {
 			if random.IntN(4) == 0 {
 				time.AfterFunc(time.Duration(random.IntN(100))*time.Microsecond, cancel)
 			}
-			batch := []*Publication{{Message: &Message{To: Topics(strconv.Itoa(random.IntN(2)))}}}
-			if _, err := log.Publish(ctx, batch); err != nil {
-				t.Error(err)
-			}
+			h.post(ctx, &Message{To: Topics(strconv.Itoa(random.IntN(2)))})
 			cancel()
 		})
 	}

@@ -62,7 +62,7 @@ func TestAFullQueueOfABlockedClientIsBorneForASecond(t *testing.T) {
 		}
 		want(t, l.texts())
 		want(t, []error{l.end, l.leave()}, ErrSlow, ErrSlow)
-		back := h.enter(s.after(l.ID)) // and it resumes
+		back := h.enter(returning(s, l.ID)) // and it resumes
 		want(t, []Resume{back.Resume}, ResumeComplete)
 		want(t, back.texts(), numbers(0, 12)...)
 	})
@@ -98,7 +98,7 @@ func TestAMessageLargerThanTheQueueReachesAClientWithNothingElseWaiting(t *testi
 			h.publish(Topics("a"), large)
 			pause(time.Minute)
 			want(t, l.texts(), large)
-			want(t, h.enter(s.after(l.ID)).texts(), "0", large)
+			want(t, h.enter(returning(s, l.ID)).texts(), "0", large)
 			l.leave()
 		}
 	})

@@ -54,7 +54,7 @@ func TestAnyProgramMayPublishIntoTheRedisStream(t *testing.T) {
 		}
 	}
 	stranger.want("to-all", "to-all-too")
-	back := b.subscribe(everyTarget().after(ids[6]))
+	back := b.subscribe(returning(everyTarget(), ids[6]))
 	if back.Resume != ResumeComplete {
 		t.Errorf("after a foreign entry's ID a client resumes with %q", back.Resume)
 	}
@@ -193,7 +193,7 @@ func TestMalformedRedisEntriesAreSkippedCountedAndLogged(t *testing.T) {
 	}
 	// For ever: also to whoever starts later, and what is good between them is not lost.
 	later := start(t, server.URL())
-	if back := later.subscribe(everyTarget().after(r.ID)); back.Resume != ResumeComplete {
+	if back := later.subscribe(returning(everyTarget(), r.ID)); back.Resume != ResumeComplete {
 		t.Errorf("from before the malformed entries a client resumes with %q", back.Resume)
 	} else {
 		back.want("good")
@@ -294,7 +294,7 @@ func TestForeignEntriesOfTheFuturePastAndEdgeHarmNothing(t *testing.T) {
 	do(t, client, "XADD "+defaultLog+" 9000000000000-7 topic a data future")
 	i.publish("after the future", Topics("a")...)
 	r.want("now", "future", "after the future")
-	back := start(t, server.URL()).subscribe(with("a").after(r.got()[0].ID))
+	back := start(t, server.URL()).subscribe(returning(with("a"), r.got()[0].ID))
 	if back.Resume != ResumeComplete {
 		t.Errorf("a client resumes with %q", back.Resume)
 	}

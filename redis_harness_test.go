@@ -77,7 +77,9 @@ func launch(t testing.TB, o redisOptions, change ...func(*instance)) *instance {
 	}
 	t.Cleanup(func() {
 		i.stop()
-		wantSettled(t, i.Hub)
+		if n := i.present(); n != 0 {
+			t.Errorf("with all clients gone the hub counts %d", n)
+		}
 	})
 	i.open(o)
 	return i
@@ -157,13 +159,12 @@ func (i *instance) stop() {
 }
 
 // malformed returns how many messages of other programs could not be read.
-func (i *instance) malformed() int64 { return int64(i.stats.droppedMalformed.Load()) }
+func (i *instance) malformed() int64 { return int64(i.Stats().DroppedMalformed) }
 
 // present returns how many clients are connected.
 func (i *instance) present() int {
-	i.Hub.mu.Lock()
-	defer i.Hub.mu.Unlock()
-	return i.clients
+	clients, _ := i.Size()
+	return clients
 }
 
 // warnings returns how often the instance has logged this.
@@ -241,7 +242,7 @@ func (i *instance) subscribe(s Subscription) *reader {
 		i.t.Fatal(err)
 	}
 	epoch, _ := ParseID(r.ID)
-	r.covers = ID{epoch.Epoch, r.client.toldLost}.String()
+	r.covers = ID{epoch.Epoch, r.Lost}.String()
 	go r.run()
 	i.mu.Lock()
 	defer i.mu.Unlock()

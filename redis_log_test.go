@@ -39,10 +39,10 @@ func TestRedisStreamKeepsAboutMaxLenMessages(t *testing.T) {
 	}
 	// A new instance has what is kept, and knows that the rest is gone.
 	later := start(t, server.URL())
-	if back := later.subscribe(with("a").after(ids[1000])); back.Resume != ResumeGap {
+	if back := later.subscribe(returning(with("a"), ids[1000])); back.Resume != ResumeGap {
 		t.Errorf("from before what is kept a client resumes with %q", back.Resume)
 	}
-	if back := later.subscribe(with("a").after(ids[2600])); back.Resume != ResumeComplete {
+	if back := later.subscribe(returning(with("a"), ids[2600])); back.Resume != ResumeComplete {
 		t.Errorf("from within what is kept a client resumes with %q", back.Resume)
 	} else {
 		back.want(numbers(2601, 2999)...)
@@ -145,10 +145,10 @@ func TestARedisLogThatAgedAwayIsNotALostOne(t *testing.T) {
 	// The empty log at a restart: a client that had everything misses nothing.
 	c := start(t, server.URL())
 	newest := readers[0].lastID()
-	if back := c.subscribe(with("a").after(newest)); back.Resume != ResumeComplete {
+	if back := c.subscribe(returning(with("a"), newest)); back.Resume != ResumeComplete {
 		t.Errorf("an instance that found the log empty resumes its newest ID with %q", back.Resume)
 	}
-	if back := c.subscribe(with("a").after(last.ID)); back.Resume != ResumeGap {
+	if back := c.subscribe(returning(with("a"), last.ID)); back.Resume != ResumeGap {
 		t.Errorf("an instance that found the log empty resumes an older ID with %q", back.Resume)
 	}
 	onC := c.subscribe(with("a"))
@@ -203,11 +203,11 @@ func TestRedisLogTrimmedPastALaggingInstanceIsToldAsAGap(t *testing.T) {
 	// Both instances agree on who can resume.
 	for _, i := range []*instance{a, lagging} {
 		i.awaitID(r.lastID())
-		if back := i.subscribe(with("a").after(r.lastID())); back.Resume != ResumeComplete {
+		if back := i.subscribe(returning(with("a"), r.lastID())); back.Resume != ResumeComplete {
 			t.Errorf("the newest ID is resumed with %q", back.Resume)
 		}
 	}
-	if back := lagging.subscribe(with("a").after(first.ID)); back.Resume != ResumeGap {
+	if back := lagging.subscribe(returning(with("a"), first.ID)); back.Resume != ResumeGap {
 		t.Errorf("the instance that missed messages resumes with %q from before them", back.Resume)
 	}
 }
@@ -267,7 +267,7 @@ func TestRedisLoadsALargeLogSoonAndInLittleMemory(t *testing.T) {
 	if took > 15*time.Second || each > 1000 {
 		t.Errorf("loading took %v, and %d bytes each", took, each)
 	}
-	r := i.subscribe(with("topic-99").after(ID{i.Position().Epoch, Position{}}.String()))
+	r := i.subscribe(returning(with("topic-99"), ID{i.Position().Epoch, Position{}}.String()))
 	r.awaitText("message 99999")
 	if got := len(r.got()); got != n/100 || r.Resume != ResumeComplete {
 		t.Errorf("a client gets %d of %d, resumed with %q", got, n/100, r.Resume)
@@ -307,14 +307,14 @@ func TestRedisFlushIsToldEverywhereAndLiveGoesOn(t *testing.T) {
 		}
 		a.publish("more", Topics("a")...)
 		for _, i := range []*instance{a, b} {
-			if back := i.subscribe(with("a").after(old.ID)); back.Resume != ResumeGap {
+			if back := i.subscribe(returning(with("a"), old.ID)); back.Resume != ResumeGap {
 				t.Errorf("after %s an old ID is resumed with %q", command, back.Resume)
 			}
 		}
 		for _, r := range readers {
 			r.awaitText("more")
 			b.awaitID(r.lastID())
-			if back := b.subscribe(with("a").after(r.lastID())); back.Resume != ResumeComplete {
+			if back := b.subscribe(returning(with("a"), r.lastID())); back.Resume != ResumeComplete {
 				t.Errorf("after %s a new ID is resumed with %q", command, back.Resume)
 			}
 			r.leave()
@@ -349,7 +349,7 @@ func TestRedisRestoredFromAnOlderCopyIsToldAsAGap(t *testing.T) {
 	b.publish("after", Topics("a")...)
 	c := start(t, server.URL())
 	for n, i := range []*instance{a, b, c} {
-		back := i.subscribe(with("a").after(newer.ID))
+		back := i.subscribe(returning(with("a"), newer.ID))
 		if back.Resume != ResumeGap {
 			t.Errorf("instance %d resumes the ID of a message that is lost with %q", n, back.Resume)
 		}

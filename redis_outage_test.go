@@ -33,7 +33,7 @@ func TestARedisInstanceStartsWhileRedisIsDown(t *testing.T) {
 				t.Errorf("clients were let in after %v", took)
 			}
 			fresh := i.subscribe(with("a"))
-			back := i.subscribe(with("a").after(old.ID))
+			back := i.subscribe(returning(with("a"), old.ID))
 			if fresh.Resume != ResumeNone || back.Resume != ResumeGap {
 				t.Errorf("clients join with %q and %q", fresh.Resume, back.Resume)
 			}
@@ -53,7 +53,7 @@ func TestARedisInstanceStartsWhileRedisIsDown(t *testing.T) {
 			i.publish("after", Topics("a")...)
 			fresh.want(gap("broker_changed"), "after")
 			back.want(gap("broker_changed"), "after")
-			again := i.subscribe(with("a").after(old.ID))
+			again := i.subscribe(returning(with("a"), old.ID))
 			if again.Resume != ResumeComplete {
 				t.Errorf("once Redis is there an old ID is resumed with %q", again.Resume)
 			}

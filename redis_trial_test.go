@@ -185,7 +185,7 @@ func (x *trial) wander() {
 			}
 			i := x.instances[rand.IntN(len(x.instances))]
 			i.AwaitID(context.Background(), last)
-			r = i.subscribe(with(topics...).after(last))
+			r = i.subscribe(returning(with(topics...), last))
 		}
 		r.leave()
 	})

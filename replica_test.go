@@ -8,7 +8,7 @@ func TestAnotherLogIsAGapToEveryClientAndItsIDsToItAlone(t *testing.T) {
 	h := newTestHub(t, plenty)
 	begin := h.Position().String()
 	h.publishAll("a", 1, 30)
-	s := with("a").after(begin)
+	s := returning(with("a"), begin)
 	s.Queue = 10
 	catchingUp := h.enter(s)
 	catchingUp.take()
@@ -24,9 +24,9 @@ func TestAnotherLogIsAGapToEveryClientAndItsIDsToItAlone(t *testing.T) {
 	want(t, textsOf(t, batch), gap("broker_changed"), "new")
 	want(t, []string{decode(t, batch[0]).ID, decode(t, batch[1]).ID}, "new-0", "new-1")
 
-	h.enter(with("a").after(old)).wantResume(ResumeGap, "new-0", "new")
-	h.enter(with("a").after(begin)).wantResume(ResumeGap, "new-0", "new")
-	h.enter(with("a").after("new-0")).wantResume(ResumeComplete, "new-0", "new")
+	h.enter(returning(with("a"), old)).wantResume(ResumeGap, "new-0", "new")
+	h.enter(returning(with("a"), begin)).wantResume(ResumeGap, "new-0", "new")
+	h.enter(returning(with("a"), "new-0")).wantResume(ResumeComplete, "new-0", "new")
 }
 
 func TestARestoredLogResumesClientsOfItsOwn(t *testing.T) {
@@ -41,12 +41,12 @@ func TestARestoredLogResumesClientsOfItsOwn(t *testing.T) {
 	want(t, textsOf(t, batch), gap("log_changed"))
 	want(t, []string{decode(t, batch[0]).ID}, "log-6")
 
-	h.enter(with("a").after("log-4")).wantResume(ResumeComplete, "log-4", "5", "6")
-	h.enter(with("a").after("log-3")).wantResume(ResumeComplete, "log-3", "4", "5", "6")
-	h.enter(with("a").after("log-2")).wantResume(ResumeGap, "log-2", "4", "5", "6") // 3 is over the count
-	h.enter(with("b").after("log-2")).wantResume(ResumeComplete, "log-2")
-	h.enter(with("b").after("log-1")).wantResume(ResumeGap, "log-1") // who knows what the log has lost
-	h.enter(with("b").after("log-7")).wantResume(ResumeGap, "log-6")
+	h.enter(returning(with("a"), "log-4")).wantResume(ResumeComplete, "log-4", "5", "6")
+	h.enter(returning(with("a"), "log-3")).wantResume(ResumeComplete, "log-3", "4", "5", "6")
+	h.enter(returning(with("a"), "log-2")).wantResume(ResumeGap, "log-2", "4", "5", "6") // 3 is over the count
+	h.enter(returning(with("b"), "log-2")).wantResume(ResumeComplete, "log-2")
+	h.enter(returning(with("b"), "log-1")).wantResume(ResumeGap, "log-1") // who knows what the log has lost
+	h.enter(returning(with("b"), "log-7")).wantResume(ResumeGap, "log-6")
 }
 
 func TestWhatALogForgotBeforeItsRestartIsKnown(t *testing.T) {
@@ -65,13 +65,13 @@ func TestWhatALogForgotBeforeItsRestartIsKnown(t *testing.T) {
 			if p < lost {
 				want = ResumeGap
 			}
-			if l := h.enter(with(topic).after(id)); l.Resume != want || l.Welcome.ID != id {
+			if l := h.enter(returning(with(topic), id)); l.Resume != want || l.Welcome.ID != id {
 				t.Errorf("%s after %s: %q at %s; want %q, as %d is lost", topic, id, l.Resume, l.Welcome.ID, want, lost)
 			}
 		}
 	}
-	h.enter(with("a").after("log-9")).wantResume(ResumeGap, "log-0", "6")
-	h.enter(with("c").after("log-9")).wantResume(ResumeGap, "log-8")
+	h.enter(returning(with("a"), "log-9")).wantResume(ResumeGap, "log-0", "6")
+	h.enter(returning(with("c"), "log-9")).wantResume(ResumeGap, "log-8")
 }
 
 func TestASparseLogKnowsTheIDsItGaveOut(t *testing.T) {
@@ -81,13 +81,13 @@ func TestASparseLogKnowsTheIDsItGaveOut(t *testing.T) {
 	for _, p := range []Position{{7, 0}, {7, 1}, {9, 3}} {
 		h.Deliver(&Message{To: Topics("a"), Data: []byte(p.String()), Position: p})
 	}
-	h.enter(with("a").after(first.Welcome.ID)).wantResume(ResumeComplete, "log-5-1", "7", "7-1", "9-3")
-	h.enter(with("a").after("log-7")).wantResume(ResumeComplete, "log-7", "7-1", "9-3")
-	h.enter(with("a").after("log-9-3")).wantResume(ResumeComplete, "log-9-3")
+	h.enter(returning(with("a"), first.Welcome.ID)).wantResume(ResumeComplete, "log-5-1", "7", "7-1", "9-3")
+	h.enter(returning(with("a"), "log-7")).wantResume(ResumeComplete, "log-7", "7-1", "9-3")
+	h.enter(returning(with("a"), "log-9-3")).wantResume(ResumeComplete, "log-9-3")
 	for _, unknown := range []string{"log-7-2", "log-8", "log-6", "log-5", "log-9-4"} {
-		h.enter(with("a").after(unknown)).wantResume(ResumeGap, "log-5-1", "7", "7-1", "9-3")
+		h.enter(returning(with("a"), unknown)).wantResume(ResumeGap, "log-5-1", "7", "7-1", "9-3")
 	}
-	h.enter(with("a").after("log-0")).wantResume(ResumeGap, "log-0", "7", "7-1", "9-3")
+	h.enter(returning(with("a"), "log-0")).wantResume(ResumeGap, "log-0", "7", "7-1", "9-3")
 }
 
 func TestAsManyPositionsAreRememberedAsTheLogKeepsMessages(t *testing.T) {
@@ -125,7 +125,7 @@ func TestALossInTheLogIsToldAndKnown(t *testing.T) {
 		h.follow(Origin{Epoch: "log", Sparse: sparse}, "test")
 		h.publishAll("a", 1, 30)
 		live := h.join(with("a"))
-		s := with("a").after("log-0")
+		s := returning(with("a"), "log-0")
 		s.Queue = 10
 		catchingUp := h.enter(s)
 		want(t, textsOf(t, catchingUp.take()), numbers(1, 10)...)
@@ -140,11 +140,11 @@ func TestALossInTheLogIsToldAndKnown(t *testing.T) {
 			t.Errorf("the gap is not told where it is: %v", brief(got))
 		}
 
-		h.enter(with("a").after("log-30")).wantResume(ResumeGap, "log-30", "41", "42")
-		h.enter(with("*").after("log-30")).wantResume(ResumeGap, "log-30", "41", "42")
-		h.enter(with("b").after("log-30")).wantResume(ResumeGap, "log-30") // who knows
-		h.enter(with("a").after("log-40")).wantResume(ResumeComplete, "log-40", "41", "42")
-		h.enter(with("a").after("log-41")).wantResume(ResumeComplete, "log-41", "42")
+		h.enter(returning(with("a"), "log-30")).wantResume(ResumeGap, "log-30", "41", "42")
+		h.enter(returning(with("*"), "log-30")).wantResume(ResumeGap, "log-30", "41", "42")
+		h.enter(returning(with("b"), "log-30")).wantResume(ResumeGap, "log-30") // who knows
+		h.enter(returning(with("a"), "log-40")).wantResume(ResumeComplete, "log-40", "41", "42")
+		h.enter(returning(with("a"), "log-41")).wantResume(ResumeComplete, "log-41", "42")
 	}
 }
 

@@ -37,12 +37,12 @@ func TestAClientThatComesBackGetsWhatItMissedAndIsToldComplete(t *testing.T) {
 	h.publish(Topics("a"), "2")
 	h.publishEphemeral(Topics("a"), "tick")
 	h.publish(Topics("a", "b"), "3")
-	l := h.enter(with("a").after(seen))
+	l := h.enter(returning(with("a"), seen))
 	h.publish(Topics("a"), "4")
 	l.wantResume(ResumeComplete, seen, "2", "3", "4")
 	h.publish(Topics("a"), "5")
 	want(t, l.texts(), "5")
-	h.enter(with("a").after(h.Position().String())).wantResume(ResumeComplete, h.Position().String())
+	h.enter(returning(with("a"), h.Position().String())).wantResume(ResumeComplete, h.Position().String())
 }
 
 func TestAClientCutBeforeItsFirstMessageResumesFromWhereItBegan(t *testing.T) {
@@ -51,15 +51,15 @@ func TestAClientCutBeforeItsFirstMessageResumesFromWhereItBegan(t *testing.T) {
 	first := h.enter(with("a"))
 	first.leave()
 	h.publish(Topics("a"), "1")
-	second := h.enter(with("a").after(first.Welcome.ID))
+	second := h.enter(returning(with("a"), first.Welcome.ID))
 	second.leave() // cut before the replay
 	h.publish(Topics("a"), "2")
-	h.enter(with("a").after(second.Welcome.ID)).wantResume(ResumeComplete, first.Welcome.ID, "1", "2")
+	h.enter(returning(with("a"), second.Welcome.ID)).wantResume(ResumeComplete, first.Welcome.ID, "1", "2")
 
 	empty := newTestHub(t, plenty)
 	begin := empty.enter(with("a")).Welcome.ID
 	empty.publish(Topics("a"), "1")
-	empty.enter(with("a").after(begin)).wantResume(ResumeComplete, begin, "1")
+	empty.enter(returning(with("a"), begin)).wantResume(ResumeComplete, begin, "1")
 }
 
 func TestTargetedMessagesAreResumedToo(t *testing.T) {
@@ -81,11 +81,11 @@ func TestTargetedMessagesAreResumedToo(t *testing.T) {
 		h.publish([]Address{to}, fmt.Sprint(to.Kind, to.Name))
 	}
 	h.publish(Topics("a", "x/1", "x/2"), "in three ways")
-	h.enter(s.after(seen)).wantResume(ResumeComplete, seen, "1c", "2u", "3", "0a", "0x/1", "in three ways")
+	h.enter(returning(s, seen)).wantResume(ResumeComplete, seen, "1c", "2u", "3", "0a", "0x/1", "in three ways")
 	s.User = ""
 	h.joined[0].leave()
 	anonymous := with("a")
-	h.enter(anonymous.after(seen)).wantResume(ResumeComplete, seen, "3", "0a", "in three ways")
+	h.enter(returning(anonymous, seen)).wantResume(ResumeComplete, seen, "3", "0a", "in three ways")
 }
 
 func TestAnIDThisLogDidNotGiveOutIsAGap(t *testing.T) {
@@ -109,11 +109,11 @@ func TestAnIDThisLogDidNotGiveOutIsAGap(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h.t = t
-			h.enter(with("a").after(id)).wantResume(ResumeGap, begin, "1", "2")
+			h.enter(returning(with("a"), id)).wantResume(ResumeGap, begin, "1", "2")
 		})
 	}
 	h.t = t
-	h.enter(with("c").after("garbage")).wantResume(ResumeGap, h.Position().String())
+	h.enter(returning(with("c"), "garbage")).wantResume(ResumeGap, h.Position().String())
 }
 
 func TestWhatWasTrimmedIsAGapOnlyToThoseItWasFor(t *testing.T) {
@@ -132,13 +132,13 @@ func TestWhatWasTrimmedIsAGapOnlyToThoseItWasFor(t *testing.T) {
 					ids = append(ids, id)
 					pause(time.Minute)
 				}
-				h.enter(with("a").after(ids[1])).wantResume(ResumeGap, ids[1], "3", "4", "5")
-				h.enter(with("a", "b").after(ids[1])).wantResume(ResumeGap, ids[1], "3", "4", "5")
-				h.enter(with("*").after(ids[1])).wantResume(ResumeGap, ids[1], "3", "4", "5")
-				h.enter(with("a").after(ids[2])).wantResume(ResumeComplete, ids[2], "3", "4", "5")
-				h.enter(with("a").after(ids[4])).wantResume(ResumeComplete, ids[4], "5")
-				h.enter(with("b").after(other)).wantResume(ResumeComplete, other)
-				h.enter(with("a").after("?")).wantResume(ResumeGap, ids[2], "3", "4", "5")
+				h.enter(returning(with("a"), ids[1])).wantResume(ResumeGap, ids[1], "3", "4", "5")
+				h.enter(returning(with("a", "b"), ids[1])).wantResume(ResumeGap, ids[1], "3", "4", "5")
+				h.enter(returning(with("*"), ids[1])).wantResume(ResumeGap, ids[1], "3", "4", "5")
+				h.enter(returning(with("a"), ids[2])).wantResume(ResumeComplete, ids[2], "3", "4", "5")
+				h.enter(returning(with("a"), ids[4])).wantResume(ResumeComplete, ids[4], "5")
+				h.enter(returning(with("b"), other)).wantResume(ResumeComplete, other)
+				h.enter(returning(with("a"), "?")).wantResume(ResumeGap, ids[2], "3", "4", "5")
 			})
 		})
 	}
@@ -152,9 +152,9 @@ func TestTheTopicsPublishedToLongestAgoAreTheFirstToHaveAGap(t *testing.T) {
 		h.publish(Topics("busy"), strconv.Itoa(i))
 		h.publish(Topics("new"), "x")
 	}
-	h.enter(with("old").after(begin)).wantResume(ResumeGap, begin)
-	h.enter(with("quiet").after(begin)).wantResume(ResumeComplete, begin)
-	if l := h.enter(with("new").after(begin)); l.Resume != ResumeGap || len(l.texts()) == 0 {
+	h.enter(returning(with("old"), begin)).wantResume(ResumeGap, begin)
+	h.enter(returning(with("quiet"), begin)).wantResume(ResumeComplete, begin)
+	if l := h.enter(returning(with("new"), begin)); l.Resume != ResumeGap || len(l.texts()) == 0 {
 		t.Errorf("a busy topic keeps nothing and says %q", l.Resume)
 	}
 }
@@ -163,10 +163,10 @@ func TestHistoryOffResumesOnlyWhoMissedNothing(t *testing.T) {
 	h := newTestHub(t, Limits{})
 	begin := h.Position().String()
 	h.publish(Topics("a"), "1")
-	h.enter(with("a").after(begin)).wantResume(ResumeGap, begin)
-	h.enter(with("b").after(begin)).wantResume(ResumeComplete, begin)
-	h.enter(with("a").after("?")).wantResume(ResumeGap, h.Position().String())
-	l := h.enter(with("a").after(h.Position().String()))
+	h.enter(returning(with("a"), begin)).wantResume(ResumeGap, begin)
+	h.enter(returning(with("b"), begin)).wantResume(ResumeComplete, begin)
+	h.enter(returning(with("a"), "?")).wantResume(ResumeGap, h.Position().String())
+	l := h.enter(returning(with("a"), h.Position().String()))
 	h.publish(Topics("a"), "2") // before its stream has taken a turn
 	l.wantResume(ResumeComplete, l.LastEventID, "2")
 }
@@ -174,7 +174,7 @@ func TestHistoryOffResumesOnlyWhoMissedNothing(t *testing.T) {
 func TestAClientWithNothingToCatchUpOnIsLiveAtOnce(t *testing.T) {
 	h := newTestHub(t, Limits{History: HistoryLimits{Count: 2}})
 	h.publish(Topics("a"), "0")
-	l := h.enter(with("a").after(h.Position().String()))
+	l := h.enter(returning(with("a"), h.Position().String()))
 	h.publishAll("a", 1, 10) // more than history keeps, and less than its queue
 	want(t, l.texts(), numbers(1, 10)...)
 }
@@ -187,8 +187,8 @@ func TestAfterAnUnknownIDTheReplayIsBoundedOverAllTopics(t *testing.T) {
 		id, _ := h.publish(Topics([]string{"a", "b", "c/1"}[i%3]), strconv.Itoa(i))
 		ids = append(ids, id)
 	}
-	h.enter(s.after("?")).wantResume(ResumeGap, ids[19], numbers(20, 29)...)
-	h.enter(s.after(ids[19])).wantResume(ResumeComplete, ids[19], numbers(20, 29)...) // it was told so
+	h.enter(returning(s, "?")).wantResume(ResumeGap, ids[19], numbers(20, 29)...)
+	h.enter(returning(s, ids[19])).wantResume(ResumeComplete, ids[19], numbers(20, 29)...) // it was told so
 }
 
 func TestAResumeOfManyMessagesComesThroughASmallQueue(t *testing.T) {
@@ -200,7 +200,7 @@ func TestAResumeOfManyMessagesComesThroughASmallQueue(t *testing.T) {
 	for i := range 12_000 {
 		h.publish(Topics(topic(i)), strconv.Itoa(i))
 	}
-	l, got, next := h.enter(s.after(begin)), []string(nil), 12_000
+	l, got, next := h.enter(returning(s, begin)), []string(nil), 12_000
 	for {
 		batch := l.take()
 		if len(batch) == 0 {
@@ -234,7 +234,7 @@ func TestEphemeralMessagesFindTheirPlaceInAReplay(t *testing.T) {
 	h := newTestHub(t, plenty)
 	begin := h.Position().String()
 	h.publishAll("a", 1, 25)
-	s := with("a").after(begin)
+	s := returning(with("a"), begin)
 	s.Queue = 10
 	l := h.enter(s)
 	h.publishEphemeral(Topics("a"), "tick")
@@ -251,7 +251,7 @@ func TestEphemeralMessagesDroppedFromAReplayAreToldWhereTheyWere(t *testing.T) {
 		h := newTestHub(t, plenty)
 		begin := h.Position().String()
 		h.publishAll("a", 1, 20)
-		s := with("a").after(begin)
+		s := returning(with("a"), begin)
 		s.Queue, s.SlowClient = 5, DropOldest
 		l := h.enter(s)
 		want(t, textsOf(t, l.take()), numbers(1, 5)...)
@@ -270,7 +270,7 @@ func TestHistoryTrimmedUnderAClientThatCatchesUpIsTold(t *testing.T) {
 	h := newTestHub(t, Limits{History: HistoryLimits{Count: 100}})
 	begin := h.Position().String()
 	h.publishAll("a", 1, 100)
-	s := with("a", "b").after(begin)
+	s := returning(with("a", "b"), begin)
 	s.Queue = 10
 	l := h.enter(s)
 	want(t, []Resume{l.Resume}, ResumeComplete)
@@ -289,7 +289,7 @@ func TestAGapToldAtConnectIsNotToldAgain(t *testing.T) {
 	h := newTestHub(t, Limits{History: HistoryLimits{Count: 100}})
 	begin := h.Position().String()
 	h.publishAll("a", 1, 150)
-	s := with("a").after(begin)
+	s := returning(with("a"), begin)
 	s.Queue = 10
 	h.enter(s).wantResume(ResumeGap, begin, numbers(51, 150)...)
 	s.LastEventID = "?"
@@ -303,7 +303,7 @@ func TestNewLimitsUnderAClientThatCatchesUpAreToldAsAGap(t *testing.T) {
 	h := newTestHub(t, plenty)
 	begin := h.Position().String()
 	h.publishAll("a", 1, 100)
-	s := with("a").after(begin)
+	s := returning(with("a"), begin)
 	s.Queue = 10
 	l := h.enter(s)
 	l.take()
@@ -320,12 +320,12 @@ func TestARepeatedMessageOfAReplayIsNotLostByAnEarlyEnd(t *testing.T) {
 		h.publishAll("a", 1, 30)
 		s := with("a")
 		s.Queue, s.MaxAge = 10, time.Minute
-		l := h.enter(s.after(begin))
+		l := h.enter(returning(s, begin))
 		last := l.take()[9]
 		pause(time.Minute)
 		want(t, l.texts()) // the rest is for when it comes back
 		want(t, []error{l.end}, ErrMaxAge)
 		l.leave()
-		h.enter(s.after(decode(t, last).ID)).wantResume(ResumeComplete, decode(t, last).ID, numbers(11, 30)...)
+		h.enter(returning(s, decode(t, last).ID)).wantResume(ResumeComplete, decode(t, last).ID, numbers(11, 30)...)
 	})
 }

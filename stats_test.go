@@ -15,7 +15,7 @@ func TestDeliveryIsTimedFromTheLogToTheSocket(t *testing.T) {
 		before, _ := h.publish(Topics("a"), "before")
 		h.publish(Topics("a"), "kept")
 		time.Sleep(time.Hour)
-		s := with("a").after(before)
+		s := returning(with("a"), before)
 		s.Heartbeat = time.Minute
 		l := h.enter(s)
 		l.Wrote(l.takeAll()) // how long it was kept is not the delivery's doing

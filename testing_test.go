@@ -2,6 +2,7 @@ package sse
 
 import (
 	"bytes"
+	"context"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -27,6 +28,7 @@ type testHub struct {
 
 	mu     sync.Mutex // guards joined
 	joined []*testClient
+	order  sync.Mutex // held while post delivers
 }
 
 func newTestHub(t testing.TB, limits Limits) *testHub {
@@ -36,32 +38,11 @@ func newTestHub(t testing.TB, limits Limits) *testHub {
 			l.leave()
 		}
 		h.Close()
-		wantSettled(t, h.Hub)
+		if clients, _ := h.Size(); clients != 0 {
+			t.Errorf("with all clients gone the hub counts %d", clients)
+		}
 	})
 	return h
-}
-
-// wantSettled checks that nothing is left of the clients that a hub had.
-func wantSettled(t testing.TB, h *Hub) {
-	t.Helper()
-	p := &h.pace
-	if w, k, f := p.waiting.Load(), p.woken.Load(), p.full.Load(); w != 0 || k != 0 || f != 0 {
-		t.Errorf("with all clients gone %d messages wait for %d woken clients, %d queues are full", w, k, f)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.released != nil {
-		t.Error("with all clients gone a publisher still waits for them")
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.clients != 0 || len(h.sources) != 0 || len(h.index.exact) != 0 || len(h.index.patterns) != 0 {
-		t.Errorf("with all clients gone the hub counts %d, from %v, at %v and %v",
-			h.clients, h.sources, h.index.exact, h.index.patterns)
-	}
-	if len(h.arrivals) != 0 {
-		t.Errorf("with all clients gone %d positions are still waited for", len(h.arrivals))
-	}
 }
 
 // publish delivers a message as the log's next and returns its ID and its receivers.
@@ -70,6 +51,18 @@ func (h *testHub) publish(to []Address, text string) (id string, receivers int) 
 	p.Position.Major++
 	receivers = h.Deliver(&Message{To: to, Data: []byte(text), Position: p.Position})
 	return p.String(), receivers
+}
+
+// post delivers a message as the log's next, as one of several publishers, and waits as they do.
+func (h *testHub) post(ctx context.Context, m *Message) {
+	h.order.Lock()
+	if !m.Ephemeral {
+		m.Position = h.Position().Position
+		m.Position.Major++
+	}
+	receivers := h.Deliver(m)
+	h.order.Unlock()
+	h.Wait(ctx, receivers)
 }
 
 // publishAll delivers messages to a topic, numbered from first to last.
@@ -121,8 +114,8 @@ func with(topics ...string) Subscription {
 	return s
 }
 
-// after returns the subscription of a client that comes back.
-func (s Subscription) after(lastEventID string) Subscription {
+// returning returns the subscription of a client that comes back with an ID.
+func returning(s Subscription, lastEventID string) Subscription {
 	s.LastEventID = lastEventID
 	return s
 }
@@ -278,16 +271,6 @@ func returnsSoon(f func()) bool {
 	}
 }
 
-// newTestLog returns a memory broker that feeds a hub.
-func newTestLog(t testing.TB, h *Hub) *memoryLog {
-	broker, err := MemoryBroker{}.Open("test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	broker.Start(h, func() {})
-	return broker.(*memoryLog)
-}
-
 // traffic is goroutines that use a hub at the same time.
 type traffic struct{ sync.WaitGroup }
 
@@ -335,7 +318,7 @@ func (p *player) run(c *Client) error {
 		select {
 		case <-p.wake:
 		case <-p.cut:
-			return errAborted
+			return ErrGone
 		case <-time.After(5 * time.Millisecond): // its peer left
 			return ErrGone
 		}

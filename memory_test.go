@@ -1,0 +1,13 @@
+package sse
+
+import "testing"
+
+// newTestLog returns a memory broker that feeds a hub.
+func newTestLog(t testing.TB, h *Hub) *memoryLog {
+	broker, err := MemoryBroker{}.Open("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	broker.Start(h, func() {})
+	return broker.(*memoryLog)
+}
