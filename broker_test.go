@@ -107,7 +107,8 @@ func TestAPublisherWhoGivesUpWaitingHasPublished(t *testing.T) {
 		h := newTestHub(t, plenty)
 		log := newTestLog(t, h.Hub)
 		l := h.join(with("a"))
-		h.last.Major, log.last = 200, 200
+		h.Advance(Position{Major: 200})
+		log.last = 200
 		h.publishAll("a", 1, 200)
 		log.last = 400
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -264,6 +264,14 @@ func (c *Client) Wrote(batch []*Message) {
 	c.sentBytes += bytes
 }
 
+// ToldLost returns up to where the stream has been told by gaps that messages may be missing. The stream calls it, behind
+// Take.
+func (c *Client) ToldLost() Position {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.toldLost
+}
+
 // Serial tells the client from all others of its hub.
 func (c *Client) Serial() uint64 { return c.serial }
 

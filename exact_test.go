@@ -259,7 +259,7 @@ func (v *visitor) connect() {
 			if v.cut() {
 				return
 			}
-			v.read(m, c.toldLost.Major)
+			v.read(m, c.ToldLost().Major)
 		}
 		if v.stalling && v.random.IntN(5) == 0 {
 			time.Sleep(time.Duration(v.random.IntN(1500)) * time.Millisecond)
