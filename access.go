@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -235,20 +236,20 @@ func bearerToken(r *http.Request) string {
 
 // mayAddress says why a publisher on this route may not address these: the route and, where there is
 // one, the token must allow it.
-func (a *access) mayAddress(who publisher, to []Address, literal []string) *problem {
+func (a *access) mayAddress(who publisher, to []hub.Address, literal []string) *problem {
 	for _, target := range to {
 		if who.grants != nil && !who.grants.mayPublish(target) {
 			return problemf(http.StatusForbidden, "the token does not grant publishing to %s", target)
 		}
 		var err error
 		switch target.Kind {
-		case ToTopic:
+		case hub.ToTopic:
 			err = a.mayAddressTopic(target.Name, literal)
-		case ToClient:
+		case hub.ToClient:
 			err = a.mayAddressTarget("client")
-		case ToUser:
+		case hub.ToUser:
 			err = a.mayAddressTarget("user")
-		case ToBroadcast:
+		case hub.ToBroadcast:
 			err = a.mayAddressTarget("broadcast")
 		}
 		if err != nil {

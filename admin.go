@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -228,7 +229,7 @@ func (a *Admin) health(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *Admin) clients(w http.ResponseWriter, r *http.Request) error {
-	hub, err := hubOf(r)
+	shared, err := hubOf(r)
 	if err != nil {
 		return err
 	}
@@ -236,7 +237,7 @@ func (a *Admin) clients(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	query := ClientQuery{Topic: q["topic"], User: q["user"]}
+	query := hub.ClientQuery{Topic: q["topic"], User: q["user"]}
 	if query.Limit, err = limitOf(q["limit"]); err != nil {
 		return err
 	}
@@ -245,7 +246,7 @@ func (a *Admin) clients(w http.ResponseWriter, r *http.Request) error {
 			return badRequest("after must be the next of an earlier page")
 		}
 	}
-	page, last := hub.Core.ListClients(query)
+	page, last := shared.Core.ListClients(query)
 	next := ""
 	if last > 0 {
 		next = strconv.FormatUint(last, 10)
@@ -292,7 +293,7 @@ func (a *Admin) messages(w http.ResponseWriter, r *http.Request) error {
 
 // kick ends all connections of a client, on every instance.
 func (a *Admin) kick(w http.ResponseWriter, r *http.Request) error {
-	hub, err := hubOf(r)
+	shared, err := hubOf(r)
 	if err != nil {
 		return err
 	}
@@ -306,17 +307,17 @@ func (a *Admin) kick(w http.ResponseWriter, r *http.Request) error {
 	} else if _, err := parameters(r); err != nil {
 		return err
 	}
-	if err := CheckClientID(id); err != nil {
+	if err := hub.CheckClientID(id); err != nil {
 		return badRequest("%v", err)
 	}
-	connections, err := hub.kick(r.Context(), id)
+	connections, err := shared.kick(r.Context(), id)
 	switch {
 	case err != nil:
 		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: fmt.Errorf("reaching the other instances: %w", err)}
 	case connections == 0:
 		return notFound("no client %q is connected", id)
 	}
-	a.log.Info("client closed by an operator", zap.String("hub", hub.name), zap.String("client_id", id))
+	a.log.Info("client closed by an operator", zap.String("hub", shared.name), zap.String("client_id", id))
 	return answerJSON(w, http.StatusOK, map[string]any{"closed": connections})
 }
 

@@ -38,7 +38,7 @@ func TestTokensAreTakenFromTheHeaderTheCookieAndTheQuery(t *testing.T) {
 	rs := compact(`{"alg":"RS256","kid":"rsa"}`, claims, withRSA(rsaKey()))
 	es := compact(`{"alg":"ES256","kid":"whatever"}`, claims, withEC(key))
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
-		header := func(value string) []e2etest.Option { return with(e2etest.Header("Authorization", value)) }
+		header := func(value string) []e2etest.Option { return With(e2etest.Header("Authorization", value)) }
 		for name, c := range map[string]struct {
 			query   string
 			options []e2etest.Option
@@ -46,14 +46,14 @@ func TestTokensAreTakenFromTheHeaderTheCookieAndTheQuery(t *testing.T) {
 			"header":                            {"", header("Bearer " + hs)},
 			"header, in small letters":          {"", header("bearer " + rs)},
 			"header, with blanks":               {"", header("BEARER   " + es)},
-			"cookie":                            {"", with(cookie(rs))},
-			"cookie, quoted":                    {"", with(cookie(`"` + es + `"`))},
+			"cookie":                            {"", With(cookie(rs))},
+			"cookie, quoted":                    {"", With(cookie(`"` + es + `"`))},
 			"query":                             {"&token=" + hs, nil},
 			"header, before a bad cookie":       {"&token=bad", append(header("Bearer "+hs), cookie("bad"))},
-			"cookie, before a bad query":        {"&token=bad", with(cookie(hs))},
+			"cookie, before a bad query":        {"&token=bad", With(cookie(hs))},
 			"cookie, beside Basic":              {"", append(header("Basic YTpi"), cookie(hs))},
-			"query, beside another cookie":      {"&token=" + es, with(e2etest.Header("Cookie", "other=bad"))},
-			"query, beside an empty cookie":     {"&token=" + es, with(cookie(""))},
+			"query, beside another cookie":      {"&token=" + es, With(e2etest.Header("Cookie", "other=bad"))},
+			"query, beside an empty cookie":     {"&token=" + es, With(cookie(""))},
 			"cookie, beside an empty header":    {"", append(header("Bearer "), cookie(hs))},
 			"header, beside a foreign scheme's": {"&token=" + hs, header("Negotiate " + hs)},
 		} {
@@ -264,7 +264,7 @@ func TestGoodTokensStandInNoLogEither(t *testing.T) {
 		}`)
 	token := granting("alice", list("**"), list("**", "@broadcast"))
 	var streams []*e2etest.Stream
-	for _, options := range [][]e2etest.Option{with(bearer(token)), with(cookie(token)), nil} {
+	for _, options := range [][]e2etest.Option{With(bearer(token)), With(cookie(token)), nil} {
 		query := "?topic=a"
 		if options == nil {
 			query += "&token=" + token

@@ -46,7 +46,7 @@ func TestClientIDOfATokensUserStaysTheirsWhileMessagesAreKept(t *testing.T) {
 	wantOthersRefused := func(when string) {
 		t.Helper()
 		for who, options := range map[string][]e2etest.Option{
-			"bob": with(bearer(bob)), "nobody": nil, "a token without user": with(bearer(granting("", nil, nil))),
+			"bob": With(bearer(bob)), "nobody": nil, "a token without user": With(bearer(granting("", nil, nil))),
 		} {
 			t.Run(when+", "+who, func(t *testing.T) {
 				r := wantRefusal(t, refusedGet(t, s.url(path), options...), http.StatusForbidden, "belongs to another user")
@@ -105,16 +105,16 @@ func TestSubjectGoesBeforeTheUserOfCaddysAuthentication(t *testing.T) {
 		granting("carol", list("a"), nil): "carol",
 		granting("", list("a"), nil):      "alice",
 	} {
-		stream := e2etest.Subscribe(t, s.url("/events?topic=a"), as("alice"), cookie(token))
+		stream := e2etest.Subscribe(t, s.url("/events?topic=a"), As("alice"), cookie(token))
 		stream.Connected(t)
 		publish(t, s.url("/anonymous?user="+user), "for "+user)
 		stream.Expect(t, "for "+user)
 	}
-	public := e2etest.Subscribe(t, s.url("/events?topic=public"), as("alice"))
+	public := e2etest.Subscribe(t, s.url("/events?topic=public"), As("alice"))
 	public.Connected(t)
 	publish(t, s.url("/anonymous?user=alice"), "for alice")
 	public.Expect(t, "for alice")
-	wantRefusal(t, refusedGet(t, s.url("/events?topic=a"), as("alice")), http.StatusUnauthorized, "needs a token")
+	wantRefusal(t, refusedGet(t, s.url("/events?topic=a"), As("alice")), http.StatusUnauthorized, "needs a token")
 }
 
 // gate answers for forward_auth: who knows a session's name is its user. It says so in Remote-User, and in
@@ -158,7 +158,7 @@ func TestUserOfForwardAuthCanNotBeForged(t *testing.T) {
 			}
 		}`, withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
-		forged := with(p.via,
+		forged := With(p.via,
 			e2etest.Header("Remote-User", "bob"), e2etest.Header("Remote-Team", "blue"),
 			e2etest.Header("remote_user", "bob"), e2etest.Header("X-Forwarded-User", "bob"))
 		alice := e2etest.Subscribe(t, p.url("/events"), append(forged, cookie("alice"))...)

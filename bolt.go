@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-json-experiment/json"
 	"go.etcd.io/bbolt"
@@ -103,14 +104,14 @@ func OpenBolt(file *boltFile, o boltOptions) *boltLog {
 type boltLog struct {
 	boltOptions
 	*boltFile
-	replica *Hub
+	replica *hub.Hub
 	queue   chan *boltRequest // without a buffer: what nobody takes is not under way
 
 	// What follows is the committing goroutine's.
 	loaded    bool // the replica has what the file keeps
 	epoch     string
-	undropped []*Message          // could not be removed yet
-	claims    map[Position]string // owners that are to be noted with the messages there
+	undropped []*hub.Message          // could not be removed yet
+	claims    map[hub.Position]string // owners that are to be noted with the messages there
 
 	context context.Context
 	cancel  context.CancelFunc
@@ -136,7 +137,7 @@ const (
 )
 
 // Start implements Broker.
-func (l *boltLog) Start(h *Hub, ready func()) {
+func (l *boltLog) Start(h *hub.Hub, ready func()) {
 	l.replica = h
 	if err := l.load(); err != nil {
 		l.fail(err)
@@ -169,7 +170,7 @@ func (l *boltLog) load() error {
 	if renamed {
 		l.Logger.Warn("the log may not have all that was acknowledged; clients are told a gap", zap.String("file", l.path))
 	}
-	var end Position
+	var end hub.Position
 	var followed bool
 	err = l.db.View(func(tx *bbolt.Tx) (err error) {
 		end, followed, err = l.follow(tx)
@@ -179,7 +180,7 @@ func (l *boltLog) load() error {
 		return err
 	}
 	if !followed {
-		for next := positionKey(Position{}); next != nil; l.trim() { // so that no more is in memory than is kept
+		for next := positionKey(hub.Position{}); next != nil; l.trim() { // so that no more is in memory than is kept
 			if next, err = l.restore(next); err != nil {
 				return err
 			}
@@ -196,7 +197,7 @@ func (l *boltLog) load() error {
 
 // follow lets the replica begin with the file's log, and returns where that ends; or tells that the
 // replica has followed it to there already, under other options.
-func (l *boltLog) follow(tx *bbolt.Tx) (end Position, already bool, err error) {
+func (l *boltLog) follow(tx *bbolt.Tx) (end hub.Position, already bool, err error) {
 	meta := tx.Bucket(metaBucket)
 	epoch, err := get(meta, epochKey)
 	if err != nil {
@@ -206,11 +207,11 @@ func (l *boltLog) follow(tx *bbolt.Tx) (end Position, already bool, err error) {
 	if err != nil {
 		return end, false, err
 	}
-	l.epoch, end = string(epoch), Position{Major: tx.Bucket(logBucket).Sequence()}
-	if l.replica.Position() == (ID{l.epoch, end}) {
+	l.epoch, end = string(epoch), hub.Position{Major: tx.Bucket(logBucket).Sequence()}
+	if l.replica.Position() == (hub.ID{Epoch: l.epoch, Position: end}) {
 		return end, true, nil
 	}
-	l.replica.Follow(Origin{Epoch: l.epoch, Trims: true})
+	l.replica.Follow(hub.Origin{Epoch: l.epoch, Trims: true})
 	l.replica.ForgetAll(floor)
 	for address, p := range gone {
 		l.replica.Forget(address, p)
@@ -372,7 +373,7 @@ func (l *boltLog) write(requests []*boltRequest) (fresh []*Publication, err erro
 			}
 			fresh = append(fresh, stored...)
 		}
-		return put(tx.Bucket(metaBucket), lastKey, positionKey(Position{Major: tx.Bucket(logBucket).Sequence()}))
+		return put(tx.Bucket(metaBucket), lastKey, positionKey(hub.Position{Major: tx.Bucket(logBucket).Sequence()}))
 	})
 	if err == nil {
 		l.claims = nil
@@ -386,7 +387,7 @@ func (l *boltLog) landed() bool {
 	if !l.loaded {
 		return false
 	}
-	var end Position
+	var end hub.Position
 	_ = l.db.View(func(tx *bbolt.Tx) error {
 		end.Major = tx.Bucket(logBucket).Sequence()
 		return nil
@@ -419,7 +420,7 @@ func (l *boltLog) store(tx *bbolt.Tx, r *boltRequest) (fresh []*Publication, err
 			if err := storeMessage(log, p.Message, l.replica.OwnerOf(p.Message)); err != nil {
 				return nil, err
 			}
-			p.Receipt.ID = ID{l.epoch, p.Position}.String()
+			p.Receipt.ID = hub.ID{Epoch: l.epoch, Position: p.Position}.String()
 		}
 		if p.Key != "" {
 			if err := keepAnswer(answers, p); err != nil {
@@ -501,7 +502,7 @@ func (l *boltLog) clean() {
 
 // storedMessage is a message as it stands in the file.
 type storedMessage struct {
-	To    []Address
+	To    []hub.Address
 	Event string `json:",omitempty"`
 	Data  string
 	Retry *int64 `json:",omitempty"`
@@ -509,12 +510,12 @@ type storedMessage struct {
 	Owner string `json:",omitempty"` // of the client_id that it is for
 }
 
-func storeMessage(log *bbolt.Bucket, m *Message, owner string) error {
+func storeMessage(log *bbolt.Bucket, m *hub.Message, owner string) error {
 	position, err := log.NextSequence()
 	if err != nil {
 		return err
 	}
-	m.Position = Position{Major: position}
+	m.Position = hub.Position{Major: position}
 	s := storedMessage{To: m.To, Event: m.Event, Data: string(m.Data), Time: m.Time.UnixMilli(), Owner: owner}
 	if m.HasRetry {
 		s.Retry = &m.Retry
@@ -539,8 +540,8 @@ func readStored(key, sealed []byte) (s storedMessage, err error) {
 	return s, err
 }
 
-func (s *storedMessage) message(key []byte) *Message {
-	m := &Message{To: s.To, Event: s.Event, Data: []byte(s.Data), Time: time.UnixMilli(s.Time), Position: positionOf(key)}
+func (s *storedMessage) message(key []byte) *hub.Message {
+	m := &hub.Message{To: s.To, Event: s.Event, Data: []byte(s.Data), Time: time.UnixMilli(s.Time), Position: positionOf(key)}
 	if s.Retry != nil {
 		m.Retry, m.HasRetry = *s.Retry, true
 	}

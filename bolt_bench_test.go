@@ -5,12 +5,14 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
 // BenchmarkPublishOnDisk compares publishers that share commits with one commit a publish, in one run.
 func BenchmarkPublishOnDisk(b *testing.B) {
 	const publishers = 64
-	d := newDiskHub(b, Limits{History: HistoryLimits{Count: 1000}})
+	d := newDiskHub(b, hub.Limits{History: hub.HistoryLimits{Count: 1000}})
 	text := string(make([]byte, 200))
 	publish := func(publishers int, last time.Time) (n int64) {
 		var under sync.WaitGroup
@@ -18,7 +20,7 @@ func BenchmarkPublishOnDisk(b *testing.B) {
 		for range publishers {
 			under.Go(func() {
 				for time.Now().Before(last) {
-					d.publish(Topics("a"), text)
+					d.publish(hub.Topics("a"), text)
 					total.Add(1)
 				}
 			})

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 	"github.com/caddy-sse/caddy-sse/topic"
 	"go.etcd.io/bbolt"
 )
@@ -19,7 +21,7 @@ import (
 
 func TestResumeIsExactOrAGapWhateverHappensToTheProcess(t *testing.T) {
 	complete, gaps, restarts := 0, 0, 0
-	for _, limits := range []HistoryLimits{
+	for _, limits := range []hub.HistoryLimits{
 		{Count: 3}, {Count: 10, Age: 10 * time.Minute}, {Count: 100, Bytes: 2000}, {Count: 1000}, {},
 	} {
 		t.Run(fmt.Sprint(limits), func(t *testing.T) {
@@ -42,7 +44,7 @@ func TestResumeIsExactOrAGapWhateverHappensToTheProcess(t *testing.T) {
 type records struct {
 	*diskHub
 	random   *rand.Rand
-	book     [][]Address // by position: those go on when the log is renamed
+	book     [][]hub.Address // by position: those go on when the log is renamed
 	regulars []*regular
 
 	restarts, complete, gaps int
@@ -50,20 +52,20 @@ type records struct {
 
 // regular is a client that comes and goes, with any of the IDs it was ever told.
 type regular struct {
-	Subscription
+	hub.Subscription
 	told []string
-	here *testClient // nil while it is away
+	here *hubtest.Client // nil while it is away
 }
 
-func newRecords(t testing.TB, limits HistoryLimits) *records {
+func newRecords(t testing.TB, limits hub.HistoryLimits) *records {
 	r := &records{
-		diskHub: newDiskHub(t, Limits{History: limits}),
+		diskHub: newDiskHub(t, hub.Limits{History: limits}),
 		random:  rand.New(rand.NewPCG(rand.Uint64(), 0)),
-		book:    make([][]Address, 1),
+		book:    make([][]hub.Address, 1),
 	}
 	r.hasty = true
 	for i := range visitors {
-		s := with([][]string{{"a/1"}, {"a/1", "b/2"}, {"a/*"}, {"**"}, {}, {"b/0", "b/1", "b/2", "b/3"}}[i%6]...)
+		s := hubtest.With([][]string{{"a/1"}, {"a/1", "b/2"}, {"a/*"}, {"**"}, {}, {"b/0", "b/1", "b/2", "b/3"}}[i%6]...)
 		s.ClientID = fmt.Sprint("c", i)
 		if i%2 == 0 {
 			s.User = fmt.Sprint("u", i%4)
@@ -114,7 +116,7 @@ func (r *records) again(begin func()) {
 
 func (r *records) depart(v *regular) {
 	if v.here != nil {
-		v.here.leave()
+		v.here.Leave()
 		v.here = nil
 	}
 }
@@ -122,19 +124,19 @@ func (r *records) depart(v *regular) {
 // post publishes a few messages at once; whoever is here gets them.
 func (r *records) post() {
 	batch := make([]*Publication, 1+r.random.IntN(4))
-	var targets [][]Address
+	var targets [][]hub.Address
 	for i := range batch {
 		to := (&world{}).randomTarget(r.random)
 		targets = append(targets, to)
-		batch[i] = &Publication{Message: &Message{To: to, Data: []byte(strconv.Itoa(len(r.book) + i))}}
+		batch[i] = &Publication{Message: &hub.Message{To: to, Data: []byte(strconv.Itoa(len(r.book) + i))}}
 	}
 	if n, err := r.log.Publish(r.t.Context(), batch); n != len(batch) || err != nil {
 		r.t.Fatalf("published %d of %d: %v", n, len(batch), err)
 	}
-	var ids []ID
+	var ids []hub.ID
 	for i, p := range batch {
-		id, _ := ParseID(p.Receipt.ID)
-		if id != (ID{r.hub.Position().Epoch, Position{Major: uint64(len(r.book))}}) {
+		id, _ := hub.ParseID(p.Receipt.ID)
+		if id != (hub.ID{Epoch: r.hub.Position().Epoch, Position: hub.Position{Major: uint64(len(r.book))}}) {
 			r.t.Fatalf("the message after position %d got the ID %s", len(r.book)-1, id)
 		}
 		r.book = append(r.book, targets[i])
@@ -144,30 +146,30 @@ func (r *records) post() {
 		if v.here == nil {
 			continue
 		}
-		r.check(v, "while it was here", r.read(v), slices.DeleteFunc(slices.Clone(ids), func(id ID) bool { return !v.wants(r.book[id.Position.Major]) }))
+		r.check(v, "while it was here", r.read(v), slices.DeleteFunc(slices.Clone(ids), func(id hub.ID) bool { return !v.wants(r.book[id.Position.Major]) }))
 	}
 }
 
-func (v *regular) wants(to []Address) bool {
-	return slices.ContainsFunc(to, func(a Address) bool {
+func (v *regular) wants(to []hub.Address) bool {
+	return slices.ContainsFunc(to, func(a hub.Address) bool {
 		switch a.Kind {
-		case ToTopic:
+		case hub.ToTopic:
 			return topic.Covered(v.Topics, a.Name) || topic.Covered(v.Patterns, a.Name)
-		case ToClient:
+		case hub.ToClient:
 			return a.Name == v.ClientID
-		case ToUser:
+		case hub.ToUser:
 			return a.Name == v.User
-		case ToBroadcast:
+		case hub.ToBroadcast:
 		}
 		return true
 	})
 }
 
 // read returns the IDs of what a regular gets now.
-func (r *records) read(v *regular) (ids []ID) {
-	for _, m := range v.here.takeAll() {
-		e := decode(r.t, m)
-		id, ok := ParseID(e.ID)
+func (r *records) read(v *regular) (ids []hub.ID) {
+	for _, m := range v.here.TakeAll() {
+		e := hubtest.Decode(r.t, m)
+		id, ok := hub.ParseID(e.ID)
 		if !ok || e.Name != "" {
 			r.t.Fatalf("a client got %q", m.Frame())
 		}
@@ -183,39 +185,39 @@ func (r *records) arrive(v *regular) {
 	if n := len(v.told); n > 0 {
 		s.LastEventID = v.told[max(0, n-1-r.random.IntN(1+r.random.IntN(n)))]
 	}
-	v.here = r.hub.enter(s)
+	v.here = r.hub.Enter(s)
 	v.told = append(v.told, v.here.Welcome.ID)
 	got := r.read(v)
-	from, _ := ParseID(s.LastEventID)
+	from, _ := hub.ParseID(s.LastEventID)
 	now := r.hub.Position()
-	var missed []ID
+	var missed []hub.ID
 	for p := from.Position.Major + 1; p <= now.Position.Major; p++ {
 		if v.wants(r.book[p]) {
-			missed = append(missed, ID{now.Epoch, Position{Major: p}})
+			missed = append(missed, hub.ID{Epoch: now.Epoch, Position: hub.Position{Major: p}})
 		}
 	}
 	switch v.here.Resume {
-	case ResumeNone:
+	case hub.ResumeNone:
 		r.check(v, "when it was new", got, nil)
-	case ResumeComplete:
+	case hub.ResumeComplete:
 		r.complete++
 		if from.Epoch != now.Epoch {
 			r.t.Errorf("%s is of another log, and the client is told %q", s.LastEventID, v.here.Resume)
 		}
 		r.check(v, "when it came back", got, missed)
-	case ResumeGap:
+	case hub.ResumeGap:
 		r.gaps++
 		if from.Epoch != now.Epoch {
 			return
 		}
 		// What is left of it, in order and each once.
-		r.check(v, "after a gap", got, slices.DeleteFunc(missed, func(id ID) bool { return !slices.Contains(got, id) }))
+		r.check(v, "after a gap", got, slices.DeleteFunc(missed, func(id hub.ID) bool { return !slices.Contains(got, id) }))
 	}
 }
 
-func (r *records) check(v *regular, when string, got, wanted []ID) {
+func (r *records) check(v *regular, when string, got, wanted []hub.ID) {
 	r.t.Helper()
 	if !slices.Equal(got, wanted) {
-		r.t.Fatalf("%v, told %q at %s, got %s\n%v\nwant\n%v", v.Subscription, v.here.Resume, v.here.Welcome.ID, when, brief(got), brief(wanted))
+		r.t.Fatalf("%v, told %q at %s, got %s\n%v\nwant\n%v", v.Subscription, v.here.Resume, v.here.Welcome.ID, when, hubtest.Brief(got), hubtest.Brief(wanted))
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/go-json-experiment/json"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -247,10 +248,10 @@ func (f *boltFile) begin(sync bool) (renamed bool, err error) {
 		}
 		renamed = f.doubtful || unsynced != nil && !bytes.Equal(unsynced, bootID())
 		if epoch == nil || renamed {
-			epoch = []byte(NewEpoch())
+			epoch = []byte(hub.NewEpoch())
 		}
 		err = errors.Join(put(meta, formatKey, bytes.Clone(boltFormat)), put(meta, epochKey, bytes.Clone(epoch)),
-			put(meta, lastKey, positionKey(Position{Major: tx.Bucket(logBucket).Sequence()})))
+			put(meta, lastKey, positionKey(hub.Position{Major: tx.Bucket(logBucket).Sequence()})))
 		if sync {
 			return errors.Join(err, meta.Delete(unsyncedKey))
 		}
@@ -279,13 +280,13 @@ func (f *boltFile) end() error {
 func bootID() []byte {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return []byte(NewEpoch())
+		return []byte(hub.NewEpoch())
 	}
 	return bytes.TrimSpace(id)
 }
 
 // removeMessages takes messages out of the log and remembers by address that they are gone.
-func removeMessages(tx *bbolt.Tx, messages []*Message) error {
+func removeMessages(tx *bbolt.Tx, messages []*hub.Message) error {
 	log, marks := tx.Bucket(logBucket), tx.Bucket(marksBucket)
 	now := uint64(time.Now().UnixMilli())
 	for _, m := range messages {
@@ -310,12 +311,12 @@ func removeMessages(tx *bbolt.Tx, messages []*Message) error {
 }
 
 // readMarks returns, by address, the newest message that was removed, and up to where marks may be missing.
-func readMarks(tx *bbolt.Tx) (gone map[Address]Position, floor Position, err error) {
+func readMarks(tx *bbolt.Tx) (gone map[hub.Address]hub.Position, floor hub.Position, err error) {
 	folded, err := get(tx.Bucket(metaBucket), floorKey)
 	if err != nil {
 		return nil, floor, err
 	}
-	gone = make(map[Address]Position)
+	gone = make(map[hub.Address]hub.Position)
 	err = each(tx.Bucket(marksBucket), func(address, mark []byte) error {
 		gone[addressOf(address)] = positionOf(mark)
 		return nil
@@ -356,16 +357,18 @@ func foldMarks(keep time.Duration, most int, now time.Time) func(*bbolt.Tx) erro
 	}
 }
 
-func addressOf(key []byte) Address { return Address{Kind(key[0]), string(key[1:])} }
+func addressOf(key []byte) hub.Address {
+	return hub.Address{Kind: hub.Kind(key[0]), Name: string(key[1:])}
+}
 
-func positionKey(p Position) []byte { return binary.BigEndian.AppendUint64(nil, p.Major) }
+func positionKey(p hub.Position) []byte { return binary.BigEndian.AppendUint64(nil, p.Major) }
 
 // positionOf reads a position at the beginning of b; the zero Position if there is none.
-func positionOf(b []byte) Position {
+func positionOf(b []byte) hub.Position {
 	if len(b) < 8 {
-		return Position{}
+		return hub.Position{}
 	}
-	return Position{Major: binary.BigEndian.Uint64(b)}
+	return hub.Position{Major: binary.BigEndian.Uint64(b)}
 }
 
 // storedAnswer is what an idempotency key was answered.

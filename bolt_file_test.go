@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"go.etcd.io/bbolt"
 )
 
@@ -138,20 +139,20 @@ func TestAFileThatAnotherProcessHasOpenIsNotOpened(t *testing.T) {
 // storedLog returns a file with a bit of everything, of several hundred pages.
 func storedLog(t testing.TB) []byte {
 	t.Helper()
-	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 30}})
+	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 30}})
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range 40 {
 		batch := make([]*Publication, 20)
 		for j := range batch {
 			p := keyed(fmt.Sprint("key ", i, j%5), fmt.Sprint(i, j%5, strings.Repeat("x", random.IntN(500))))
-			p.To = Topics(fmt.Sprint("topic ", random.IntN(20)))
+			p.To = hub.Topics(fmt.Sprint("topic ", random.IntN(20)))
 			batch[j] = p
 		}
 		_, _ = d.log.Publish(t.Context(), batch) // some of the keys are used twice
 	}
 	d.restart()
 	d.publishAll("last", 1, 100)
-	d.publish([]Address{{ToClient, "c"}}, strings.Repeat("large", 5000))
+	d.publish([]hub.Address{{Kind: hub.ToClient, Name: "c"}}, strings.Repeat("large", 5000))
 	d.stop()
 	content, err := os.ReadFile(d.module.File)
 	if err != nil {
@@ -299,13 +300,13 @@ func useDamaged(t testing.TB, file string, sound []string) (outcome string, err 
 	}
 	err = opened.update(func(tx *bbolt.Tx) error {
 		for i := range 50 {
-			m := &Message{To: Topics("a"), Data: bytes.Repeat([]byte("x"), 100*i)}
+			m := &hub.Message{To: hub.Topics("a"), Data: bytes.Repeat([]byte("x"), 100*i)}
 			if err := storeMessage(tx.Bucket(logBucket), m, ""); err != nil {
 				return err
 			}
 		}
 		last := tx.Bucket(logBucket).Sequence()
-		return put(tx.Bucket(metaBucket), lastKey, positionKey(Position{Major: last}))
+		return put(tx.Bucket(metaBucket), lastKey, positionKey(hub.Position{Major: last}))
 	})
 	return outcome, err
 }

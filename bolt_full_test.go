@@ -9,12 +9,14 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
 func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 	dir := e2etest.SmallDisk(t, "8m")
-	d := newDiskHubIn(t, dir, plenty)
+	d := newDiskHubIn(t, dir, hubtest.Plenty)
 	changes := make(chan bool, 1000)
 	d.hub.BrokerChanged = func(up bool, err error) {
 		if !up && (!errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), d.module.File)) {
@@ -22,8 +24,8 @@ func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 		}
 		changes <- up
 	}
-	begin := d.publish(Topics("a"), "0")
-	live := d.hub.enter(with("a"))
+	begin := d.publish(hub.Topics("a"), "0")
+	live := d.hub.Enter(hubtest.With("a"))
 	makeRoom := e2etest.FillDisk(t, dir, 1<<20)
 
 	// Publishers go on until they are refused.
@@ -34,7 +36,7 @@ func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 		under.Go(func() {
 			for n := 0; ; n++ {
 				text := strconv.Itoa(i) + "-" + strconv.Itoa(n) + strings.Repeat(" filling", 500)
-				_, err := d.tryPublish(Topics("a"), text)
+				_, err := d.tryPublish(hub.Topics("a"), text)
 				if err != nil {
 					if !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUnknownOutcome) {
 						t.Errorf("refused with %v", err)
@@ -56,7 +58,7 @@ func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 			waiting = false
 		default:
 		}
-		got = append(got, live.texts()...)
+		got = append(got, live.Texts()...)
 	}
 	if d.hub.LogUp() || <-changes {
 		t.Error("the log is said to be in reach")
@@ -76,9 +78,9 @@ func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 	}
 	t.Logf("%d messages had room", len(acknowledged))
 	check(got)
-	resumed := d.hub.enter(returning(with("a"), begin))
-	check(resumed.texts())
-	if resumed.Resume != ResumeComplete {
+	resumed := d.hub.Enter(hubtest.Returning(hubtest.With("a"), begin))
+	check(resumed.Texts())
+	if resumed.Resume != hub.ResumeComplete {
 		t.Errorf("the client is told %q", resumed.Resume)
 	}
 
@@ -88,13 +90,13 @@ func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 	for told := false; !told; {
 		told = <-changes
 	}
-	d.publish(Topics("a"), "after")
-	want(t, live.texts(), "after")
+	d.publish(hub.Topics("a"), "after")
+	hubtest.Want(t, live.Texts(), "after")
 	acknowledged["after"] = true
 	d.crash()
-	resumed = d.hub.enter(returning(with("a"), begin))
-	check(resumed.texts())
-	if resumed.Resume != ResumeComplete {
+	resumed = d.hub.Enter(hubtest.Returning(hubtest.With("a"), begin))
+	check(resumed.Texts())
+	if resumed.Resume != hub.ResumeComplete {
 		t.Errorf("the client is told %q", resumed.Resume)
 	}
 }
@@ -108,13 +110,13 @@ func TestAFileThatHasNoRoomToBeginSaysSo(t *testing.T) {
 func TestAFullDiskThatIsRemovedFromHealsByItself(t *testing.T) {
 	// The history is what fills the disk: nobody makes room but the log itself, once it keeps less.
 	dir := e2etest.SmallDisk(t, "2m")
-	d := newDiskHubIn(t, dir, plenty)
+	d := newDiskHubIn(t, dir, hubtest.Plenty)
 	for err := error(nil); err == nil; {
-		_, err = d.tryPublish(Topics("a"), strings.Repeat("x", 10_000))
+		_, err = d.tryPublish(hub.Topics("a"), strings.Repeat("x", 10_000))
 	}
-	d.hub.Apply(Limits{History: HistoryLimits{Count: 10}})
+	d.hub.Apply(hub.Limits{History: hub.HistoryLimits{Count: 10}})
 	e2etest.Await(t, "there is room again", func() bool {
-		_, err := d.tryPublish(Topics("a"), strings.Repeat("x", 10_000))
+		_, err := d.tryPublish(hub.Topics("a"), strings.Repeat("x", 10_000))
 		return err == nil
 	})
 	e2etest.Await(t, "the file keeps no more than the hub", func() bool { return d.kept() <= 11 })

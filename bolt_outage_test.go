@@ -7,47 +7,48 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"go.etcd.io/bbolt"
-
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
+	"go.etcd.io/bbolt"
 )
 
 func TestAFileThatCanNotBeWrittenAtTheStartIsLoadedOnceItCan(t *testing.T) {
 	for name, heal := range map[string]func(*diskHub){
 		"by itself": func(d *diskHub) { e2etest.Await(t, "the log is in reach", d.hub.LogUp) },
 		"by whoever publishes": func(d *diskHub) {
-			e2etest.Await(t, "a publisher is heard", func() bool { _, err := d.tryPublish(Topics("b"), "x"); return err == nil })
+			e2etest.Await(t, "a publisher is heard", func() bool { _, err := d.tryPublish(hub.Topics("b"), "x"); return err == nil })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDiskHub(t, plenty)
-			first := d.publish(Topics("a"), "1")
-			d.publish(Topics("a"), "2")
+			d := newDiskHub(t, hubtest.Plenty)
+			first := d.publish(hub.Topics("a"), "1")
+			d.publish(hub.Topics("a"), "2")
 			d.stop()
 			mend := d.breakDisk()
 			d.start()
 			if d.hub.LogUp() {
 				t.Error("the log is said to be in reach")
 			}
-			if _, err := d.tryPublish(Topics("a"), "refused"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, errDisk) {
+			if _, err := d.tryPublish(hub.Topics("a"), "refused"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, errDisk) {
 				t.Errorf("refused with %v", err)
 			}
-			live := d.hub.enter(with("a"))
+			live := d.hub.Enter(hubtest.With("a"))
 			mend()
 			heal(d)
-			d.publish(Topics("a"), "3")
-			want(t, live.texts(), gap("broker_changed"), "3")
-			d.hub.enter(returning(with("a"), first)).wantResume(ResumeComplete, first, "2", "3")
+			d.publish(hub.Topics("a"), "3")
+			hubtest.Want(t, live.Texts(), hubtest.Gap("broker_changed"), "3")
+			d.hub.Enter(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first, "2", "3")
 		})
 	}
 }
 
 func TestALogThatNeverBeganClosesAndLeavesTheFileAsItWas(t *testing.T) {
-	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 2}})
+	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 2}})
 	first := d.publishAll("a", 1, 5)
 
 	// What the hub drops is of another file.
-	other := newDiskHub(t, plenty)
+	other := newDiskHub(t, hubtest.Plenty)
 	other.publishAll("a", 1, 5)
 	other.stop()
 	next := openTestLog(t, other.module)
@@ -60,7 +61,7 @@ func TestALogThatNeverBeganClosesAndLeavesTheFileAsItWas(t *testing.T) {
 		t.Error(err)
 	}
 	next.Start(d.hub.Hub, func() {})
-	d.hub.Apply(Limits{})
+	d.hub.Apply(hub.Limits{})
 	e2etest.Await(t, "the log has tried again", func() bool { return attempts.Load() >= 2 })
 	d.log = next
 	d.stop()
@@ -69,54 +70,54 @@ func TestALogThatNeverBeganClosesAndLeavesTheFileAsItWas(t *testing.T) {
 		t.Errorf("%d messages are in the file; want 5", n)
 	}
 	d.start()
-	d.hub.enter(returning(with("a"), first)).wantResume(ResumeComplete, first)
+	d.hub.Enter(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first)
 }
 
 func TestACommitThatFailedAtTheVeryEndIsCalledUnknownAndTheLogRenamed(t *testing.T) {
-	d := newDiskHub(t, plenty)
-	first := d.publish(Topics("a"), "1")
-	live := d.hub.join(with("a"))
+	d := newDiskHub(t, hubtest.Plenty)
+	first := d.publish(hub.Topics("a"), "1")
+	live := d.hub.Listen(hubtest.With("a"))
 	d.meddle(func(commit func() error) error {
 		d.commit.Store(nil)
 		return errors.Join(commit(), errDisk) // it is written, but nobody knows whether it lasts
 	})
-	if _, err := d.tryPublish(Topics("a"), "2"); !errors.Is(err, ErrUnknownOutcome) || errors.Is(err, ErrUnavailable) {
+	if _, err := d.tryPublish(hub.Topics("a"), "2"); !errors.Is(err, ErrUnknownOutcome) || errors.Is(err, ErrUnavailable) {
 		t.Errorf("refused with %v", err)
 	}
-	next := d.publish(Topics("a"), "3")
+	next := d.publish(hub.Topics("a"), "3")
 	if was, is := strings.Split(first, "-")[0], strings.Split(next, "-")[0]; was == is {
 		t.Errorf("the log is still called %s", is)
 	}
-	want(t, live.texts(), gap("broker_changed"), "3")
-	d.hub.enter(returning(with("a"), first)).wantResume(ResumeGap, d.beginning(), "1", "2", "3")
+	hubtest.Want(t, live.Texts(), hubtest.Gap("broker_changed"), "3")
+	d.hub.Enter(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeGap, d.beginning(), "1", "2", "3")
 	d.restart()
-	d.hub.enter(returning(with("a"), next)).wantResume(ResumeComplete, next)
+	d.hub.Enter(hubtest.Returning(hubtest.With("a"), next)).WantResume(hub.ResumeComplete, next)
 }
 
 func TestAFailedCommitTakesNothingBackFromOthers(t *testing.T) {
-	d := newDiskHub(t, plenty)
-	live := d.hub.join(with("a"))
-	first := d.publish(Topics("a"), "1")
+	d := newDiskHub(t, hubtest.Plenty)
+	live := d.hub.Listen(hubtest.With("a"))
+	first := d.publish(hub.Topics("a"), "1")
 	mend := d.breakDisk()
 	batch := []*Publication{keyed("k", "2"), keyed("", "3")}
 	if n, err := d.log.Publish(t.Context(), batch); n != 0 || !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUnknownOutcome) {
 		t.Errorf("published %d, %v", n, err)
 	}
-	want(t, live.texts(), "1")
+	hubtest.Want(t, live.Texts(), "1")
 	mend()
 	if n, err := d.log.Publish(t.Context(), []*Publication{keyed("k", "another")}); n != 1 || err != nil {
 		t.Errorf("the key is not free: published %d, %v", n, err)
 	}
-	want(t, live.texts(), "another")
+	hubtest.Want(t, live.Texts(), "another")
 	d.restart()
-	d.hub.enter(returning(with("a"), first)).wantResume(ResumeComplete, first, "another")
+	d.hub.Enter(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first, "another")
 }
 
 func TestWhatCouldNotBeRemovedIsRemovedLater(t *testing.T) {
-	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 1}})
+	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 1}})
 	d.publishAll("a", 1, 10)
 	mend := d.breakDisk()
-	d.hub.Apply(Limits{}) // so that there is something to remove, whatever was before
+	d.hub.Apply(hub.Limits{}) // so that there is something to remove, whatever was before
 	e2etest.Await(t, "the log has tried to remove something", func() bool { return !d.hub.LogUp() })
 	mend()
 	e2etest.Await(t, "the file keeps no more than the hub", func() bool { return d.kept() == 0 })
@@ -125,12 +126,12 @@ func TestWhatCouldNotBeRemovedIsRemovedLater(t *testing.T) {
 
 func TestAValueThatIsNotWhatWasWrittenIsAnErrorAndNoMessage(t *testing.T) {
 	for name, damage := range map[string]func(*bbolt.Tx) error{
-		"a message": func(tx *bbolt.Tx) error { return twist(tx.Bucket(logBucket), positionKey(Position{Major: 2})) },
+		"a message": func(tx *bbolt.Tx) error { return twist(tx.Bucket(logBucket), positionKey(hub.Position{Major: 2})) },
 		"a mark":    func(tx *bbolt.Tx) error { return twist(tx.Bucket(marksBucket), append([]byte{0}, "b"...)) },
 		"an answer": func(tx *bbolt.Tx) error { return twist(tx.Bucket(answersBucket), []byte("k")) },
 		"the epoch": func(tx *bbolt.Tx) error { return twist(tx.Bucket(metaBucket), epochKey) },
 		"a short value": func(tx *bbolt.Tx) error {
-			return tx.Bucket(logBucket).Put(positionKey(Position{Major: 2}), []byte("x"))
+			return tx.Bucket(logBucket).Put(positionKey(hub.Position{Major: 2}), []byte("x"))
 		},
 		"no value":     func(tx *bbolt.Tx) error { return tx.Bucket(marksBucket).Put([]byte("x"), nil) },
 		"another key":  func(tx *bbolt.Tx) error { return moveValue(tx.Bucket(logBucket)) },
@@ -141,7 +142,7 @@ func TestAValueThatIsNotWhatWasWrittenIsAnErrorAndNoMessage(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDiskHub(t, Limits{History: HistoryLimits{Count: 2}})
+			d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 2}})
 			d.publishAll("a", 1, 2)
 			if _, err := d.log.Publish(t.Context(), []*Publication{keyed("k", "3")}); err != nil {
 				t.Fatal(err)
@@ -182,7 +183,7 @@ func moveValue(bucket *bbolt.Bucket) error {
 }
 
 func TestDamageThatComesLaterIsAnErrorAndNoPanic(t *testing.T) {
-	d := newDiskHub(t, plenty)
+	d := newDiskHub(t, hubtest.Plenty)
 	d.publishAll("a", 1, 2)
 	if _, err := d.log.Publish(t.Context(), []*Publication{keyed("k", "3")}); err != nil {
 		t.Fatal(err)
@@ -194,9 +195,9 @@ func TestDamageThatComesLaterIsAnErrorAndNoPanic(t *testing.T) {
 	if !d.hub.LogUp() {
 		t.Error("one value makes the log unusable")
 	}
-	d.update(func(tx *bbolt.Tx) error { return twist(tx.Bucket(logBucket), positionKey(Position{Major: 1})) })
+	d.update(func(tx *bbolt.Tx) error { return twist(tx.Bucket(logBucket), positionKey(hub.Position{Major: 1})) })
 	if err := d.log.db.View(func(tx *bbolt.Tx) error {
-		key := positionKey(Position{Major: 1})
+		key := positionKey(hub.Position{Major: 1})
 		_, err := readStored(key, tx.Bucket(logBucket).Get(key))
 		return err
 	}); !errors.Is(err, errDamaged) {

@@ -5,23 +5,24 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/bbolt"
-
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
+	"go.etcd.io/bbolt"
 )
 
 // toC is the address of the client_id "c".
-var toC = []Address{{ToClient, "c"}}
+var toC = []hub.Address{{Kind: hub.ToClient, Name: "c"}}
 
 // wantOwner checks that the client_id "c" is let in for nobody but a user; empty if it is anybody's.
 func (d *diskHub) wantOwner(owner string) {
 	d.t.Helper()
 	for _, user := range []string{"", "alice", "bob"} {
-		client, err := d.hub.tryEnter(as("c", user))
+		client, err := d.hub.TryEnter(hubtest.As("c", user))
 		if err == nil {
-			client.leave()
+			client.Leave()
 		}
-		if refused := errors.Is(err, ErrClientIDOwned); refused != (owner != "" && user != owner) || err != nil && !refused {
+		if refused := errors.Is(err, hub.ErrClientIDOwned); refused != (owner != "" && user != owner) || err != nil && !refused {
 			d.t.Errorf("with the owner %q user %q got %v", owner, user, err)
 		}
 		if owner == "" {
@@ -31,28 +32,28 @@ func (d *diskHub) wantOwner(owner string) {
 }
 
 func TestAnOwnerIsInTheFileWithTheFirstMessageAfterTheClaim(t *testing.T) {
-	d := newDiskHub(t, plenty)
-	alice := d.hub.join(as("c", "alice"))
+	d := newDiskHub(t, hubtest.Plenty)
+	alice := d.hub.Listen(hubtest.As("c", "alice"))
 	before := d.commits()
 	d.publish(toC, "secret")
 	if n := d.commits() - before; n > 2 { // the file may be tended meanwhile
 		t.Errorf("a message and a claim took %d commits", n)
 	}
-	alice.leave()
+	alice.Leave()
 	d.crash()
 	d.wantOwner("alice")
 }
 
 func TestAClaimOfAClientIDThatHasMessagesIsInTheFileSoon(t *testing.T) {
 	for name, await := range map[string]func(*diskHub){
-		"with the next message": func(d *diskHub) { d.publish(Topics("other"), "x") },
+		"with the next message": func(d *diskHub) { d.publish(hub.Topics("other"), "x") },
 		"when the file is tended": func(d *diskHub) {
 			e2etest.Await(d.t, "the claim is in the file", func() bool { return d.storedOwner(1) == "alice" })
 		},
 		"over a clean end": func(d *diskHub) { d.restart() },
 		"after an outage": func(d *diskHub) {
 			mend := d.breakDisk()
-			if _, err := d.tryPublish(Topics("other"), "x"); err == nil {
+			if _, err := d.tryPublish(hub.Topics("other"), "x"); err == nil {
 				d.t.Error("the broken disk works")
 			}
 			mend()
@@ -60,9 +61,9 @@ func TestAClaimOfAClientIDThatHasMessagesIsInTheFileSoon(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDiskHub(t, plenty)
+			d := newDiskHub(t, hubtest.Plenty)
 			d.publish(toC, "secret")
-			d.hub.join(as("c", "alice")).leave()
+			d.hub.Listen(hubtest.As("c", "alice")).Leave()
 			await(d)
 			d.crash()
 			d.wantOwner("alice")
@@ -74,7 +75,7 @@ func TestAClaimOfAClientIDThatHasMessagesIsInTheFileSoon(t *testing.T) {
 func (d *diskHub) storedOwner(position uint64) (owner string) {
 	d.t.Helper()
 	err := d.log.db.View(func(tx *bbolt.Tx) error {
-		key := positionKey(Position{Major: position})
+		key := positionKey(hub.Position{Major: position})
 		s, err := readStored(key, tx.Bucket(logBucket).Get(key))
 		owner = s.Owner
 		return err
@@ -86,8 +87,8 @@ func (d *diskHub) storedOwner(position uint64) (owner string) {
 }
 
 func TestAnOwnerIsForgottenWithTheLastMessage(t *testing.T) {
-	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 10, Age: 5 * time.Second}})
-	d.hub.join(as("c", "alice")).leave()
+	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 10, Age: 5 * time.Second}})
+	d.hub.Listen(hubtest.As("c", "alice")).Leave()
 	d.publish(toC, "secret")
 	d.wantOwner("alice")
 	e2etest.Await(t, "the message is too old", func() bool { user, _ := d.hub.Owner("c"); return user == "" })
@@ -101,14 +102,14 @@ func TestAnOwnerIsForgottenWithTheLastMessage(t *testing.T) {
 }
 
 func TestTheOwnerOfTheNewestMessageCounts(t *testing.T) {
-	d := newDiskHub(t, plenty)
+	d := newDiskHub(t, hubtest.Plenty)
 	d.publish(toC, "1")
 	d.publish(toC, "2")
 	d.publish(toC, "3")
 	d.update(func(tx *bbolt.Tx) error { // the file is behind in removing the first two
 		log := tx.Bucket(logBucket)
 		for position, owner := range map[uint64]string{1: "alice", 2: "", 3: "bob"} {
-			key := positionKey(Position{Major: position})
+			key := positionKey(hub.Position{Major: position})
 			s, err := readStored(key, log.Get(key))
 			if err != nil {
 				return err
@@ -122,28 +123,28 @@ func TestTheOwnerOfTheNewestMessageCounts(t *testing.T) {
 	})
 	d.restart()
 	d.wantOwner("bob")
-	d.update(func(tx *bbolt.Tx) error { return tx.Bucket(logBucket).Delete(positionKey(Position{Major: 3})) })
+	d.update(func(tx *bbolt.Tx) error { return tx.Bucket(logBucket).Delete(positionKey(hub.Position{Major: 3})) })
 	d.restart()
 	d.wantOwner("")
 }
 
 func TestAFileThatCanBeReadOnlyLaterEndsThoseWhoseClientIDIsAnothers(t *testing.T) {
-	d := newDiskHub(t, plenty)
-	d.hub.join(as("c", "alice")).leave()
+	d := newDiskHub(t, hubtest.Plenty)
+	d.hub.Listen(hubtest.As("c", "alice")).Leave()
 	d.publish(toC, "secret")
 	d.stop()
 	mend := d.breakDisk()
 	d.start()
-	bob, carol := d.hub.join(as("c", "bob")), d.hub.join(as("d", "carol"))
+	bob, carol := d.hub.Listen(hubtest.As("c", "bob")), d.hub.Listen(hubtest.As("d", "carol"))
 	mend()
 	e2etest.Await(t, "the log is in reach", d.hub.LogUp)
-	for _, text := range bob.texts() {
+	for _, text := range bob.Texts() {
 		if text == "secret" {
 			t.Error("bob reads what is alice's")
 		}
 	}
-	carol.texts()
-	want(t, []error{bob.end, carol.end}, ErrClaimed, nil)
-	bob.leave()
+	carol.Texts()
+	hubtest.Want(t, []error{bob.End, carol.End}, hub.ErrClaimed, nil)
+	bob.Leave()
 	d.wantOwner("alice")
 }

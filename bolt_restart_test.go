@@ -9,41 +9,42 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/bbolt"
-
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
+	"go.etcd.io/bbolt"
 )
 
 func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
-	d := newDiskHub(t, plenty)
+	d := newDiskHub(t, hubtest.Plenty)
 	begin := d.hub.Position().String()
-	s := with("a", "x/*")
+	s := hubtest.With("a", "x/*")
 	s.ClientID, s.User = "c", "u"
-	live := d.hub.enter(s)
-	for _, m := range []*Message{
-		{To: Topics("a"), Data: []byte("plain")},
-		{To: Topics("a", "x/1"), Data: []byte("two topics"), Event: "named"},
-		{To: Topics("a", "a"), Data: []byte("one topic twice")},
-		{To: []Address{{ToClient, "c"}}, Data: []byte("a client"), Retry: 1234, HasRetry: true},
-		{To: []Address{{ToUser, "u"}}, Data: []byte("a user"), HasRetry: true},
-		{To: []Address{{Kind: ToBroadcast}}, Data: []byte("one\ntwo\r\nthree\rfour\n\nsix\n")},
-		{To: Topics("x/☃ \u2028 " + strings.Repeat("l", 200)), Data: []byte("snow \u2028 ☃ \U0001f511 \x00 \" \\ <&>")},
-		{To: Topics("a"), Event: "empty"},
+	live := d.hub.Enter(s)
+	for _, m := range []*hub.Message{
+		{To: hub.Topics("a"), Data: []byte("plain")},
+		{To: hub.Topics("a", "x/1"), Data: []byte("two topics"), Event: "named"},
+		{To: hub.Topics("a", "a"), Data: []byte("one topic twice")},
+		{To: []hub.Address{{Kind: hub.ToClient, Name: "c"}}, Data: []byte("a client"), Retry: 1234, HasRetry: true},
+		{To: []hub.Address{{Kind: hub.ToUser, Name: "u"}}, Data: []byte("a user"), HasRetry: true},
+		{To: []hub.Address{{Kind: hub.ToBroadcast}}, Data: []byte("one\ntwo\r\nthree\rfour\n\nsix\n")},
+		{To: hub.Topics("x/☃ \u2028 " + strings.Repeat("l", 200)), Data: []byte("snow \u2028 ☃ \U0001f511 \x00 \" \\ <&>")},
+		{To: hub.Topics("a"), Event: "empty"},
 	} {
 		if _, err := d.log.Publish(t.Context(), []*Publication{{Message: m}}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	first := framesOf(live.takeAll())
+	first := framesOf(live.TakeAll())
 	d.restart()
-	again := d.hub.enter(returning(s, begin))
-	if again.Resume != ResumeComplete {
+	again := d.hub.Enter(hubtest.Returning(s, begin))
+	if again.Resume != hub.ResumeComplete {
 		t.Errorf("the client is told %q", again.Resume)
 	}
-	want(t, framesOf(again.takeAll()), first...)
+	hubtest.Want(t, framesOf(again.TakeAll()), first...)
 }
 
-func framesOf(messages []*Message) (frames []string) {
+func framesOf(messages []*hub.Message) (frames []string) {
 	for _, m := range messages {
 		frames = append(frames, string(m.Frame()))
 	}
@@ -51,13 +52,13 @@ func framesOf(messages []*Message) (frames []string) {
 }
 
 func TestHistoryAgesOverARestart(t *testing.T) {
-	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 100, Age: time.Hour}})
+	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 100, Age: time.Hour}})
 	published := d.publishAll("a", 1, 3)
 	d.publishAll("b", 1, 1)
 	d.update(func(tx *bbolt.Tx) error { // two of them were published long ago
 		log := tx.Bucket(logBucket)
 		for position, age := range map[uint64]time.Duration{1: 2 * time.Hour, 2: 61 * time.Minute, 3: 58 * time.Minute} {
-			key := positionKey(Position{Major: position})
+			key := positionKey(hub.Position{Major: position})
 			s, err := readStored(key, log.Get(key))
 			if err != nil {
 				return err
@@ -74,57 +75,57 @@ func TestHistoryAgesOverARestart(t *testing.T) {
 		return log.SetSequence(4)
 	})
 	d.restart()
-	id, _ := ParseID(published)
+	id, _ := hub.ParseID(published)
 	id.Position.Major = 0
-	d.hub.enter(returning(with("a"), id.String())).wantResume(ResumeGap, id.String(), "3")
-	d.hub.enter(returning(with("b"), id.String())).wantResume(ResumeComplete, id.String(), "1")
+	d.hub.Enter(hubtest.Returning(hubtest.With("a"), id.String())).WantResume(hub.ResumeGap, id.String(), "3")
+	d.hub.Enter(hubtest.Returning(hubtest.With("b"), id.String())).WantResume(hub.ResumeComplete, id.String(), "1")
 	id.Position.Major = 2
-	d.hub.enter(returning(with("a"), id.String())).wantResume(ResumeComplete, id.String(), "3")
+	d.hub.Enter(hubtest.Returning(hubtest.With("a"), id.String())).WantResume(hub.ResumeComplete, id.String(), "3")
 	if n := d.kept(); n > 2 {
 		t.Errorf("%d messages are in the file", n)
 	}
 }
 
 func TestWhatWasRemovedFromTheFileIsAGapOnlyToThoseItWasFor(t *testing.T) {
-	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 2}})
+	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 2}})
 	begin := d.hub.Position().String()
-	d.publish(Topics("quiet"), "q")
-	d.publish([]Address{{ToUser, "u"}}, "u1")
+	d.publish(hub.Topics("quiet"), "q")
+	d.publish([]hub.Address{{Kind: hub.ToUser, Name: "u"}}, "u1")
 	d.publishAll("busy", 1, 9)
-	d.publish([]Address{{ToUser, "u"}}, "u2")
-	d.publish([]Address{{ToUser, "u"}}, "u3")
+	d.publish([]hub.Address{{Kind: hub.ToUser, Name: "u"}}, "u2")
+	d.publish([]hub.Address{{Kind: hub.ToUser, Name: "u"}}, "u3")
 	for range 3 {
 		d.restart()
 		if n := d.kept(); n != 5 {
 			t.Fatalf("%d messages are in the file, want 5", n)
 		}
-		d.hub.enter(returning(with("busy"), begin)).wantResume(ResumeGap, begin, "8", "9")
-		d.hub.enter(returning(with("quiet"), begin)).wantResume(ResumeComplete, begin, "q")
-		d.hub.enter(returning(with("silent"), begin)).wantResume(ResumeComplete, begin)
-		d.hub.enter(returning(with("*"), begin)).wantResume(ResumeGap, begin, "q", "8", "9")
-		user := with("quiet")
+		d.hub.Enter(hubtest.Returning(hubtest.With("busy"), begin)).WantResume(hub.ResumeGap, begin, "8", "9")
+		d.hub.Enter(hubtest.Returning(hubtest.With("quiet"), begin)).WantResume(hub.ResumeComplete, begin, "q")
+		d.hub.Enter(hubtest.Returning(hubtest.With("silent"), begin)).WantResume(hub.ResumeComplete, begin)
+		d.hub.Enter(hubtest.Returning(hubtest.With("*"), begin)).WantResume(hub.ResumeGap, begin, "q", "8", "9")
+		user := hubtest.With("quiet")
 		user.User = "u"
-		d.hub.enter(returning(user, begin)).wantResume(ResumeGap, begin, "q", "u2", "u3")
+		d.hub.Enter(hubtest.Returning(user, begin)).WantResume(hub.ResumeGap, begin, "q", "u2", "u3")
 		// The seventh message on busy stood at 9.
-		id, _ := ParseID(begin)
+		id, _ := hub.ParseID(begin)
 		id.Position.Major = 9
-		d.hub.enter(returning(with("busy"), id.String())).wantResume(ResumeComplete, id.String(), "8", "9")
+		d.hub.Enter(hubtest.Returning(hubtest.With("busy"), id.String())).WantResume(hub.ResumeComplete, id.String(), "8", "9")
 		id.Position.Major = 8
-		d.hub.enter(returning(with("busy"), id.String())).wantResume(ResumeGap, id.String(), "8", "9")
+		d.hub.Enter(hubtest.Returning(hubtest.With("busy"), id.String())).WantResume(hub.ResumeGap, id.String(), "8", "9")
 	}
 }
 
 func TestTheFileForgetsAnAddressThatHasNothingLeftButNotThatItHad(t *testing.T) {
-	d := newDiskHub(t, Limits{})
-	begin := d.publish(Topics("a"), "lost")
-	d.publish(Topics("b"), "lost too")
+	d := newDiskHub(t, hub.Limits{})
+	begin := d.publish(hub.Topics("a"), "lost")
+	d.publish(hub.Topics("b"), "lost too")
 	for range 2 {
 		d.restart()
 		if n := d.kept(); n != 0 {
 			t.Errorf("%d messages are in the file", n)
 		}
-		d.hub.enter(returning(with("a"), begin)).wantResume(ResumeComplete, begin)
-		d.hub.enter(returning(with("b"), begin)).wantResume(ResumeGap, begin)
+		d.hub.Enter(hubtest.Returning(hubtest.With("a"), begin)).WantResume(hub.ResumeComplete, begin)
+		d.hub.Enter(hubtest.Returning(hubtest.With("b"), begin)).WantResume(hub.ResumeGap, begin)
 	}
 }
 
@@ -134,24 +135,24 @@ func TestFoldedMarksAreAGapInDoubt(t *testing.T) {
 		most int
 	}{"old": {time.Hour, 100}, "too many": {3 * time.Hour, 1}} {
 		t.Run(name, func(t *testing.T) {
-			d := newDiskHub(t, Limits{History: HistoryLimits{Count: 1}})
-			begin := d.publish(Topics("kept"), "k")
+			d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 1}})
+			begin := d.publish(hub.Topics("kept"), "k")
 			d.publishAll("a", 1, 3)
 			last := d.publishAll("b", 1, 3)
 			d.restart()
 			two := time.Now().Add(2 * time.Hour)
 			d.update(foldMarks(3*time.Hour, 100, two)) // neither old nor too many
 			d.restart()
-			d.hub.enter(returning(with("kept"), begin)).wantResume(ResumeComplete, begin)
+			d.hub.Enter(hubtest.Returning(hubtest.With("kept"), begin)).WantResume(hub.ResumeComplete, begin)
 
 			d.update(foldMarks(c.keep, c.most, two))
 			for range 2 {
 				d.restart()
-				d.hub.enter(returning(with("silent"), begin)).wantResume(ResumeGap, begin)
-				d.hub.enter(returning(with("kept"), begin)).wantResume(ResumeGap, begin)
-				d.hub.enter(returning(with("b"), last)).wantResume(ResumeComplete, last)
+				d.hub.Enter(hubtest.Returning(hubtest.With("silent"), begin)).WantResume(hub.ResumeGap, begin)
+				d.hub.Enter(hubtest.Returning(hubtest.With("kept"), begin)).WantResume(hub.ResumeGap, begin)
+				d.hub.Enter(hubtest.Returning(hubtest.With("b"), last)).WantResume(hub.ResumeComplete, last)
 				// Whoever brings an unknown ID gets what is kept, also from before the fold.
-				d.hub.enter(returning(with("kept"), "nobody's-1")).wantResume(ResumeGap, d.beginning(), "k")
+				d.hub.Enter(hubtest.Returning(hubtest.With("kept"), "nobody's-1")).WantResume(hub.ResumeGap, d.beginning(), "k")
 			}
 			d.update(func(tx *bbolt.Tx) error {
 				if n := tx.Bucket(marksBucket).Stats().KeyN; n != 0 {
@@ -165,27 +166,29 @@ func TestFoldedMarksAreAGapInDoubt(t *testing.T) {
 
 // What a busy topic has had too much of is no news to whoever listens to others.
 func TestAClientOfAQuietPatternResumesExactlyOverARestart(t *testing.T) {
-	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 2}})
-	first := d.publish(Topics("orders/1"), "1")
+	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 2}})
+	first := d.publish(hub.Topics("orders/1"), "1")
 	d.publishAll("ticks", 1, 10)
 	for range 2 {
-		d.hub.enter(returning(with("orders/**"), first)).wantResume(ResumeComplete, first)
-		d.hub.enter(returning(with("**"), first)).wantResume(ResumeGap, first, "9", "10")
+		d.hub.Enter(hubtest.Returning(hubtest.With("orders/**"), first)).WantResume(hub.ResumeComplete, first)
+		d.hub.Enter(hubtest.Returning(hubtest.With("**"), first)).WantResume(hub.ResumeGap, first, "9", "10")
 		d.restart()
 	}
 }
 
 // beginning is the ID before the log's first message.
-func (d *diskHub) beginning() string { return ID{d.hub.Position().Epoch, Position{}}.String() }
+func (d *diskHub) beginning() string {
+	return hub.ID{Epoch: d.hub.Position().Epoch, Position: hub.Position{}}.String()
+}
 
 func TestTheFileStaysBoundedUnderLongPublishing(t *testing.T) {
-	d := newDiskHub(t, Limits{History: HistoryLimits{Count: 20}})
+	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 20}})
 	text := strings.Repeat("x", 1000)
 	publish := func(messages int) {
 		batch := make([]*Publication, 100)
 		for range messages / len(batch) {
 			for i := range batch {
-				batch[i] = &Publication{Message: &Message{To: Topics(fmt.Sprint(i % 5)), Data: []byte(text)}}
+				batch[i] = &Publication{Message: &hub.Message{To: hub.Topics(fmt.Sprint(i % 5)), Data: []byte(text)}}
 			}
 			if _, err := d.log.Publish(t.Context(), batch); err != nil {
 				t.Fatal(err)
@@ -209,11 +212,11 @@ func TestTheFileStaysBoundedUnderLongPublishing(t *testing.T) {
 
 func TestLowerLimitsAreAppliedToTheFileInBoundedMemory(t *testing.T) {
 	const messages, size = 3000, 20_000
-	d := newDiskHub(t, plenty)
+	d := newDiskHub(t, hubtest.Plenty)
 	batch := make([]*Publication, 500)
 	for range messages / len(batch) {
 		for i := range batch {
-			batch[i] = &Publication{Message: &Message{To: Topics("a"), Data: bytes.Repeat([]byte("x"), size)}}
+			batch[i] = &Publication{Message: &hub.Message{To: hub.Topics("a"), Data: bytes.Repeat([]byte("x"), size)}}
 		}
 		if _, err := d.log.Publish(t.Context(), batch); err != nil {
 			t.Fatal(err)
@@ -221,7 +224,7 @@ func TestLowerLimitsAreAppliedToTheFileInBoundedMemory(t *testing.T) {
 	}
 	d.stop()
 	d.hub = nil
-	d.limits = Limits{History: HistoryLimits{Count: 10}}
+	d.limits = hub.Limits{History: hub.HistoryLimits{Count: 10}}
 
 	runtime.GC()
 	before, most := heapBytes(), uint64(0)
@@ -231,7 +234,7 @@ func TestLowerLimitsAreAppliedToTheFileInBoundedMemory(t *testing.T) {
 		most = max(most, heapBytes())
 		return d.log.db.Update(change)
 	}
-	d.hub = newTestHub(t, d.limits)
+	d.hub = hubtest.New(t, d.limits)
 	d.log.Start(d.hub.Hub, func() {})
 	if grown := int64(most) - int64(before); grown > maxRestoreBytes*3/2 {
 		t.Errorf("loading %d MB took %d MB of memory", messages*size>>20, grown>>20)
@@ -250,11 +253,11 @@ func heapBytes() uint64 {
 
 func TestAHundredThousandMessagesAreLoadedAndResumed(t *testing.T) {
 	const messages = 100_000
-	d := newDiskHub(t, plenty)
+	d := newDiskHub(t, hubtest.Plenty)
 	begin := d.hub.Position().String()
 	batch := make([]*Publication, 1000)
 	for i := range messages {
-		batch[i%len(batch)] = &Publication{Message: &Message{To: Topics(fmt.Sprint(i % 100)), Data: fmt.Appendf(nil, "%d %0100d", i, 0)}}
+		batch[i%len(batch)] = &Publication{Message: &hub.Message{To: hub.Topics(fmt.Sprint(i % 100)), Data: fmt.Appendf(nil, "%d %0100d", i, 0)}}
 		if i%len(batch) == len(batch)-1 {
 			if _, err := d.log.Publish(t.Context(), batch); err != nil {
 				t.Fatal(err)
@@ -273,12 +276,12 @@ func TestAHundredThousandMessagesAreLoadedAndResumed(t *testing.T) {
 	}
 
 	started = time.Now()
-	l := d.hub.enter(returning(with("*"), begin))
-	if l.Resume != ResumeComplete {
+	l := d.hub.Enter(hubtest.Returning(hubtest.With("*"), begin))
+	if l.Resume != hub.ResumeComplete {
 		t.Errorf("the client is told %q", l.Resume)
 	}
 	n := 0
-	for batch := l.take(); len(batch) > 0; batch = l.take() {
+	for batch := l.Turn(); len(batch) > 0; batch = l.Turn() {
 		if len(batch) > l.Queue {
 			t.Fatalf("one turn takes %d messages", len(batch))
 		}
@@ -297,14 +300,14 @@ func TestAHundredThousandMessagesAreLoadedAndResumed(t *testing.T) {
 }
 
 func TestOtherOptionsOnTheSameFileGoUnnoticed(t *testing.T) {
-	d := newDiskHub(t, plenty)
-	live := d.hub.join(with("a"))
-	first := d.publish(Topics("a"), "1")
-	s := returning(with("a"), d.beginning())
+	d := newDiskHub(t, hubtest.Plenty)
+	live := d.hub.Listen(hubtest.With("a"))
+	first := d.publish(hub.Topics("a"), "1")
+	s := hubtest.Returning(hubtest.With("a"), d.beginning())
 	s.Queue = 1
-	d.publish(Topics("a"), "2")
-	catchingUp := d.hub.enter(s)
-	want(t, textsOf(t, catchingUp.take()), "1")
+	d.publish(hub.Topics("a"), "2")
+	catchingUp := d.hub.Enter(s)
+	hubtest.Want(t, hubtest.TextsOf(t, catchingUp.Turn()), "1")
 	for _, sync := range []bool{false, true} {
 		// As the pool does it: the new one opens while the old one runs.
 		next := openTestLog(t, boltModule(d.module.File, sync))
@@ -316,28 +319,28 @@ func TestOtherOptionsOnTheSameFileGoUnnoticed(t *testing.T) {
 		if d.log.db.NoSync == sync {
 			t.Errorf("sync is not %t", sync)
 		}
-		d.publish(Topics("a"), "x")
+		d.publish(hub.Topics("a"), "x")
 	}
-	want(t, live.texts(), "1", "2", "x", "x")
-	want(t, catchingUp.texts(), "2", "x", "x")
+	hubtest.Want(t, live.Texts(), "1", "2", "x", "x")
+	hubtest.Want(t, catchingUp.Texts(), "2", "x", "x")
 	d.restart()
-	d.hub.enter(returning(with("a"), first)).wantResume(ResumeComplete, first, "2", "x", "x")
+	d.hub.Enter(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first, "2", "x", "x")
 }
 
 func TestAnotherFileIsAGapWithoutADisconnect(t *testing.T) {
 	for name, keep := range map[string]bool{"an empty one": false, "one with a log": true} {
 		t.Run(name, func(t *testing.T) {
-			other := newDiskHub(t, plenty)
+			other := newDiskHub(t, hubtest.Plenty)
 			texts := []string(nil)
 			if keep {
-				other.publish(Topics("a"), "of old")
+				other.publish(hub.Topics("a"), "of old")
 				texts = append(texts, "of old")
 			}
 			end := other.hub.Position().String()
 			other.stop()
 
-			d := newDiskHub(t, Limits{History: HistoryLimits{Count: 1}})
-			live := d.hub.join(with("a"))
+			d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 1}})
+			live := d.hub.Listen(hubtest.With("a"))
 			old := d.publishAll("a", 1, 2)
 			next := openTestLog(t, other.module)
 			if err := d.log.Close(); err != nil {
@@ -346,14 +349,14 @@ func TestAnotherFileIsAGapWithoutADisconnect(t *testing.T) {
 			next.Start(d.hub.Hub, func() {})
 			before := d.module
 			d.log, d.module = next, other.module
-			batch := live.takeAll()
-			want(t, textsOf(t, batch), "1", "2", gap("broker_changed"))
-			if id := decode(t, batch[2]).ID; id != end {
+			batch := live.TakeAll()
+			hubtest.Want(t, hubtest.TextsOf(t, batch), "1", "2", hubtest.Gap("broker_changed"))
+			if id := hubtest.Decode(t, batch[2]).ID; id != end {
 				t.Errorf("the gap ends at %s, want %s", id, end)
 			}
-			d.hub.enter(returning(with("a"), old)).wantResume(ResumeGap, d.beginning(), texts...)
-			d.publish(Topics("a"), "new")
-			want(t, live.texts(), "new")
+			d.hub.Enter(hubtest.Returning(hubtest.With("a"), old)).WantResume(hub.ResumeGap, d.beginning(), texts...)
+			d.publish(hub.Topics("a"), "new")
+			hubtest.Want(t, live.Texts(), "new")
 
 			// The first file was left as it is.
 			if _, err := os.Stat(before.File); err != nil {
@@ -362,7 +365,7 @@ func TestAnotherFileIsAGapWithoutADisconnect(t *testing.T) {
 			d.stop()
 			d.module = before
 			d.start()
-			d.hub.enter(returning(with("a"), old)).wantResume(ResumeComplete, old)
+			d.hub.Enter(hubtest.Returning(hubtest.With("a"), old)).WantResume(hub.ResumeComplete, old)
 			if n := d.kept(); n != 1 {
 				t.Errorf("%d messages are left in the first file", n)
 			}

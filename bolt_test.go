@@ -14,32 +14,33 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 	"go.etcd.io/bbolt"
 	"go.uber.org/zap"
-
-	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
 // diskHub is a hub whose log is in a file. It can be restarted, and crash.
 type diskHub struct {
 	t      testing.TB
 	module *testModule
-	limits Limits
+	limits hub.Limits
 	hasty  bool // commits are not waited for to be on disk
 
-	hub *testHub
+	hub *hubtest.Hub
 	log *boltLog // nil while it is closed
 
 	// commit, if set, is what becomes of commits.
 	commit atomic.Pointer[func(commit func() error) error]
 }
 
-func newDiskHub(t testing.TB, limits Limits) *diskHub {
+func newDiskHub(t testing.TB, limits hub.Limits) *diskHub {
 	t.Helper()
 	return newDiskHubIn(t, t.TempDir(), limits)
 }
 
-func newDiskHubIn(t testing.TB, dir string, limits Limits) *diskHub {
+func newDiskHubIn(t testing.TB, dir string, limits hub.Limits) *diskHub {
 	t.Helper()
 	d := &diskHub{t: t, module: boltModule(filepath.Join(dir, "sse.db"), true), limits: limits}
 	d.start()
@@ -64,7 +65,7 @@ func (d *diskHub) start() {
 		}
 		return commit()
 	}
-	d.hub = newTestHub(d.t, d.limits)
+	d.hub = hubtest.New(d.t, d.limits)
 	d.log.Start(d.hub.Hub, func() {})
 }
 
@@ -173,14 +174,14 @@ func (d *diskHub) crash() {
 }
 
 // tryPublish publishes a message to addresses.
-func (d *diskHub) tryPublish(to []Address, text string) (Receipt, error) {
-	p := &Publication{Message: &Message{To: to, Data: []byte(text)}}
+func (d *diskHub) tryPublish(to []hub.Address, text string) (Receipt, error) {
+	p := &Publication{Message: &hub.Message{To: to, Data: []byte(text)}}
 	_, err := d.log.Publish(d.t.Context(), []*Publication{p})
 	return p.Receipt, err
 }
 
 // publish is tryPublish that must succeed. It returns the message's ID.
-func (d *diskHub) publish(to []Address, text string) string {
+func (d *diskHub) publish(to []hub.Address, text string) string {
 	d.t.Helper()
 	receipt, err := d.tryPublish(to, text)
 	if err != nil {
@@ -193,7 +194,7 @@ func (d *diskHub) publish(to []Address, text string) string {
 func (d *diskHub) publishAll(topic string, first, last int) (id string) {
 	d.t.Helper()
 	for i := first; i <= last; i++ {
-		id = d.publish(Topics(topic), strconv.Itoa(i))
+		id = d.publish(hub.Topics(topic), strconv.Itoa(i))
 	}
 	return id
 }
@@ -221,7 +222,7 @@ func (d *diskHub) kept() (n int) {
 
 func TestPublishersShareCommits(t *testing.T) {
 	const publishers, posts = 50, 20
-	d := newDiskHub(t, plenty)
+	d := newDiskHub(t, hubtest.Plenty)
 	first := make(chan struct{}, 1)
 	release := make(chan struct{})
 	d.meddle(func(commit func() error) error {
@@ -237,7 +238,7 @@ func TestPublishersShareCommits(t *testing.T) {
 	for range publishers {
 		under.Go(func() {
 			for range posts {
-				d.publish(Topics("a"), "x")
+				d.publish(hub.Topics("a"), "x")
 			}
 		})
 	}
@@ -269,7 +270,7 @@ func (d *diskHub) commits() (n int) {
 
 func TestWhatSharesACommitHasAnOrderOfItsOwn(t *testing.T) {
 	const publishers, posts = 20, 20
-	d := newDiskHub(t, plenty)
+	d := newDiskHub(t, hubtest.Plenty)
 	begin := d.hub.Position().String()
 	ordered := make([]string, publishers*posts)
 	var under sync.WaitGroup
@@ -278,7 +279,7 @@ func TestWhatSharesACommitHasAnOrderOfItsOwn(t *testing.T) {
 			last := uint64(0)
 			for n := range posts {
 				text := fmt.Sprint(i, "-", n)
-				id, ok := ParseID(d.publish(Topics(strconv.Itoa(i)), text))
+				id, ok := hub.ParseID(d.publish(hub.Topics(strconv.Itoa(i)), text))
 				if at := id.Position.Major; !ok || at <= last || at > uint64(len(ordered)) {
 					t.Errorf("after position %d a publisher got %s", last, id)
 				} else {
@@ -288,22 +289,22 @@ func TestWhatSharesACommitHasAnOrderOfItsOwn(t *testing.T) {
 		})
 	}
 	under.Wait()
-	d.hub.enter(returning(with("**"), begin)).wantResume(ResumeComplete, begin, ordered...)
+	d.hub.Enter(hubtest.Returning(hubtest.With("**"), begin)).WantResume(hub.ResumeComplete, begin, ordered...)
 	d.restart()
-	d.hub.enter(returning(with("**"), begin)).wantResume(ResumeComplete, begin, ordered...)
+	d.hub.Enter(hubtest.Returning(hubtest.With("**"), begin)).WantResume(hub.ResumeComplete, begin, ordered...)
 }
 
 func TestIDsAndEpochOutliveARestart(t *testing.T) {
 	for name, again := range map[string]func(*diskHub){"restart": (*diskHub).restart, "crash": (*diskHub).crash} {
 		t.Run(name, func(t *testing.T) {
-			d := newDiskHub(t, plenty)
-			first := d.publish(Topics("a"), "1")
+			d := newDiskHub(t, hubtest.Plenty)
+			first := d.publish(hub.Topics("a"), "1")
 			again(d)
 			if got := d.hub.Position().String(); got != first {
 				t.Errorf("the log goes on from %s; the last ID was %s", got, first)
 			}
-			next, ok := ParseID(d.publish(Topics("a"), "2"))
-			if id, _ := ParseID(first); !ok || next.Epoch != id.Epoch || next.Position.Major != id.Position.Major+1 {
+			next, ok := hub.ParseID(d.publish(hub.Topics("a"), "2"))
+			if id, _ := hub.ParseID(first); !ok || next.Epoch != id.Epoch || next.Position.Major != id.Position.Major+1 {
 				t.Errorf("the ID after %s is %s", first, next)
 			}
 			// Also where nothing is kept any more.
@@ -321,37 +322,37 @@ func TestIDsAndEpochOutliveARestart(t *testing.T) {
 }
 
 func TestEphemeralMessagesAreNotStored(t *testing.T) {
-	d := newDiskHub(t, plenty)
-	live := d.hub.join(with("a"))
-	before := d.publish(Topics("a"), "1")
-	p := &Publication{Message: &Message{To: Topics("a"), Data: []byte("tick"), Ephemeral: true}}
+	d := newDiskHub(t, hubtest.Plenty)
+	live := d.hub.Listen(hubtest.With("a"))
+	before := d.publish(hub.Topics("a"), "1")
+	p := &Publication{Message: &hub.Message{To: hub.Topics("a"), Data: []byte("tick"), Ephemeral: true}}
 	if _, err := d.log.Publish(t.Context(), []*Publication{p}); err != nil || p.Receipt != (Receipt{"", 1}) {
 		t.Errorf("the receipt is %+v, %v", p.Receipt, err)
 	}
-	want(t, live.texts(), "1", "tick")
+	hubtest.Want(t, live.Texts(), "1", "tick")
 	if n := d.kept(); n != 1 {
 		t.Errorf("%d messages are in the file", n)
 	}
 	d.restart()
-	d.hub.enter(returning(with("a"), before)).wantResume(ResumeComplete, before)
+	d.hub.Enter(hubtest.Returning(hubtest.With("a"), before)).WantResume(hub.ResumeComplete, before)
 }
 
 func TestReceiversCountAClientOnceOnDiskToo(t *testing.T) {
-	d := newDiskHub(t, plenty)
-	s := with("a", "b", "*")
+	d := newDiskHub(t, hubtest.Plenty)
+	s := hubtest.With("a", "b", "*")
 	s.ClientID, s.User = "c", "u"
-	d.hub.join(s)
-	d.hub.join(with("b"))
+	d.hub.Listen(s)
+	d.hub.Listen(hubtest.With("b"))
 	for _, c := range []struct {
-		to   []Address
+		to   []hub.Address
 		want int
 	}{
-		{Topics("a", "b", "c"), 2},
-		{Topics("a"), 1},
-		{Topics("x/y"), 0},
-		{[]Address{{ToClient, "c"}}, 1},
-		{[]Address{{ToUser, "u"}}, 1},
-		{[]Address{{Kind: ToBroadcast}}, 2},
+		{hub.Topics("a", "b", "c"), 2},
+		{hub.Topics("a"), 1},
+		{hub.Topics("x/y"), 0},
+		{[]hub.Address{{Kind: hub.ToClient, Name: "c"}}, 1},
+		{[]hub.Address{{Kind: hub.ToUser, Name: "u"}}, 1},
+		{[]hub.Address{{Kind: hub.ToBroadcast}}, 2},
 	} {
 		if receipt, err := d.tryPublish(c.to, "x"); err != nil || receipt.Receivers != c.want {
 			t.Errorf("%v has %d receivers, %v; want %d", c.to, receipt.Receivers, err, c.want)
@@ -361,14 +362,14 @@ func TestReceiversCountAClientOnceOnDiskToo(t *testing.T) {
 
 // keyed returns a publication with an idempotency key. Its fingerprint is made of its data.
 func keyed(key, text string) *Publication {
-	p := &Publication{Message: &Message{To: Topics("a"), Data: []byte(text)}, Key: key}
+	p := &Publication{Message: &hub.Message{To: hub.Topics("a"), Data: []byte(text)}, Key: key}
 	copy(p.Fingerprint[:], text)
 	return p
 }
 
 func TestAKeyPublishesOnceAcrossRestarts(t *testing.T) {
-	d := newDiskHub(t, plenty)
-	d.hub.join(with("a"))
+	d := newDiskHub(t, hubtest.Plenty)
+	d.hub.Listen(hubtest.With("a"))
 	first := keyed("k", "1")
 	batch := []*Publication{first, keyed("k", "1")} // also within one commit
 	if n, err := d.log.Publish(t.Context(), batch); n != 2 || err != nil || batch[1].Receipt != first.Receipt {
@@ -385,7 +386,7 @@ func TestAKeyPublishesOnceAcrossRestarts(t *testing.T) {
 }
 
 func TestKeysOfAFileThatCouldNotBeBegunCannotBeTold(t *testing.T) {
-	d := &diskHub{t: t, module: boltModule(filepath.Join(t.TempDir(), "sse.db"), true), limits: plenty}
+	d := &diskHub{t: t, module: boltModule(filepath.Join(t.TempDir(), "sse.db"), true), limits: hubtest.Plenty}
 	mend := d.breakDisk()
 	d.start()
 	t.Cleanup(d.stop)
@@ -401,12 +402,12 @@ func TestKeysOfAFileThatCouldNotBeBegunCannotBeTold(t *testing.T) {
 }
 
 func TestAKeyThatComesWithAnotherMessageEndsItsRequestAlone(t *testing.T) {
-	d := newDiskHub(t, plenty)
+	d := newDiskHub(t, hubtest.Plenty)
 	if _, err := d.log.Publish(t.Context(), []*Publication{keyed("k", "1")}); err != nil {
 		t.Fatal(err)
 	}
 	d.restart()
-	live := d.hub.join(with("a"))
+	live := d.hub.Listen(hubtest.With("a"))
 	for range 2 { // the refusal leaves the other keys as they are
 		batch := []*Publication{keyed("x", "2"), keyed("k", "other"), keyed("y", "3")}
 		if n, err := d.log.CheckKeys(t.Context(), batch); n != 1 || !errors.Is(err, ErrKeyReused) {
@@ -417,15 +418,15 @@ func TestAKeyThatComesWithAnotherMessageEndsItsRequestAlone(t *testing.T) {
 			t.Errorf("published %d, %v", n, err)
 		}
 	}
-	want(t, live.texts(), "2")
+	hubtest.Want(t, live.Texts(), "2")
 	if n, err := d.log.Publish(t.Context(), []*Publication{keyed("y", "4")}); n != 1 || err != nil {
 		t.Errorf("a key that was not used is refused: %d, %v", n, err)
 	}
-	want(t, live.texts(), "4")
+	hubtest.Want(t, live.Texts(), "4")
 }
 
 func TestKeysAreForgottenWhenTheirTimeIsOver(t *testing.T) {
-	d := newDiskHub(t, plenty)
+	d := newDiskHub(t, hubtest.Plenty)
 	p := keyed("k", "1")
 	if _, err := d.log.Publish(t.Context(), []*Publication{p}); err != nil {
 		t.Fatal(err)
@@ -472,46 +473,46 @@ func TestWithoutSyncAnotherBootIsAGap(t *testing.T) {
 	if !bytes.Equal(bootID(), bootID()) {
 		t.Skip("this system's boots have no names")
 	}
-	d := newDiskHub(t, plenty)
+	d := newDiskHub(t, hubtest.Plenty)
 	d.module = boltModule(d.module.File, false)
 	d.restart()
 	if boot := d.unsynced(); !bytes.Equal(boot, bootID()) {
 		t.Errorf("the file names the boot %q", boot)
 	}
-	first := d.publish(Topics("a"), "1")
-	d.publish(Topics("a"), "2")
+	first := d.publish(hub.Topics("a"), "1")
+	d.publish(hub.Topics("a"), "2")
 	d.crash()
-	d.hub.enter(returning(with("a"), first)).wantResume(ResumeComplete, first, "2")
+	d.hub.Enter(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first, "2")
 
 	// The machine went down.
 	d.update(func(tx *bbolt.Tx) error { return put(tx.Bucket(metaBucket), unsyncedKey, []byte("another boot")) })
 	d.crash()
-	begin := ID{d.hub.Position().Epoch, Position{}}.String()
-	if old, _ := ParseID(first); begin == (ID{old.Epoch, Position{}}).String() {
+	begin := hub.ID{Epoch: d.hub.Position().Epoch, Position: hub.Position{}}.String()
+	if old, _ := hub.ParseID(first); begin == (hub.ID{Epoch: old.Epoch, Position: hub.Position{}}).String() {
 		t.Errorf("the log is still called %s", old.Epoch)
 	}
-	d.hub.enter(returning(with("a"), first)).wantResume(ResumeGap, begin, "1", "2")
+	d.hub.Enter(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeGap, begin, "1", "2")
 
 	// After a clean end nothing is in doubt.
-	last := d.publish(Topics("a"), "3")
+	last := d.publish(hub.Topics("a"), "3")
 	d.module = boltModule(d.module.File, true)
 	d.restart()
 	if boot := d.unsynced(); boot != nil {
 		t.Errorf("the file still names the boot %q", boot)
 	}
-	d.hub.enter(returning(with("a"), last)).wantResume(ResumeComplete, last)
+	d.hub.Enter(hubtest.Returning(hubtest.With("a"), last)).WantResume(hub.ResumeComplete, last)
 }
 
 func TestARunThatSyncsTrustsWhatAnotherLeftInTheSameBoot(t *testing.T) {
-	d := newDiskHub(t, plenty)
+	d := newDiskHub(t, hubtest.Plenty)
 	d.module = boltModule(d.module.File, false)
 	d.restart()
-	first := d.publish(Topics("a"), "1")
+	first := d.publish(hub.Topics("a"), "1")
 	d.module = boltModule(d.module.File, true)
 	d.crash()
-	d.publish(Topics("a"), "2")
+	d.publish(hub.Topics("a"), "2")
 	if bytes.Equal(bootID(), bootID()) {
-		d.hub.enter(returning(with("a"), first)).wantResume(ResumeComplete, first, "2")
+		d.hub.Enter(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first, "2")
 	}
 	if boot := d.unsynced(); boot != nil {
 		t.Errorf("the file still names the boot %q", boot)
@@ -520,7 +521,7 @@ func TestARunThatSyncsTrustsWhatAnotherLeftInTheSameBoot(t *testing.T) {
 
 func TestAClosedLogRefusesAndAnswersWhatWasUnderWay(t *testing.T) {
 	for range 20 {
-		d := newDiskHub(t, plenty)
+		d := newDiskHub(t, hubtest.Plenty)
 		log := d.log
 		var under sync.WaitGroup
 		var mu sync.Mutex
@@ -542,7 +543,7 @@ func TestAClosedLogRefusesAndAnswersWhatWasUnderWay(t *testing.T) {
 		}
 		time.Sleep(rand.N(3 * time.Millisecond)) // at any time
 		d.stop()
-		if !returnsSoon(under.Wait) {
+		if !hubtest.ReturnsSoon(under.Wait) {
 			t.Fatal("a publisher hangs")
 		}
 		d.start()

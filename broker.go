@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddyserver/caddy/v2"
 )
 
@@ -30,7 +31,7 @@ type Broker interface {
 	// Start begins to feed the log to a hub, in order and until Close. It is called once and
 	// does not wait for the log; ready is called when the hub has what the log keeps, or when
 	// the log turns out to be out of reach for now.
-	Start(h *Hub, ready func())
+	Start(h *hub.Hub, ready func())
 	// Publish puts a batch into the log in its order. It returns how many were published, and an
 	// error if that is not all. Those have their Receipt set.
 	Publish(ctx context.Context, batch []*Publication) (int, error)
@@ -67,7 +68,7 @@ type Owners interface {
 	// Claim asks whose a client_id is, before a client joins the hub under it: if it is another user's
 	// on some instance the hub is told by Own, and if it is nobody's it becomes that of the client's
 	// user. It takes a bounded time; if there is no answer the hub goes by what it knows.
-	Claim(ctx context.Context, s *Subscription)
+	Claim(ctx context.Context, s *hub.Subscription)
 }
 
 // BrokerModule opens brokers: a guest module in the namespace sse.brokers.
@@ -82,7 +83,7 @@ type BrokerModule interface {
 
 // Publication is a message on its way into the log.
 type Publication struct {
-	*Message
+	*hub.Message
 	// Key is the idempotency key, complete with its scope; empty for none.
 	Key string
 	// Fingerprint tells what Key was first used for from anything else.
@@ -113,7 +114,7 @@ func (MemoryBroker) Identity() string { return "memory" }
 
 // Open implements BrokerModule.
 func (MemoryBroker) Open(string) (Broker, error) {
-	return &memoryLog{epoch: NewEpoch(), answers: newAnswers()}, nil
+	return &memoryLog{epoch: hub.NewEpoch(), answers: newAnswers()}, nil
 }
 
 // memoryLog orders messages by a mutex: whoever holds it has the next position.
@@ -121,16 +122,16 @@ type memoryLog struct {
 	epoch string
 
 	mu      sync.Mutex // guards all below, and so the order of Deliver
-	replica *Hub
+	replica *hub.Hub
 	last    uint64
 	answers *answers
 }
 
-func (l *memoryLog) Start(h *Hub, ready func()) {
+func (l *memoryLog) Start(h *hub.Hub, ready func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.replica = h
-	h.Follow(Origin{Epoch: l.epoch})
+	h.Follow(hub.Origin{Epoch: l.epoch})
 	h.Announce("broker_changed")
 	h.LogFound()
 	ready()
@@ -153,8 +154,8 @@ func (l *memoryLog) publish(p *Publication) (err error) {
 		return err
 	}
 	if !p.Ephemeral {
-		p.Position = Position{Major: l.last + 1}
-		p.Receipt.ID = ID{l.epoch, p.Position}.String()
+		p.Position = hub.Position{Major: l.last + 1}
+		p.Receipt.ID = hub.ID{Epoch: l.epoch, Position: p.Position}.String()
 	}
 	if p.Receipt.Receivers, err = l.replica.DeliverUnlessEnded(p.Message); err != nil {
 		return err

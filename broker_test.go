@@ -10,12 +10,15 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
 // one is a batch of one message to a topic, under an idempotency key if there is one.
 func one(topic, text, key string) []*Publication {
 	return []*Publication{{
-		Message: &Message{To: Topics(topic), Data: []byte(text)}, Key: key, Fingerprint: sha256.Sum256([]byte(text)),
+		Message: &hub.Message{To: hub.Topics(topic), Data: []byte(text)}, Key: key, Fingerprint: sha256.Sum256([]byte(text)),
 	}}
 }
 
@@ -29,16 +32,16 @@ func (l *memoryLog) mustPublish(t testing.TB, batch []*Publication) Receipt {
 }
 
 func TestAPublisherIsToldTheIDThatClientsAreToldAndHowManyTheyAre(t *testing.T) {
-	h := newTestHub(t, plenty)
+	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
-	a, b := h.join(with("a")), h.join(with("*"))
+	a, b := h.Listen(hubtest.With("a")), h.Listen(hubtest.With("*"))
 	for i := range 3 {
 		receipt := log.mustPublish(t, one("a", fmt.Sprint(i), ""))
 		if want := (Receipt{ID: fmt.Sprint(log.epoch, "-", i+1), Receivers: 2}); receipt != want {
 			t.Errorf("the answer is %+v; want %+v", receipt, want)
 		}
-		for _, l := range []*testClient{a, b} {
-			if m := l.takeAll()[0]; decode(t, m).ID != receipt.ID {
+		for _, l := range []*hubtest.Client{a, b} {
+			if m := l.TakeAll()[0]; hubtest.Decode(t, m).ID != receipt.ID {
 				t.Errorf("clients are told %q, the publisher %s", m.Frame(), receipt.ID)
 			}
 		}
@@ -49,9 +52,9 @@ func TestAPublisherIsToldTheIDThatClientsAreToldAndHowManyTheyAre(t *testing.T) 
 }
 
 func TestAnEphemeralMessageHasNoIDInItsAnswer(t *testing.T) {
-	h := newTestHub(t, plenty)
+	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
-	h.join(with("a"))
+	h.Listen(hubtest.With("a"))
 	batch := one("a", "tick", "")
 	batch[0].Ephemeral = true
 	if receipt := log.mustPublish(t, batch); receipt != (Receipt{Receivers: 1}) {
@@ -62,7 +65,7 @@ func TestAnEphemeralMessageHasNoIDInItsAnswer(t *testing.T) {
 func TestEveryMemoryLogHasAnEpochOfItsOwn(t *testing.T) {
 	epochs := make(map[string]bool)
 	for range 100 {
-		epochs[newTestLog(t, NewHub(plenty)).epoch] = true
+		epochs[newTestLog(t, hub.NewHub(hubtest.Plenty)).epoch] = true
 	}
 	if len(epochs) != 100 {
 		t.Errorf("100 logs have %d epochs", len(epochs))
@@ -70,28 +73,28 @@ func TestEveryMemoryLogHasAnEpochOfItsOwn(t *testing.T) {
 }
 
 func TestConcurrentPublishersAreOrderedAndEachIsToldItsPlace(t *testing.T) {
-	h := newTestHub(t, plenty)
+	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
-	s := with("a")
+	s := hubtest.With("a")
 	s.Queue = 1 << 20
-	l := h.enter(s) // it never takes a turn, and has room for all
-	var play traffic
+	l := h.Enter(s) // it never takes a turn, and has room for all
+	var play hubtest.Traffic
 	for range 4 {
-		play.goLoop(500, func(*rand.Rand) {
-			batch := append(one("a", NewEpoch(), ""), one("a", NewEpoch(), "")...)
+		play.GoLoop(500, func(*rand.Rand) {
+			batch := append(one("a", hub.NewEpoch(), ""), one("a", hub.NewEpoch(), "")...)
 			texts := [2]string{string(batch[0].Data), string(batch[1].Data)}
 			if n, err := log.Publish(t.Context(), batch); n != 2 || err != nil {
 				t.Errorf("of 2 messages %d were published: %v", n, err)
 			}
 			for i, p := range batch {
-				if e := decode(t, p.Message); e.ID != p.Receipt.ID || string(e.Data) != texts[i] {
+				if e := hubtest.Decode(t, p.Message); e.ID != p.Receipt.ID || string(e.Data) != texts[i] {
 					t.Errorf("%q was published with the answer %s", p.Frame(), p.Receipt.ID)
 				}
 			}
 		})
 	}
 	play.Wait()
-	all := l.takeAll()
+	all := l.TakeAll()
 	if len(all) != 4000 {
 		t.Fatalf("of 4000 messages %d came", len(all))
 	}
@@ -104,12 +107,12 @@ func TestConcurrentPublishersAreOrderedAndEachIsToldItsPlace(t *testing.T) {
 
 func TestAPublisherWhoGivesUpWaitingHasPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newTestHub(t, plenty)
+		h := hubtest.New(t, hubtest.Plenty)
 		log := newTestLog(t, h.Hub)
-		l := h.join(with("a"))
-		h.Advance(Position{Major: 200})
+		l := h.Listen(hubtest.With("a"))
+		h.Advance(hub.Position{Major: 200})
 		log.last = 200
-		h.publishAll("a", 1, 200)
+		h.PublishAll("a", 1, 200)
 		log.last = 400
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -118,16 +121,16 @@ func TestAPublisherWhoGivesUpWaitingHasPublished(t *testing.T) {
 		if n != 2 || err != nil || time.Since(begin) != time.Minute {
 			t.Errorf("after %v: %d published, %v", time.Since(begin), n, err)
 		}
-		want(t, l.texts(), append(numbers(1, 200), "x", "y")...)
+		hubtest.Want(t, l.Texts(), append(hubtest.Numbers(1, 200), "x", "y")...)
 	})
 }
 
 func TestTheSameKeyPublishesOnceAndGetsTheSameAnswer(t *testing.T) {
-	h := newTestHub(t, plenty)
+	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
-	l := h.join(with("a"))
+	l := h.Listen(hubtest.With("a"))
 	first := log.mustPublish(t, one("a", "hi", "key"))
-	h.join(with("a")) // the answer stays as it was
+	h.Listen(hubtest.With("a")) // the answer stays as it was
 	if again := log.mustPublish(t, one("a", "hi", "key")); again != first {
 		t.Errorf("the second answer is %+v, the first was %+v", again, first)
 	}
@@ -136,7 +139,7 @@ func TestTheSameKeyPublishesOnceAndGetsTheSameAnswer(t *testing.T) {
 	}
 	log.mustPublish(t, one("a", "hi", ""))
 	log.mustPublish(t, one("a", "hi", ""))
-	want(t, l.texts(), "hi", "hi", "hi", "hi")
+	hubtest.Want(t, l.Texts(), "hi", "hi", "hi", "hi")
 
 	ephemeral := func() []*Publication {
 		batch := one("a", "tick", "ephemeral")
@@ -147,17 +150,17 @@ func TestTheSameKeyPublishesOnceAndGetsTheSameAnswer(t *testing.T) {
 	if again := log.mustPublish(t, ephemeral()); again != (Receipt{Receivers: 2}) {
 		t.Errorf("the answer to a repeated ephemeral message is %+v", again)
 	}
-	want(t, l.texts(), "tick")
+	hubtest.Want(t, l.Texts(), "tick")
 }
 
 func TestTheSameKeyAtTheSameTimePublishesOnce(t *testing.T) {
-	h := newTestHub(t, plenty)
+	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
-	l := h.join(with("a"))
+	l := h.Listen(hubtest.With("a"))
 	receipts := make(chan Receipt, 100)
-	var play traffic
+	var play hubtest.Traffic
 	for range 4 {
-		play.goLoop(25, func(*rand.Rand) { receipts <- log.mustPublish(t, one("a", "hi", "key")) })
+		play.GoLoop(25, func(*rand.Rand) { receipts <- log.mustPublish(t, one("a", "hi", "key")) })
 	}
 	play.Wait()
 	close(receipts)
@@ -166,13 +169,13 @@ func TestTheSameKeyAtTheSameTimePublishesOnce(t *testing.T) {
 			t.Errorf("an answer is %+v", receipt)
 		}
 	}
-	want(t, l.texts(), "hi")
+	hubtest.Want(t, l.Texts(), "hi")
 }
 
 func TestAKeyUsedForAnotherMessageIsRefusedAndStaysWhatItWas(t *testing.T) {
-	h := newTestHub(t, plenty)
+	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
-	l := h.join(with("a"))
+	l := h.Listen(hubtest.With("a"))
 	first := log.mustPublish(t, one("a", "hi", "key"))
 	if n, err := log.Publish(t.Context(), one("a", "ho", "key")); n != 0 || !errors.Is(err, ErrKeyReused) {
 		t.Errorf("%d published, %v", n, err)
@@ -180,25 +183,25 @@ func TestAKeyUsedForAnotherMessageIsRefusedAndStaysWhatItWas(t *testing.T) {
 	if again := log.mustPublish(t, one("a", "hi", "key")); again != first {
 		t.Errorf("the key's answer was %+v and is %+v", first, again)
 	}
-	want(t, l.texts(), "hi")
+	hubtest.Want(t, l.Texts(), "hi")
 }
 
 func TestABatchEndsWithTheFirstThatIsRefused(t *testing.T) {
-	h := newTestHub(t, plenty)
+	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
-	l := h.join(with("a"))
+	l := h.Listen(hubtest.With("a"))
 	log.mustPublish(t, one("a", "0", "key"))
 	batch := append(append(one("a", "1", "before"), one("a", "2", "key")...), one("a", "3", "behind")...)
 	if n, err := log.Publish(t.Context(), batch); n != 1 || !errors.Is(err, ErrKeyReused) {
 		t.Errorf("%d published, %v", n, err)
 	}
-	want(t, l.texts(), "0", "1")
+	hubtest.Want(t, l.Texts(), "0", "1")
 	log.mustPublish(t, one("a", "something else", "behind")) // its key was not used
 }
 
 func TestAKeyIsRememberedForTenMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newTestHub(t, plenty)
+		h := hubtest.New(t, hubtest.Plenty)
 		log := newTestLog(t, h.Hub)
 		first := log.mustPublish(t, one("a", "hi", "key"))
 		time.Sleep(5 * time.Minute)
@@ -220,7 +223,7 @@ func TestAKeyIsRememberedForTenMinutes(t *testing.T) {
 }
 
 func TestALogIsUpIfItIsInReachAndTakesMessages(t *testing.T) {
-	h := newTestHub(t, plenty)
+	h := hubtest.New(t, hubtest.Plenty)
 	var told []string
 	h.BrokerChanged = func(up bool, err error) { told = append(told, fmt.Sprint(up, " ", err)) }
 	full, gone := errors.New("full"), errors.New("gone")

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -283,8 +284,8 @@ func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, ofHub ...func(name 
 	err := at.readBlock(d, "", map[string]option{
 		"hub":                wordOption("<name>", &h.Hub, append([]func(string) error{checkHubName}, ofHub...)...),
 		"topics":             wordsOption("<topics...>", &h.Topics, checkRouteTopic),
-		"client_id":          wordOption("<value>", &h.ClientID, literally(CheckClientID)),
-		"user":               wordOption("<value>", &h.User, literally(CheckUser)),
+		"client_id":          wordOption("<value>", &h.ClientID, literally(hub.CheckClientID)),
+		"user":               wordOption("<value>", &h.User, literally(hub.CheckUser)),
 		"heartbeat":          durationOption(&h.Heartbeat, offAllowed),
 		"retry":              durationOption(&h.Retry, zeroIsOff),
 		"idle_timeout":       durationOption(&h.IdleTimeout, offIsDefault),

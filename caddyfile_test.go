@@ -11,11 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/standard" // directives beside ours
-	_ "github.com/caddyserver/caddy/v2/modules/caddytls"           // which the app http asks for
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/standard"
+	_ "github.com/caddyserver/caddy/v2/modules/caddytls"
 	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
 )
 
@@ -245,7 +246,7 @@ func TestHubThatIsNullInJSONHasTheDefaults(t *testing.T) {
 }
 
 // provisioned returns the route of a Caddyfile as it will serve, and the limits of its hub.
-func provisioned(t *testing.T, route, global string) (*Handler, Limits) {
+func provisioned(t *testing.T, route, global string) (*Handler, hub.Limits) {
 	t.Helper()
 	handler, app := new(Handler), new(App)
 	if err := handler.UnmarshalCaddyfile(caddyfile.NewTestDispenser(route)); err != nil {
@@ -273,11 +274,11 @@ func provisioned(t *testing.T, route, global string) (*Handler, Limits) {
 
 func TestWhatIsNotConfiguredIsAsDocumented(t *testing.T) {
 	h, limits := provisioned(t, "sse", "sse")
-	if want := (Limits{HistoryLimits{1000, time.Hour, 256 << 20}, 0, 5 * time.Second}); limits != want {
+	if want := (hub.Limits{History: hub.HistoryLimits{Count: 1000, Age: time.Hour, Bytes: 256 << 20}, MaxClients: 0, DrainSpread: 5 * time.Second}); limits != want {
 		t.Errorf("a hub has %+v; want %+v", limits, want)
 	}
-	if want := (ClientOptions{
-		Queue: 256, QueueBytes: 1 << 20, SlowClient: Disconnect, Retry: 2 * time.Second, Heartbeat: 30 * time.Second,
+	if want := (hub.ClientOptions{
+		Queue: 256, QueueBytes: 1 << 20, SlowClient: hub.Disconnect, Retry: 2 * time.Second, Heartbeat: 30 * time.Second,
 		WriteTimeout: 10 * time.Second,
 	}); *h.subscribing.options != want {
 		t.Errorf("a client has %+v; want %+v", h.clientOptions(), want)
@@ -302,7 +303,7 @@ func TestWhatIsOffIsOff(t *testing.T) {
 		connected_event off
 		direct_writes off
 	}`, "sse {\n history off\n drain_spread 0\n max_clients 0\n}")
-	if want := (Limits{HistoryLimits{0, time.Hour, 256 << 20}, 0, 0}); limits != want {
+	if want := (hub.Limits{History: hub.HistoryLimits{Count: 0, Age: time.Hour, Bytes: 256 << 20}, MaxClients: 0, DrainSpread: 0}); limits != want {
 		t.Errorf("a hub has %+v; want %+v", limits, want)
 	}
 	o := *h.subscribing.options
@@ -322,11 +323,11 @@ func TestOptionsReachTheirClients(t *testing.T) {
 		max_clients_per_ip 7
 		write_timeout 13s
 	}`, "sse {\n history 8 9s\n history_bytes 10KB\n max_clients 11\n drain_spread 12s\n}")
-	if want := (Limits{HistoryLimits{8, 9 * time.Second, 10_000}, 11, 12 * time.Second}); limits != want {
+	if want := (hub.Limits{History: hub.HistoryLimits{Count: 8, Age: 9 * time.Second, Bytes: 10_000}, MaxClients: 11, DrainSpread: 12 * time.Second}); limits != want {
 		t.Errorf("a hub has %+v; want %+v", limits, want)
 	}
-	if want := (ClientOptions{
-		Queue: 5, QueueBytes: 6 << 10, SlowClient: DropOldest, Retry: 1500 * time.Millisecond, Heartbeat: time.Second,
+	if want := (hub.ClientOptions{
+		Queue: 5, QueueBytes: 6 << 10, SlowClient: hub.DropOldest, Retry: 1500 * time.Millisecond, Heartbeat: time.Second,
 		IdleTimeout: 3 * time.Second, MaxAge: 24 * time.Hour, MaxPerSource: 7, WriteTimeout: 13 * time.Second,
 	}); *h.subscribing.options != want {
 		t.Errorf("a client has %+v; want %+v", h.clientOptions(), want)

@@ -10,6 +10,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/topic"
 )
 
@@ -51,13 +52,13 @@ func (h *Handler) check() error {
 			return &optionError{"cors_origins", err}
 		}
 	}
-	if err := literally(CheckClientID)(h.ClientID); h.ClientID != "" && err != nil {
+	if err := literally(hub.CheckClientID)(h.ClientID); h.ClientID != "" && err != nil {
 		return &optionError{"client_id", err}
 	}
-	if err := literally(CheckUser)(h.User); h.User != "" && err != nil {
+	if err := literally(hub.CheckUser)(h.User); h.User != "" && err != nil {
 		return &optionError{"user", err}
 	}
-	if err := checkSlowClient(cmp.Or(string(h.SlowClient), string(Disconnect))); err != nil {
+	if err := checkSlowClient(cmp.Or(string(h.SlowClient), string(hub.Disconnect))); err != nil {
 		return &optionError{"slow_client", err}
 	}
 	switch {
@@ -102,7 +103,7 @@ func checkCORSOrigin(origin string) error {
 }
 
 func checkSlowClient(policy string) error {
-	if policy != string(Disconnect) && policy != string(DropOldest) {
+	if policy != string(hub.Disconnect) && policy != string(hub.DropOldest) {
 		return fmt.Errorf("%q is neither disconnect nor drop_oldest", policy)
 	}
 	return nil

@@ -3,17 +3,19 @@ package sse
 import (
 	"errors"
 	"testing"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
 func TestAMessageThatComesAfterTheDrainIsRefusedNotLost(t *testing.T) {
-	hub := NewHub(Limits{History: HistoryLimits{Count: 10}})
+	shared := hub.NewHub(hub.Limits{History: hub.HistoryLimits{Count: 10}})
 	log, err := MemoryBroker{}.Open("test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	log.Start(hub, func() {})
+	log.Start(shared, func() {})
 	publish := func(key string, ephemeral bool) (*Publication, int, error) {
-		p := &Publication{Message: &Message{To: Topics("a"), Data: []byte("x"), Ephemeral: ephemeral}, Key: key}
+		p := &Publication{Message: &hub.Message{To: hub.Topics("a"), Data: []byte("x"), Ephemeral: ephemeral}, Key: key}
 		n, err := log.Publish(t.Context(), []*Publication{p})
 		return p, n, err
 	}
@@ -21,9 +23,9 @@ func TestAMessageThatComesAfterTheDrainIsRefusedNotLost(t *testing.T) {
 	if n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
-	hub.Drain()
+	shared.Drain()
 	for _, ephemeral := range []bool{false, true} {
-		if _, n, err := publish("", ephemeral); n != 0 || !errors.Is(err, ErrDraining) {
+		if _, n, err := publish("", ephemeral); n != 0 || !errors.Is(err, hub.ErrDraining) {
 			t.Errorf("ephemeral %v: %d messages published, %v; want none and ErrDraining", ephemeral, n, err)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 	"github.com/caddy-sse/caddy-sse/topic"
 )
 
@@ -27,7 +29,7 @@ const (
 func TestClientsThatComeAndGoSeeExactlyWhatWasPublished(t *testing.T) {
 	for range 2 {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, plenty)
+			w := newWorld(t, hubtest.Plenty)
 			for i := range visitors {
 				w.visit(i, func(v *visitor) {
 					v.Queue = []int{256, 256, 20, 3}[i%4]
@@ -46,16 +48,16 @@ func TestClientsThatComeAndGoSeeExactlyWhatWasPublished(t *testing.T) {
 }
 
 func TestWhatIsMissingIsToldAsAGap(t *testing.T) {
-	for _, limits := range []HistoryLimits{
+	for _, limits := range []hub.HistoryLimits{
 		{Count: 5}, {Count: 100, Bytes: 3000}, {Count: 100, Age: 20 * time.Millisecond}, {Count: 1}, {},
 	} {
 		t.Run(fmt.Sprint(limits), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, Limits{History: limits})
+				w := newWorld(t, hub.Limits{History: limits})
 				for i := range visitors {
 					w.visit(i, func(v *visitor) {
 						v.Queue = []int{50, 10, 3}[i%3]
-						v.SlowClient = []SlowClient{Disconnect, DropOldest}[i%2]
+						v.SlowClient = []hub.SlowClient{hub.Disconnect, hub.DropOldest}[i%2]
 						v.restless = []int{1000, 100, 20}[i%3]
 						v.stalling, v.forgetful = i%4 == 1, i%4 == 2
 					})
@@ -78,10 +80,10 @@ func TestWhatIsMissingIsToldAsAGap(t *testing.T) {
 // world is a hub with its publishers and visitors, and the book of all that was published.
 type world struct {
 	t        *testing.T
-	hub      *testHub
+	hub      *hubtest.Hub
 	log      *memoryLog
 	visitors []*visitor
-	traffic  traffic
+	traffic  hubtest.Traffic
 	over     atomic.Bool   // all has been published but the end
 	tooLate  chan struct{} // closed when a visitor has waited too long for the end
 
@@ -91,12 +93,12 @@ type world struct {
 
 // posted is what was published at a position: a delivered message has given up its text.
 type posted struct {
-	*Message
+	*hub.Message
 	text string
 }
 
-func newWorld(t *testing.T, limits Limits) *world {
-	h := newTestHub(t, limits)
+func newWorld(t *testing.T, limits hub.Limits) *world {
+	h := hubtest.New(t, limits)
 	return &world{
 		t: t, hub: h, log: newTestLog(t, h.Hub),
 		tooLate: make(chan struct{}), book: make(map[uint64]*posted),
@@ -107,7 +109,7 @@ func newWorld(t *testing.T, limits Limits) *world {
 func (w *world) visit(i int, with func(*visitor)) {
 	random := rand.New(rand.NewPCG(uint64(i), rand.Uint64()))
 	v := &visitor{world: w, number: i, random: random}
-	v.ClientID, v.ClientOptions = fmt.Sprint("c", i), &ClientOptions{QueueBytes: 1 << 20}
+	v.ClientID, v.ClientOptions = fmt.Sprint("c", i), &hub.ClientOptions{QueueBytes: 1 << 20}
 	if i%2 == 0 {
 		v.User = fmt.Sprint("u", i%4)
 	}
@@ -128,9 +130,9 @@ func randomTopic(random *rand.Rand) string {
 func (w *world) run() {
 	for i := range publishers {
 		n := 0
-		w.traffic.goLoop(posts, func(random *rand.Rand) {
+		w.traffic.GoLoop(posts, func(random *rand.Rand) {
 			n++
-			m := &Message{To: w.randomTarget(random), Data: fmt.Append(nil, i, "-", n), Ephemeral: random.IntN(10) == 0}
+			m := &hub.Message{To: w.randomTarget(random), Data: fmt.Append(nil, i, "-", n), Ephemeral: random.IntN(10) == 0}
 			w.publish(m)
 			if random.IntN(30) == 0 {
 				time.Sleep(time.Duration(random.IntN(10)) * time.Millisecond)
@@ -147,7 +149,7 @@ func (w *world) run() {
 	go func() { defer close(allEnded); visits.Wait() }()
 	for range 100 {
 		// Who is catching up may be told that it has missed the end, too.
-		w.publish(&Message{To: []Address{{Kind: ToBroadcast}}, Data: []byte(theEnd)})
+		w.publish(&hub.Message{To: []hub.Address{{Kind: hub.ToBroadcast}}, Data: []byte(theEnd)})
 		select {
 		case <-allEnded:
 			return
@@ -160,21 +162,21 @@ func (w *world) run() {
 
 const theEnd = "the end"
 
-func (w *world) randomTarget(random *rand.Rand) []Address {
+func (w *world) randomTarget(random *rand.Rand) []hub.Address {
 	switch random.IntN(8) {
 	case 0:
-		return []Address{{ToClient, fmt.Sprint("c", random.IntN(visitors))}}
+		return []hub.Address{{Kind: hub.ToClient, Name: fmt.Sprint("c", random.IntN(visitors))}}
 	case 1:
-		return []Address{{ToUser, fmt.Sprint("u", random.IntN(4))}}
+		return []hub.Address{{Kind: hub.ToUser, Name: fmt.Sprint("u", random.IntN(4))}}
 	case 2:
-		return []Address{{Kind: ToBroadcast}}
+		return []hub.Address{{Kind: hub.ToBroadcast}}
 	case 3, 4:
-		return Topics(randomTopic(random), randomTopic(random))
+		return hub.Topics(randomTopic(random), randomTopic(random))
 	}
-	return Topics(randomTopic(random))
+	return hub.Topics(randomTopic(random))
 }
 
-func (w *world) publish(m *Message) {
+func (w *world) publish(m *hub.Message) {
 	p := &posted{m, string(m.Data)}
 	if _, err := w.log.Publish(w.t.Context(), []*Publication{{Message: m}}); err != nil {
 		w.t.Error(err)
@@ -188,7 +190,7 @@ func (w *world) publish(m *Message) {
 
 // visitor is a client that comes and goes, and notes what it is told.
 type visitor struct {
-	Subscription
+	hub.Subscription
 	*world
 	number    int
 	random    *rand.Rand
@@ -207,7 +209,7 @@ type note struct {
 	kind     string // "message", "gap", "ephemeral", "welcome"
 	position uint64
 	text     string
-	resume   Resume
+	resume   hub.Resume
 	unknown  bool   // it came with an ID of nobody's
 	covers   uint64 // up to where a gap tells of losses, if not just to the next message
 }
@@ -230,15 +232,15 @@ func (v *visitor) connect() {
 	if unknown {
 		s.LastEventID = "nobody's-7"
 	}
-	p := newPlayer()
-	p.blocked = v.stalling
+	p := hubtest.NewPlayer()
+	p.Stalled = v.stalling
 	c, welcome, err := v.hub.Join(s, p)
 	if err != nil {
 		v.t.Errorf("visitor %d: %v", v.number, err)
 		v.ended = true
 		return
 	}
-	defer v.hub.Leave(c, ErrGone)
+	defer v.hub.Leave(c, hub.ErrGone)
 	if v.cut() {
 		return // before it was told anything
 	}
@@ -268,8 +270,8 @@ func (v *visitor) connect() {
 			continue
 		}
 		select {
-		case <-p.wake:
-		case <-p.cut:
+		case <-p.Woken:
+		case <-p.Aborted:
 			return
 		case <-v.tooLate:
 			v.ended = true
@@ -278,8 +280,8 @@ func (v *visitor) connect() {
 }
 
 // read notes a message, as a browser does.
-func (v *visitor) read(m *Message, lost uint64) {
-	e := decode(v.t, m)
+func (v *visitor) read(m *hub.Message, lost uint64) {
+	e := hubtest.Decode(v.t, m)
 	switch {
 	case e.Name == "gap" && strings.Contains(string(e.Data), "history_trimmed"):
 		v.note(note{kind: "gap", covers: lost})
@@ -297,7 +299,7 @@ func (v *visitor) read(m *Message, lost uint64) {
 func (v *visitor) note(n note) { v.notes = append(v.notes, n) }
 
 func (v *visitor) positionOf(id string) uint64 {
-	parsed, ok := ParseID(id)
+	parsed, ok := hub.ParseID(id)
 	if !ok {
 		v.t.Errorf("visitor %d was told an ID that is none: %q", v.number, id)
 	}
@@ -308,10 +310,10 @@ func (v *visitor) positionOf(id string) uint64 {
 func (v *visitor) wants(p *posted) bool {
 	for _, to := range p.To {
 		switch {
-		case to.Kind == ToBroadcast,
-			to.Kind == ToClient && to.Name == v.ClientID,
-			to.Kind == ToUser && to.Name == v.User,
-			to.Kind == ToTopic && (topic.Covered(v.Topics, to.Name) || topic.Covered(v.Patterns, to.Name)):
+		case to.Kind == hub.ToBroadcast,
+			to.Kind == hub.ToClient && to.Name == v.ClientID,
+			to.Kind == hub.ToUser && to.Name == v.User,
+			to.Kind == hub.ToTopic && (topic.Covered(v.Topics, to.Name) || topic.Covered(v.Patterns, to.Name)):
 			return true
 		}
 	}
@@ -339,10 +341,10 @@ func (v *visitor) check() {
 		case "gap":
 			v.gaps, told, covered = v.gaps+1, true, max(covered, n.covers)
 		case "welcome":
-			if (n.resume == ResumeNone) != (i == 0) || n.unknown && n.resume != ResumeGap {
+			if (n.resume == hub.ResumeNone) != (i == 0) || n.unknown && n.resume != hub.ResumeGap {
 				v.fail(i, "is told %q", n.resume)
 			}
-			if n.resume == ResumeGap {
+			if n.resume == hub.ResumeGap {
 				v.gaps, told, covered = v.gaps+1, true, max(covered, n.covers)
 			}
 			last = n.position

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
 // draft is a message as its publisher sent it.
 type draft struct {
-	*Message
+	*hub.Message
 	key string // idempotency_key
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/topic"
 )
 
@@ -13,14 +14,14 @@ import (
 type eventSource struct {
 	decoder *eventstream.Decoder
 	maxSize int
-	message func(data []byte) *Message
-	ahead   *Message // read by buffered already; nil = none
-	retry   *int64   // of a block without data: it goes with the next message
+	message func(data []byte) *hub.Message
+	ahead   *hub.Message // read by buffered already; nil = none
+	retry   *int64       // of a block without data: it goes with the next message
 }
 
 // newEventSource reads messages of at most maxSize bytes of data, each of which is made by message and then given
 // the event and retry of its block.
-func newEventSource(body io.Reader, maxSize int, message func(data []byte) *Message) *eventSource {
+func newEventSource(body io.Reader, maxSize int, message func(data []byte) *hub.Message) *eventSource {
 	decoder := eventstream.NewDecoder(body, maxSize+topic.MaxBytes)
 	decoder.KeepIncomplete = true
 	return &eventSource{decoder: decoder, maxSize: maxSize, message: message}
@@ -43,7 +44,7 @@ func (s *eventSource) next() (draft, error) {
 }
 
 // read returns what a block says; nil if it has no data, as browsers dispatch nothing either.
-func (s *eventSource) read(e eventstream.Event) *Message {
+func (s *eventSource) read(e eventstream.Event) *hub.Message {
 	if e.HasRetry {
 		s.retry = &e.Retry
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
 // decodeForm reads one message from a form, whose fields are those of form B.
@@ -13,7 +15,7 @@ func decodeForm(body []byte) (draft, error) {
 		return draft{}, fmt.Errorf("the form can't be read: %w", err)
 	}
 	target := targetFields{Topics: form["topic"], hasTopic: form.Has("topic")}
-	m := &Message{}
+	m := &hub.Message{}
 	key := ""
 	for name, values := range form {
 		value := values[0]

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -90,7 +91,7 @@ func (j *jsonMessage) draft() (draft, error) {
 	if err != nil {
 		return draft{}, err
 	}
-	m := &Message{To: to, Event: j.Event, Ephemeral: j.Ephemeral}
+	m := &hub.Message{To: to, Event: j.Event, Ephemeral: j.Ephemeral}
 	if j.Retry != nil {
 		m.Retry, m.HasRetry = *j.Retry, true
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/topic"
 )
 
@@ -22,22 +23,22 @@ type targetFields struct {
 
 // addresses returns whom the fields name, nil if nobody. The names are copies: they are kept with the message, and nothing
 // else of what they came in is to be.
-func (f targetFields) addresses() (to []Address, err error) {
+func (f targetFields) addresses() (to []hub.Address, err error) {
 	named := 0
 	if f.hasTopic {
-		to = Topics(topic.Distinct(f.Topics)...)
+		to = hub.Topics(topic.Distinct(f.Topics)...)
 		named++
 	}
 	if f.ClientID != nil {
-		to = []Address{{ToClient, *f.ClientID}}
+		to = []hub.Address{{Kind: hub.ToClient, Name: *f.ClientID}}
 		named++
 	}
 	if f.User != nil {
-		to = []Address{{ToUser, *f.User}}
+		to = []hub.Address{{Kind: hub.ToUser, Name: *f.User}}
 		named++
 	}
 	if f.Broadcast {
-		to = []Address{{Kind: ToBroadcast}}
+		to = []hub.Address{{Kind: hub.ToBroadcast}}
 		named++
 	}
 	switch {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/topic"
 )
 
@@ -26,21 +27,21 @@ func TestPublishGrantsCoverWhatTheyName(t *testing.T) {
 		if err := g.check(); err != nil {
 			t.Errorf("the grant %q is refused: %v", grant, err)
 		}
-		if g := (grants{Subscribe: []string{grant}}); g.mayPublish(Address{ToTopic, "orders/42"}) {
+		if g := (grants{Subscribe: []string{grant}}); g.mayPublish(hub.Address{Kind: hub.ToTopic, Name: "orders/42"}) {
 			t.Errorf("the subscribe grant %q lets publish", grant)
 		}
 		covered, others, _ := strings.Cut(addresses, "|")
 		for want, list := range map[bool]string{true: covered, false: others} {
 			for word := range strings.FieldsSeq(list) {
 				kind, name, _ := strings.Cut(word, ":")
-				to := Address{map[string]Kind{"topic": ToTopic, "client": ToClient, "user": ToUser, "broadcast": ToBroadcast}[kind], name}
+				to := hub.Address{Kind: map[string]hub.Kind{"topic": hub.ToTopic, "client": hub.ToClient, "user": hub.ToUser, "broadcast": hub.ToBroadcast}[kind], Name: name}
 				if g.mayPublish(to) != want {
 					t.Errorf("grant %q and %s: %t, want %t", grant, word, !want, want)
 				}
 			}
 		}
 	}
-	if (grants{}).mayPublish(Address{ToTopic, "a"}) || (grants{}).mayPublish(Address{Kind: ToBroadcast}) {
+	if (grants{}).mayPublish(hub.Address{Kind: hub.ToTopic, Name: "a"}) || (grants{}).mayPublish(hub.Address{Kind: hub.ToBroadcast}) {
 		t.Error("no claim grants something")
 	}
 }

@@ -1,9 +1,13 @@
 package sse
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/caddy-sse/caddy-sse/hub"
+)
 
 // newTestLog returns a memory broker that feeds a hub.
-func newTestLog(t testing.TB, h *Hub) *memoryLog {
+func newTestLog(t testing.TB, h *hub.Hub) *memoryLog {
 	broker, err := MemoryBroker{}.Open("test")
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package sse
 import (
 	"errors"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -69,8 +70,8 @@ func (s *sharedHub) collect(metrics chan<- prometheus.Metric) {
 	count(connectionsDesc, stats.Accepted, "accepted")
 	count(connectionsDesc, stats.Limited, "limited")
 	count(connectionsDesc, stats.Refused, "refused")
-	count(resumesDesc, stats.ResumedComplete, string(ResumeComplete))
-	count(resumesDesc, stats.ResumedGap, string(ResumeGap))
+	count(resumesDesc, stats.ResumedComplete, string(hub.ResumeComplete))
+	count(resumesDesc, stats.ResumedGap, string(hub.ResumeGap))
 	count(publishedDesc, stats.Published)
 	count(sentDesc, stats.Sent)
 	count(droppedDesc, stats.DroppedSlow, "slow_client")
@@ -92,7 +93,7 @@ func (s *sharedHub) collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-func deliveryMetric(delivery Histogram, hub string) prometheus.Metric {
+func deliveryMetric(delivery hub.Histogram, hub string) prometheus.Metric {
 	buckets := make(map[float64]uint64, len(delivery.Buckets))
 	for _, b := range delivery.Buckets {
 		buckets[b.Bound] = b.Count
@@ -116,7 +117,7 @@ type summary struct {
 	Dropped      uint64            `json:"messages_dropped"`
 	DroppedBy    map[string]uint64 `json:"dropped_by_reason"`
 	Disconnects  map[string]uint64 `json:"disconnects"` // by reason
-	Delivery     Histogram         `json:"delivery"`
+	Delivery     hub.Histogram     `json:"delivery"`
 	HistoryBytes int64             `json:"history_bytes"`
 	FileBytes    *int64            `json:"broker_file_bytes,omitempty"`
 	Lag          *float64          `json:"broker_lag_seconds,omitempty"`

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -122,9 +123,9 @@ func (a *App) Validate() error {
 	return nil
 }
 
-func (c *HubConfig) limits() Limits {
-	return Limits{
-		History: HistoryLimits{
+func (c *HubConfig) limits() hub.Limits {
+	return hub.Limits{
+		History: hub.HistoryLimits{
 			Count: max(0, c.HistoryCount),
 			Age:   time.Duration(c.HistoryAge),
 			Bytes: c.HistoryBytes,
@@ -217,7 +218,7 @@ type Handler struct {
 	QueueBytes int `json:"queue_bytes,omitempty"`
 	// What happens to a client whose queue is full while its socket takes nothing: "disconnect", so
 	// that it reconnects and resumes, or "drop_oldest", told with a gap event. Default: disconnect.
-	SlowClient SlowClient `json:"slow_client,omitempty"`
+	SlowClient hub.SlowClient `json:"slow_client,omitempty"`
 	// How long one write may be stuck, with not one byte taken, before the client is cut. Default: 10s.
 	WriteTimeout caddy.Duration `json:"write_timeout,omitempty"`
 	// How many clients one IP address may have, an IPv6 /64 counting as one. Default: 0, no limit.
@@ -258,7 +259,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	setDefault(&h.Retry, caddy.Duration(2*time.Second))
 	setDefault(&h.QueueMessages, 256)
 	setDefault(&h.QueueBytes, 1<<20)
-	setDefault(&h.SlowClient, Disconnect)
+	setDefault(&h.SlowClient, hub.Disconnect)
 	setDefault(&h.WriteTimeout, caddy.Duration(10*time.Second))
 	setDefault(&h.MaxTopics, 100)
 	on := true
@@ -311,8 +312,8 @@ func (h *Handler) wire(logger *zap.Logger) {
 	h.publishing = publishRoute{hub: h.hub, access: access, topics: topics, config: h.Publish, logger: logger}
 }
 
-func (h *Handler) clientOptions() *ClientOptions {
-	return &ClientOptions{
+func (h *Handler) clientOptions() *hub.ClientOptions {
+	return &hub.ClientOptions{
 		Queue:        h.QueueMessages,
 		QueueBytes:   h.QueueBytes,
 		SlowClient:   h.SlowClient,

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
@@ -23,7 +24,7 @@ var hubs = caddy.NewUsagePool()
 // stops: then the new config is sure to stay. If it is the new one that stops, because some other app
 // of it failed to start, nothing had changed.
 type sharedHub struct {
-	Core      *Hub // its log and its clients
+	Core      *hub.Hub // its log and its clients
 	name      string
 	ready     chan struct{} // closed by start
 	startOnce sync.Once
@@ -46,7 +47,7 @@ type sharedHub struct {
 
 // settings is what one config says about a hub.
 type settings struct {
-	limits Limits
+	limits hub.Limits
 	module BrokerModule
 	logger *zap.Logger
 	emit   func(event string, data map[string]any)
@@ -56,7 +57,7 @@ type settings struct {
 // acquireHub returns the hub of that name, made if nobody has it yet. releaseHub gives it back.
 func acquireHub(name string) *sharedHub {
 	value, _, _ := hubs.LoadOrNew(name, func() (caddy.Destructor, error) {
-		s := &sharedHub{Core: NewHub(Limits{}), name: name, ready: make(chan struct{})}
+		s := &sharedHub{Core: hub.NewHub(hub.Limits{}), name: name, ready: make(chan struct{})}
 		s.refusals.Interval, s.failures.Interval = time.Second, time.Second
 		s.current.Store(&settings{logger: zap.NewNop(), emit: func(string, map[string]any) {}})
 		s.Core.BrokerChanged = s.noteBroker
@@ -206,12 +207,12 @@ func (s *sharedHub) brokerKind() string {
 }
 
 // join enters a client, unless its client_id is another user's on some instance; see Hub.Join.
-func (s *sharedHub) join(ctx context.Context, sub Subscription, stream Stream) (*Client, Welcome, error) {
+func (s *sharedHub) join(ctx context.Context, sub hub.Subscription, stream hub.Stream) (*hub.Client, hub.Welcome, error) {
 	s.claim(ctx, &sub)
 	return s.Core.Join(sub, stream)
 }
 
-func (s *sharedHub) claim(ctx context.Context, sub *Subscription) {
+func (s *sharedHub) claim(ctx context.Context, sub *hub.Subscription) {
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
 	owners, joined := s.broker.(Owners)
@@ -284,7 +285,7 @@ func (s *sharedHub) withBroker(ctx context.Context, do func(context.Context, Bro
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
 	if s.broker == nil {
-		return 0, ErrHubClosed
+		return 0, hub.ErrHubClosed
 	}
 	return do(ctx, s.broker)
 }

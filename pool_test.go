@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 	"go.uber.org/zap"
 )
 
@@ -38,8 +40,8 @@ func (b *testBroker) Open(hub string) (Broker, error) {
 	return b.opened[len(b.opened)-1], err
 }
 
-func (l *testLog) Start(h *Hub, ready func()) { l.started++; l.memoryLog.Start(h, ready) }
-func (l *testLog) Close() error               { l.closed++; return l.memoryLog.Close() }
+func (l *testLog) Start(h *hub.Hub, ready func()) { l.started++; l.memoryLog.Start(h, ready) }
+func (l *testLog) Close() error                   { l.closed++; return l.memoryLog.Close() }
 
 // wantLogs checks how many logs were opened, and which of them run.
 func (b *testBroker) wantLogs(t *testing.T, runs ...bool) {
@@ -58,7 +60,7 @@ func (b *testBroker) wantLogs(t *testing.T, runs ...bool) {
 // config is what one config says about a hub: its limit of clients, and its broker.
 func config(maxClients int, module BrokerModule) *settings {
 	return &settings{
-		limits: Limits{MaxClients: maxClients, History: plenty.History}, module: module,
+		limits: hub.Limits{MaxClients: maxClients, History: hubtest.Plenty.History}, module: module,
 		logger: zap.NewNop(), emit: func(string, map[string]any) {},
 	}
 }
@@ -109,18 +111,18 @@ func TestRoutesOfOneNameShareAHubUntilTheLastIsGone(t *testing.T) {
 	}
 	settings := config(1, module)
 	mustOffer(t, first, settings)
-	h := &testHub{Hub: first.Core, t: t}
-	l := h.join(with("a"))
+	h := &hubtest.Hub{Hub: first.Core, TB: t}
+	l := h.Listen(hubtest.With("a"))
 	release(t)
 	first.mustPublish(t, "a", "1")
-	want(t, l.texts(), "1")
+	hubtest.Want(t, l.Texts(), "1")
 	first.withdraw(settings)
 	module.wantLogs(t, true)
 	release(t)
 	module.wantLogs(t, false)
-	want(t, l.texts())
-	want(t, []error{l.end, l.leave()}, ErrHubClosed, ErrHubClosed)
-	if n, err := first.publish(t.Context(), one("a", "2", "")); n != 0 || !errors.Is(err, ErrHubClosed) {
+	hubtest.Want(t, l.Texts())
+	hubtest.Want(t, []error{l.End, l.Leave()}, hub.ErrHubClosed, hub.ErrHubClosed)
+	if n, err := first.publish(t.Context(), one("a", "2", "")); n != 0 || !errors.Is(err, hub.ErrHubClosed) {
 		t.Errorf("a closed hub published %d, %v", n, err)
 	}
 	if clients, _ := first.Core.Size(); clients != 0 {
@@ -129,11 +131,11 @@ func TestRoutesOfOneNameShareAHubUntilTheLastIsGone(t *testing.T) {
 }
 
 func TestAHubThatNeverStartedClosesToo(t *testing.T) {
-	hub := use(t)
+	shared := use(t)
 	waiting := make(chan error)
-	go func() { waiting <- hub.wait(context.Background()) }()
+	go func() { waiting <- shared.wait(context.Background()) }()
 	release(t)
-	if err := <-waiting; !errors.Is(err, ErrHubClosed) {
+	if err := <-waiting; !errors.Is(err, hub.ErrHubClosed) {
 		t.Errorf("who waited for the hub got %v", err)
 	}
 }
@@ -190,8 +192,8 @@ func TestAFailedReloadChangesNothingAndClosesWhatItOpened(t *testing.T) {
 	hub := use(t)
 	running, failing := &testBroker{identity: "running"}, &testBroker{identity: "failing"}
 	mustOffer(t, hub, config(7, running))
-	h := &testHub{Hub: hub.Core, t: t}
-	l := h.join(with("a"))
+	h := &hubtest.Hub{Hub: hub.Core, TB: t}
+	l := h.Listen(hubtest.With("a"))
 	before := hub.Core.Position()
 
 	loser := config(8, failing)
@@ -204,7 +206,7 @@ func TestAFailedReloadChangesNothingAndClosesWhatItOpened(t *testing.T) {
 		t.Error("the broker that the failed config opened was left open")
 	}
 	hub.mustPublish(t, "a", "2")
-	want(t, l.texts(), "1", "2")
+	hubtest.Want(t, l.Texts(), "1", "2")
 	if got := hub.Core.Position(); got.Epoch != before.Epoch || hub.Core.Limits().MaxClients != 7 {
 		t.Errorf("the log changed from %v to %v, the limits to %+v", before, got, hub.Core.Limits())
 	}
@@ -216,7 +218,7 @@ func TestAFailedReloadChangesNothingAndClosesWhatItOpened(t *testing.T) {
 	if len(hub.settings) != 1 {
 		t.Errorf("%d configs are said to run", len(hub.settings))
 	}
-	l.leave()
+	l.Leave()
 	release(t)
 	running.wantLogs(t, false)
 }
@@ -226,46 +228,46 @@ func TestAReloadWithTheSameBrokerKeepsIt(t *testing.T) {
 	module := &testBroker{identity: "same"}
 	old, young := config(1, module), config(2, &testBroker{identity: "same", fails: errors.New("opened twice")})
 	mustOffer(t, hub, old)
-	h := &testHub{Hub: hub.Core, t: t}
-	l := h.join(with("a"))
+	h := &hubtest.Hub{Hub: hub.Core, TB: t}
+	l := h.Listen(hubtest.With("a"))
 	hub.mustPublish(t, "a", "1")
 	mustOffer(t, hub, young)
 	hub.mustPublish(t, "a", "2")
 	hub.withdraw(old)
 	hub.mustPublish(t, "a", "3")
-	want(t, l.texts(), "1", "2", "3")
+	hubtest.Want(t, l.Texts(), "1", "2", "3")
 	module.wantLogs(t, true)
-	l.leave()
+	l.Leave()
 	release(t)
 	module.wantLogs(t, false)
 }
 
 func TestAReloadWithAnotherBrokerKeepsTheClientsAndTellsThem(t *testing.T) {
-	hub := use(t)
+	shared := use(t)
 	one, two := &testBroker{identity: "one"}, &testBroker{identity: "two"}
 	old, young := config(1, one), config(2, two)
-	mustOffer(t, hub, old)
-	h := &testHub{Hub: hub.Core, t: t}
-	l := h.join(with("a"))
-	hub.mustPublish(t, "a", "1")
-	seen := hub.Core.Position().String()
-	mustOffer(t, hub, young)
-	hub.mustPublish(t, "a", "2")
+	mustOffer(t, shared, old)
+	h := &hubtest.Hub{Hub: shared.Core, TB: t}
+	l := h.Listen(hubtest.With("a"))
+	shared.mustPublish(t, "a", "1")
+	seen := shared.Core.Position().String()
+	mustOffer(t, shared, young)
+	shared.mustPublish(t, "a", "2")
 	one.wantLogs(t, true)
 	two.wantLogs(t, false)
-	hub.withdraw(old)
+	shared.withdraw(old)
 	one.wantLogs(t, false)
 	two.wantLogs(t, true)
-	hub.mustPublish(t, "a", "3")
-	batch := l.takeAll()
-	want(t, textsOf(t, batch), "1", "2", gap("broker_changed"), "3")
-	if id := decode(t, batch[2]).ID; id != two.opened[0].epoch+"-0" {
+	shared.mustPublish(t, "a", "3")
+	batch := l.TakeAll()
+	hubtest.Want(t, hubtest.TextsOf(t, batch), "1", "2", hubtest.Gap("broker_changed"), "3")
+	if id := hubtest.Decode(t, batch[2]).ID; id != two.opened[0].epoch+"-0" {
 		t.Errorf("the gap is told at %s, which is not where the new log begins", id)
 	}
-	back := h.enter(returning(with("a"), seen))
-	back.wantResume(ResumeGap, two.opened[0].epoch+"-0", "3")
-	l.leave()
-	back.leave()
+	back := h.Enter(hubtest.Returning(hubtest.With("a"), seen))
+	back.WantResume(hub.ResumeGap, two.opened[0].epoch+"-0", "3")
+	l.Leave()
+	back.Leave()
 	release(t)
 	two.wantLogs(t, false)
 }
@@ -307,7 +309,7 @@ func (b outageBroker) Open(hub string) (Broker, error) {
 	return &outageLog{memoryLog: log.(*memoryLog), inReach: b.inReach}, err
 }
 
-func (l *outageLog) Start(h *Hub, ready func()) {
+func (l *outageLog) Start(h *hub.Hub, ready func()) {
 	l.memoryLog.Start(h, ready)
 	if !l.inReach {
 		h.LogLost(errors.New("away"))
@@ -329,7 +331,7 @@ func TestABrokerInPlaceOfOneThatIsAwayIsToldToBeUp(t *testing.T) {
 			mustOffer(t, s, first)
 			mustOffer(t, s, second)
 			s.withdraw(first)
-			want(t, events, "sse.broker_down", "sse.broker_up")
+			hubtest.Want(t, events, "sse.broker_down", "sse.broker_up")
 			if !s.up() {
 				t.Error("the broker is not up")
 			}
@@ -359,15 +361,15 @@ func TestAKeyIsRememberedOverAReload(t *testing.T) {
 }
 
 func TestNothingIsPublishedOnceTheHubDrains(t *testing.T) {
-	hub := use(t)
+	shared := use(t)
 	defer release(t)
-	mustOffer(t, hub, config(1, new(MemoryBroker)))
-	before := hub.Core.Position()
-	hub.Core.Drain()
-	if n, err := hub.publish(t.Context(), one("a", "hi", "key")); n != 0 || !errors.Is(err, ErrDraining) {
+	mustOffer(t, shared, config(1, new(MemoryBroker)))
+	before := shared.Core.Position()
+	shared.Core.Drain()
+	if n, err := shared.publish(t.Context(), one("a", "hi", "key")); n != 0 || !errors.Is(err, hub.ErrDraining) {
 		t.Errorf("a draining hub published %d, %v", n, err)
 	}
-	if hub.Core.Position() != before {
+	if shared.Core.Position() != before {
 		t.Error("a refused message is in the log")
 	}
 }

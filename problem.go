@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
 // problem is an answer that refuses a request, in the form of RFC 9457.
@@ -42,19 +44,19 @@ func problemOf(err error) *problem {
 	switch {
 	case errors.As(err, &p):
 		return p
-	case errors.Is(err, ErrClientIDOwned):
+	case errors.Is(err, hub.ErrClientIDOwned):
 		return problemf(http.StatusForbidden, "this client_id belongs to another user; choose another, or leave it out to get one")
-	case errors.Is(err, ErrClientIDBarred):
+	case errors.Is(err, hub.ErrClientIDBarred):
 		return problemf(http.StatusForbidden, "this client_id was closed by an operator; come back in a minute or with another")
-	case errors.Is(err, ErrTooManyFromHere):
+	case errors.Is(err, hub.ErrTooManyFromHere):
 		p = problemf(http.StatusTooManyRequests, "your address has as many connections as it may; close some, or share one between tabs")
 		p.Title = "Too many connections"
 		return p
-	case errors.Is(err, ErrHubFull):
+	case errors.Is(err, hub.ErrHubFull):
 		p = problemf(http.StatusServiceUnavailable, "the hub has as many clients as it may; try again later")
 		p.retryAfter = 5
 		return p
-	case errors.Is(err, ErrDraining), errors.Is(err, ErrHubClosed):
+	case errors.Is(err, hub.ErrDraining), errors.Is(err, hub.ErrHubClosed):
 		return problemf(http.StatusServiceUnavailable, "the server is going down; the message was not published, try again")
 	case errors.Is(err, ErrUnknownOutcome):
 		return problemf(http.StatusServiceUnavailable,

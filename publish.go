@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 )
@@ -39,9 +40,9 @@ type post struct {
 	literal []string // the route's own topics, for this request
 	// to is whom the URL names, or else the route: then the body is data (form A). Otherwise the body
 	// says so itself (form B).
-	to []Address
+	to []hub.Address
 	// defaults are event, retry and ephemeral of form A, from the query.
-	defaults Message
+	defaults hub.Message
 }
 
 // serve answers POST. DESIGN 1.4 tells the forms apart.
@@ -87,7 +88,7 @@ func (p *post) prepare() (refusal *problem) {
 		return refusal
 	}
 	if p.to == nil && len(p.literal) > 0 {
-		p.to = Topics(p.literal...)
+		p.to = hub.Topics(p.literal...)
 	}
 	return p.readDefaults(query)
 }
@@ -152,7 +153,7 @@ func (p *post) answerArray(batch []*Publication) error {
 }
 
 // check says what keeps a message from being published here by this publisher.
-func (p *post) check(m *Message) *problem {
+func (p *post) check(m *hub.Message) *problem {
 	if len(m.Data) > p.config.MaxSize {
 		return problemf(http.StatusRequestEntityTooLarge, "the message has %d bytes of data; the limit is %d", len(m.Data), p.config.MaxSize)
 	}
@@ -215,7 +216,7 @@ func (p *post) unreadable(err error) *problem {
 	case errors.As(err, &limit):
 		return bodyTooLarge(limit.Limit)
 	case p.hub.Core.Context().Err() != nil:
-		return problemOf(ErrDraining)
+		return problemOf(hub.ErrDraining)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return problemf(http.StatusRequestTimeout, "the body stalled for too long")
 	}

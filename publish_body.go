@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -16,7 +17,7 @@ const maxArray = 16
 
 // urlTarget returns whom a query names, nil if nobody. Of what stands there twice it can't be known which
 // is meant.
-func urlTarget(query url.Values) ([]Address, *problem) {
+func urlTarget(query url.Values) ([]hub.Address, *problem) {
 	for _, name := range []string{"client_id", "user", "broadcast", "event", "retry", "ephemeral"} {
 		if n := len(query[name]); n > 1 {
 			return nil, problemf(http.StatusBadRequest, "%s stands in the URL %d times; give it once", name, n)
@@ -140,7 +141,7 @@ func isJSONLines(body []byte) bool {
 }
 
 // formA makes a message of data for the target of the URL.
-func (p *post) formA(data []byte) *Message {
+func (p *post) formA(data []byte) *hub.Message {
 	m := p.defaults
 	m.To, m.Data = p.to, data
 	return &m

@@ -252,8 +252,8 @@ func TestPublishersHaveARateAndABurst(t *testing.T) {
 		who  e2etest.Option
 		same e2etest.Option // another that shares the rate
 	}{
-		{"/events", as("alice"), nil},
-		{"/events", as("bob"), nil},
+		{"/events", As("alice"), nil},
+		{"/events", As("bob"), nil},
 		{"/anonymous", from("192.0.2.1"), nil},
 		{"/anonymous", from("192.0.2.2"), nil},
 		{"/anonymous", from("2001:db8:0:1::1"), from("2001:db8:0:1:ffff::2")},
@@ -275,15 +275,15 @@ func TestPublishersHaveARateAndABurst(t *testing.T) {
 	array := func(n int) string {
 		return "[" + strings.Repeat(`{"topic":"a","data":1},`, n-1) + `{"topic":"a","data":1}]`
 	}
-	answer := post(t, s.url("/default"), jsonType, array(21), as("alice"))
+	answer := post(t, s.url("/default"), jsonType, array(21), As("alice"))
 	wantRefusal(t, answer, http.StatusRequestEntityTooLarge, "21", "20 or fewer")
 	if after := answer.Header.Get("Retry-After"); after != "" {
 		t.Errorf("what can never be published is to come back after %s", after)
 	}
-	if answer := post(t, s.url("/default"), jsonType, array(20), as("alice")); answer.Status != http.StatusOK {
+	if answer := post(t, s.url("/default"), jsonType, array(20), As("alice")); answer.Status != http.StatusOK {
 		t.Errorf("an array of the burst is answered %d %s", answer.Status, answer.Body)
 	}
 	eventually(t, patience, "the rate allows more again", func() bool {
-		return post(t, s.url("/default"), jsonType, array(10), as("alice")).Status == http.StatusOK
+		return post(t, s.url("/default"), jsonType, array(10), As("alice")).Status == http.StatusOK
 	})
 }

@@ -155,21 +155,21 @@ func TestKeysAreScopedToPublisherAndHub(t *testing.T) {
 				open
 			}
 		}`), globals("sse {\nhub other\n}"))
-	stream := &listener{e2etest.Subscribe(t, s.url("/listen?topic=**"), as("alice")), s}
+	stream := &listener{e2etest.Subscribe(t, s.url("/listen?topic=**"), As("alice")), s}
 	stream.Connected(t)
-	other := e2etest.Subscribe(t, s.url("/other?topic=**"), as("alice"))
+	other := e2etest.Subscribe(t, s.url("/other?topic=**"), As("alice"))
 	other.Connected(t)
 	for i, c := range []struct {
 		path string
 		who  e2etest.Option
 	}{
-		{"/events", as("alice")}, {"/events", as("bob")}, {"/anonymous", e2etest.Header("X-None", "")},
+		{"/events", As("alice")}, {"/events", As("bob")}, {"/anonymous", e2etest.Header("X-None", "")},
 	} {
 		publish(t, s.url(c.path+"?topic=a"), fmt.Sprint(i), c.who, key("k"))
 		stream.Expect(t, fmt.Sprint(i))
 		wantRefusal(t, post(t, s.url(c.path+"?topic=a"), "", "other", c.who, key("k")), http.StatusUnprocessableEntity)
 	}
-	publish(t, s.url("/other?topic=a"), "other hub", as("alice"), key("k"))
+	publish(t, s.url("/other?topic=a"), "other hub", As("alice"), key("k"))
 	other.Expect(t, "other hub")
 }
 

@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
 // redisCommands are what the ACL user of one hub needs; the README says so.
@@ -35,17 +37,17 @@ func TestRedisACLUserNeedsOnlyItsHubsKeysAndTheseCommands(t *testing.T) {
 	url := "redis://hub:pass%3Aw0rd@" + server.Addr()
 	a, b := start(t, url), start(t, url)
 	awaitSubscribed(t, client, "sse:messages", 2)
-	r := a.subscribe(with("a", "room/*"))
+	r := a.subscribe(hubtest.With("a", "room/*"))
 	awaitPresence(a, b)
-	b.publish("1", Topics("a")...)
-	b.publishAll(withKey("k", "2", Topics("a")...))
-	b.publishAll(withKey("k", "2", Topics("a")...))
-	passing := newPublication("3", Topics("a")...)
+	b.publish("1", hub.Topics("a")...)
+	b.publishAll(withKey("k", "2", hub.Topics("a")...))
+	b.publishAll(withKey("k", "2", hub.Topics("a")...))
+	passing := newPublication("3", hub.Topics("a")...)
 	passing.Ephemeral = true
 	r.want("1", "2")
 	b.publishAll(passing)
 	r.want("1", "2", "3")
-	limits := plenty
+	limits := hubtest.Plenty
 	limits.History.Age = time.Hour
 	a.Apply(limits)
 	if err := a.log.trimByAge(); err != nil {
@@ -54,12 +56,12 @@ func TestRedisACLUserNeedsOnlyItsHubsKeysAndTheseCommands(t *testing.T) {
 	a.claim("c", "alice").leave()
 	b.awaitFree("bob").leave()
 	r.leave()
-	awaitReceivers(t, b, 0, Topics("a")...)
+	awaitReceivers(t, b, 0, hub.Topics("a")...)
 	b.stop()
 	awaitPresence(a)
 	// A lost log is named anew.
 	do(t, client, "XADD "+defaultLog+" * topic a data 4")
-	r = a.subscribe(with("a"))
+	r = a.subscribe(hubtest.With("a"))
 	do(t, client, "DEL "+defaultLog)
 	do(t, client, "XADD "+defaultLog+" * topic a data 5")
 	r.awaitText("5")
@@ -117,7 +119,7 @@ func TestRedisOverAUnixSocket(t *testing.T) {
 	path := filepath.Join(dir, "redis.sock")
 	e2etest.RedisServer(t, "--unixsocket", path)
 	i := start(t, "unix://"+path)
-	r := i.subscribe(with("a"))
-	i.publish("hello", Topics("a")...)
+	r := i.subscribe(hubtest.With("a"))
+	i.publish("hello", hub.Topics("a")...)
 	r.want("hello")
 }

@@ -7,9 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
+	"github.com/redis/go-redis/v9"
 )
 
 // These measure what stands between a program and Redis against what a program could do at best by
@@ -38,7 +39,7 @@ func BenchmarkRedisPublishToReceive(b *testing.B) { nearAndFar(b, publishToRecei
 
 func publishToReceive(b *testing.B, url string) {
 	here, there := start(b, url), start(b, url)
-	received := receive(b, there, with("a"))
+	received := receive(b, there, hubtest.With("a"))
 	bare, reader := admin(b, url), admin(b, url)
 	came := make(chan struct{})
 	var reading sync.WaitGroup
@@ -67,7 +68,7 @@ func publishToReceive(b *testing.B, url string) {
 		best = append(best, time.Since(began))
 
 		began = time.Now()
-		if _, err := here.tryPublish(newPublication(string(benchmarkData), Topics("a")...)); err != nil {
+		if _, err := here.tryPublish(newPublication(string(benchmarkData), hub.Topics("a")...)); err != nil {
 			b.Fatal(err)
 		}
 		<-received
@@ -81,7 +82,7 @@ func publishToReceive(b *testing.B, url string) {
 
 // receive enters a client whose stream has a goroutine, as the one that reads for the bare connections, and
 // returns what it sends to for each message.
-func receive(b *testing.B, i *instance, s Subscription) <-chan struct{} {
+func receive(b *testing.B, i *instance, s hub.Subscription) <-chan struct{} {
 	b.Helper()
 	woken, received := make(wakes, 1), make(chan struct{})
 	client, _, err := i.Join(s, woken)
@@ -99,7 +100,7 @@ func receive(b *testing.B, i *instance, s Subscription) <-chan struct{} {
 				_, open = <-woken
 			}
 		}
-		_ = i.Leave(client, ErrGone)
+		_ = i.Leave(client, hub.ErrGone)
 	})
 	b.Cleanup(func() { close(woken); taking.Wait() })
 	return received
@@ -129,7 +130,7 @@ func publishersAtOnce(b *testing.B, url string) {
 		}).Err()
 	}
 	publish := func() error {
-		_, err := i.tryPublish(newPublication(string(benchmarkData), Topics("a")...))
+		_, err := i.tryPublish(newPublication(string(benchmarkData), hub.Topics("a")...))
 		return err
 	}
 	perSecond := func(n int, do func() error) float64 {

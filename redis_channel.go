@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/go-json-experiment/json"
 	"github.com/redis/go-redis/v9"
 )
@@ -160,7 +161,7 @@ type channelMessage struct {
 
 // decodeChannelMessage reads what any program may have sent, and says which hub it is for, or would be:
 // without a hub it is the default one.
-func decodeChannelMessage(payload string) (m *Message, hub string, err error) {
+func decodeChannelMessage(payload string) (m *hub.Message, hub string, err error) {
 	var c channelMessage
 	if err := json.Unmarshal([]byte(payload), &c, exactly); err != nil {
 		return nil, hubOfMalformed(payload), explainJSON(err)
@@ -186,18 +187,18 @@ func hubOfMalformed(payload string) string {
 }
 
 // encodeChannelMessage writes an ephemeral message for the channel.
-func encodeChannelMessage(m *Message, hub string) ([]byte, error) {
-	c := map[string]any{"hub": hub, "data": string(m.Data)}
+func encodeChannelMessage(m *hub.Message, shared string) ([]byte, error) {
+	c := map[string]any{"hub": shared, "data": string(m.Data)}
 	var topics []string
 	for _, to := range m.To {
 		switch to.Kind {
-		case ToTopic:
+		case hub.ToTopic:
 			topics = append(topics, to.Name)
-		case ToClient:
+		case hub.ToClient:
 			c["client_id"] = to.Name
-		case ToUser:
+		case hub.ToUser:
 			c["user"] = to.Name
-		case ToBroadcast:
+		case hub.ToBroadcast:
 			c["broadcast"] = true
 		}
 	}

@@ -9,23 +9,24 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/redis/go-redis/v9"
 )
 
 // entry is one entry of the stream, as any program may have written it. Its fields are those of a
 // message in form B; topic may stand several times.
 type entry struct {
-	position Position
+	position hub.Position
 	fields   []string // names and values in turn
 }
 
 // message reads an entry.
-func (e entry) message() (*Message, error) {
+func (e entry) message() (*hub.Message, error) {
 	if len(e.fields)%2 != 0 {
 		return nil, errors.New("a field has no value")
 	}
 	now := uint64(time.Now().UnixMilli()) // anybody may have chosen the position
-	m := &Message{Position: e.position, Time: time.UnixMilli(int64(min(e.position.Major, now)))}
+	m := &hub.Message{Position: e.position, Time: time.UnixMilli(int64(min(e.position.Major, now)))}
 	var target targetFields
 	seen := make([]string, 0, 8) // as many as there are names but topic
 	for i := 0; i < len(e.fields); i += 2 {
@@ -71,16 +72,16 @@ func (e entry) message() (*Message, error) {
 }
 
 // appendEntryFields appends a message as the fields of an entry.
-func appendEntryFields(fields []any, m *Message) []any {
+func appendEntryFields(fields []any, m *hub.Message) []any {
 	for _, to := range m.To {
 		switch to.Kind {
-		case ToTopic:
+		case hub.ToTopic:
 			fields = append(fields, "topic", to.Name)
-		case ToClient:
+		case hub.ToClient:
 			fields = append(fields, "client_id", to.Name)
-		case ToUser:
+		case hub.ToUser:
 			fields = append(fields, "user", to.Name)
-		case ToBroadcast:
+		case hub.ToBroadcast:
 			fields = append(fields, "broadcast", "1")
 		}
 	}
@@ -149,11 +150,11 @@ func parseEntries(reply any) ([]entry, error) {
 }
 
 // entryID returns a position as Redis writes it.
-func entryID(p Position) string {
+func entryID(p hub.Position) string {
 	return strconv.FormatUint(p.Major, 10) + "-" + strconv.FormatUint(p.Minor, 10)
 }
 
-func parseEntryID(id string) (p Position, err error) {
+func parseEntryID(id string) (p hub.Position, err error) {
 	ms, seq, _ := strings.Cut(id, "-")
 	if p.Major, err = strconv.ParseUint(ms, 10, 64); err != nil {
 		return p, fmt.Errorf("reading the entry ID %q: %w", id, err)

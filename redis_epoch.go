@@ -3,6 +3,7 @@ package sse
 import (
 	"context"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -17,7 +18,7 @@ func (l *redisLog) readEpoch(ctx context.Context, node redis.Cmdable) (string, e
 
 // changeEpoch names the log anew, unless somebody has done so already, and returns its name.
 func (l *redisLog) changeEpoch(ctx context.Context, node redis.Cmdable, old string) (string, error) {
-	return epochScript.Run(ctx, node, []string{l.logKey, l.epochKey}, old, NewEpoch()).Text()
+	return epochScript.Run(ctx, node, []string{l.logKey, l.epochKey}, old, hub.NewEpoch()).Text()
 }
 
 // epochScript makes sure that there are a stream and a name. A stream that nothing was added to yet

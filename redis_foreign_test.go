@@ -9,12 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
 // everyTarget subscribes a client that any kind of target reaches.
-func everyTarget() Subscription {
-	s := with("news", "sport")
+func everyTarget() hub.Subscription {
+	s := hubtest.With("news", "sport")
 	s.ClientID, s.User = "c1", "alice"
 	return s
 }
@@ -23,7 +25,7 @@ func TestAnyProgramMayPublishIntoTheRedisStream(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a, b := start(t, server.URL()), start(t, server.URL())
 	readers := []*reader{a.subscribe(everyTarget()), b.subscribe(everyTarget())}
-	stranger := a.subscribe(with("other"))
+	stranger := a.subscribe(hubtest.With("other"))
 	client := admin(t, server.URL())
 	var ids []string
 	for _, fields := range []string{
@@ -37,7 +39,7 @@ func TestAnyProgramMayPublishIntoTheRedisStream(t *testing.T) {
 		"topic news data {\"json\":1}",
 	} {
 		id := do(t, client, "XADD "+defaultLog+" * "+fields).(string)
-		ids = append(ids, ID{a.Position().Epoch, mustParseEntryID(t, id)}.String())
+		ids = append(ids, hub.ID{Epoch: a.Position().Epoch, Position: mustParseEntryID(t, id)}.String())
 	}
 	client.XAdd(t.Context(), xadd("topic", "news", "data", "two\nlines")) // and an empty one
 	client.XAdd(t.Context(), xadd("topic", "news", "data", ""))
@@ -54,8 +56,8 @@ func TestAnyProgramMayPublishIntoTheRedisStream(t *testing.T) {
 		}
 	}
 	stranger.want("to-all", "to-all-too")
-	back := b.subscribe(returning(everyTarget(), ids[6]))
-	if back.Resume != ResumeComplete {
+	back := b.subscribe(hubtest.Returning(everyTarget(), ids[6]))
+	if back.Resume != hub.ResumeComplete {
 		t.Errorf("after a foreign entry's ID a client resumes with %q", back.Resume)
 	}
 	back.want(`{"json":1}`, "two\nlines", "")
@@ -63,7 +65,7 @@ func TestAnyProgramMayPublishIntoTheRedisStream(t *testing.T) {
 
 func TestAPositionInTheFutureMakesNoTimeOfIt(t *testing.T) {
 	for _, major := range []uint64{math.MaxUint64, math.MaxInt64, 1 << 60} {
-		m, err := entry{position: Position{Major: major}, fields: []string{"topic", "a", "data", "x"}}.message()
+		m, err := entry{position: hub.Position{Major: major}, fields: []string{"topic", "a", "data", "x"}}.message()
 		if err != nil || time.Since(m.Time).Abs() > time.Hour {
 			t.Errorf("the message at %d is of %v, error %v", major, m.Time, err)
 		}
@@ -74,7 +76,7 @@ func TestAPositionInTheFutureMakesNoTimeOfIt(t *testing.T) {
 func TestAnEphemeralMessageIsNotAcknowledgedWhileItsInstanceHearsNothing(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i, client := start(t, server.URL()), admin(t, server.URL())
-	r := i.subscribe(with("a"))
+	r := i.subscribe(hubtest.With("a"))
 	var acknowledged []string
 	for n := range 200 {
 		text := strconv.Itoa(n)
@@ -84,7 +86,7 @@ func TestAnEphemeralMessageIsNotAcknowledgedWhileItsInstanceHearsNothing(t *test
 			}
 		}
 		e2etest.Await(t, "message "+text+" to be acknowledged", func() bool {
-			p := newPublication(text, Topics("a")...)
+			p := newPublication(text, hub.Topics("a")...)
 			p.Ephemeral = true
 			_, err := i.tryPublish(p)
 			if err != nil && !errors.Is(err, ErrUnavailable) {
@@ -186,14 +188,14 @@ func TestMalformedRedisEntriesAreSkippedCountedAndLogged(t *testing.T) {
 		}
 		total++
 	}
-	i.publish("good", Topics("news")...)
+	i.publish("good", hub.Topics("news")...)
 	r.want("good")
 	if got := i.malformed(); got != int64(total) {
 		t.Errorf("%d malformed entries count as %d", total, got)
 	}
 	// For ever: also to whoever starts later, and what is good between them is not lost.
 	later := start(t, server.URL())
-	if back := later.subscribe(returning(everyTarget(), r.ID)); back.Resume != ResumeComplete {
+	if back := later.subscribe(hubtest.Returning(everyTarget(), r.ID)); back.Resume != hub.ResumeComplete {
 		t.Errorf("from before the malformed entries a client resumes with %q", back.Resume)
 	} else {
 		back.want("good")
@@ -266,8 +268,8 @@ func TestAMalformedRedisChannelMessageCountsAtTheHubItIsForAlone(t *testing.T) {
 func TestAMalformedEntryMayBeTheLastBeforeARedisReconnect(t *testing.T) {
 	server := e2etest.RedisServer(t, "--appendonly", "yes", "--appendfsync", "always")
 	i := start(t, server.URL())
-	r := i.subscribe(with("a"))
-	i.publish("before", Topics("a")...)
+	r := i.subscribe(hubtest.With("a"))
+	i.publish("before", hub.Topics("a")...)
 	client := admin(t, server.URL())
 	for range 3 {
 		do(t, client, "XADD "+defaultLog+" * rubbish 1")
@@ -277,7 +279,7 @@ func TestAMalformedEntryMayBeTheLastBeforeARedisReconnect(t *testing.T) {
 	e2etest.Await(t, "the instance to notice", func() bool { return !i.LogUp() })
 	server.Restart()
 	i.awaitUp()
-	i.publish("after", Topics("a")...)
+	i.publish("after", hub.Topics("a")...)
 	r.want("before", "after")
 	if n := i.malformed(); n != 3 {
 		t.Errorf("3 malformed entries count as %d", n)
@@ -289,13 +291,13 @@ func TestForeignEntriesOfTheFuturePastAndEdgeHarmNothing(t *testing.T) {
 	client := admin(t, server.URL())
 	do(t, client, "XADD "+defaultLog+" 1-1 topic a data ancient")
 	i := start(t, server.URL())
-	r := i.subscribe(with("a"))
-	i.publish("now", Topics("a")...)
+	r := i.subscribe(hubtest.With("a"))
+	i.publish("now", hub.Topics("a")...)
 	do(t, client, "XADD "+defaultLog+" 9000000000000-7 topic a data future")
-	i.publish("after the future", Topics("a")...)
+	i.publish("after the future", hub.Topics("a")...)
 	r.want("now", "future", "after the future")
-	back := start(t, server.URL()).subscribe(returning(with("a"), r.got()[0].ID))
-	if back.Resume != ResumeComplete {
+	back := start(t, server.URL()).subscribe(hubtest.Returning(hubtest.With("a"), r.got()[0].ID))
+	if back.Resume != hub.ResumeComplete {
 		t.Errorf("a client resumes with %q", back.Resume)
 	}
 	back.want("future", "after the future")

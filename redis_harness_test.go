@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -27,7 +29,7 @@ const soon = 30 * time.Second
 // instance is what one Caddy would be: a hub that follows a log in Redis. Several in one process make
 // a cluster.
 type instance struct {
-	*Hub
+	*hub.Hub
 	log   *redisLog
 	t     testing.TB
 	name  string // of the hub
@@ -64,7 +66,7 @@ func launch(t testing.TB, o redisOptions, change ...func(*instance)) *instance {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
 	o.Logger = zap.New(core)
-	i := &instance{Hub: NewHub(plenty), t: t, name: "default", logs: logs, ready: make(chan struct{})}
+	i := &instance{Hub: hub.NewHub(hubtest.Plenty), t: t, name: "default", logs: logs, ready: make(chan struct{})}
 	i.BrokerChanged = func(up bool, err error) {
 		if up {
 			o.Logger.Info("the broker is in reach")
@@ -139,7 +141,7 @@ func (i *instance) awaitUp() {
 // awaitID returns when the instance has come as far as an ID.
 func (i *instance) awaitID(id string) {
 	i.t.Helper()
-	to, _ := ParseID(id)
+	to, _ := hub.ParseID(id)
 	e2etest.Await(i.t, "the instance to come to "+id, func() bool { return !to.Position.After(i.Position().Position) })
 }
 
@@ -171,19 +173,19 @@ func (i *instance) present() int {
 func (i *instance) warnings(message string) int { return i.logs.FilterMessageSnippet(message).Len() }
 
 // newPublication returns a message for the broker.
-func newPublication(text string, to ...Address) *Publication {
-	return &Publication{Message: &Message{To: to, Data: []byte(text)}}
+func newPublication(text string, to ...hub.Address) *Publication {
+	return &Publication{Message: &hub.Message{To: to, Data: []byte(text)}}
 }
 
 // withKey returns a message with an idempotency key.
-func withKey(key, text string, to ...Address) *Publication {
+func withKey(key, text string, to ...hub.Address) *Publication {
 	p := newPublication(text, to...)
 	p.Key, p.Fingerprint = key, sha256.Sum256([]byte(text))
 	return p
 }
 
 // publish publishes a message and fails the test if that does not work.
-func (i *instance) publish(text string, to ...Address) Receipt {
+func (i *instance) publish(text string, to ...hub.Address) Receipt {
 	i.t.Helper()
 	return i.publishAll(newPublication(text, to...))[0]
 }
@@ -209,10 +211,10 @@ func (i *instance) tryPublish(p *Publication) (Receipt, error) {
 
 // reader is a client whose stream is read at once by a goroutine of its own.
 type reader struct {
-	Welcome
+	hub.Welcome
 	covers string // the newest loss that Welcome tells of
-	client *Client
-	hub    *Hub
+	client *hub.Client
+	hub    *hub.Hub
 	t      testing.TB
 	wake   chan struct{}
 	cut    chan struct{}
@@ -230,7 +232,7 @@ func (r *reader) Abort() { r.leave() }
 func (r *reader) Blocked() bool { return false }
 
 // subscribe enters a client.
-func (i *instance) subscribe(s Subscription) *reader {
+func (i *instance) subscribe(s hub.Subscription) *reader {
 	i.t.Helper()
 	r := &reader{
 		hub: i.Hub, t: i.t,
@@ -241,8 +243,8 @@ func (i *instance) subscribe(s Subscription) *reader {
 	if r.client, r.Welcome, err = i.Join(s, r); err != nil {
 		i.t.Fatal(err)
 	}
-	epoch, _ := ParseID(r.ID)
-	r.covers = ID{epoch.Epoch, r.Lost}.String()
+	epoch, _ := hub.ParseID(r.ID)
+	r.covers = hub.ID{Epoch: epoch.Epoch, Position: r.Lost}.String()
 	go r.run()
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -265,13 +267,13 @@ func (r *reader) run() {
 		select {
 		case <-r.wake:
 		case <-r.cut:
-			_ = r.hub.Leave(r.client, ErrGone)
+			_ = r.hub.Leave(r.client, hub.ErrGone)
 			return
 		}
 	}
 }
 
-func (r *reader) add(batch []*Message) {
+func (r *reader) add(batch []*hub.Message) {
 	if len(batch) == 0 {
 		return
 	}
@@ -354,7 +356,7 @@ func (r *reader) await(what string, enough func([]eventstream.Event) bool) {
 		select {
 		case <-changed:
 		case <-deadline.C:
-			r.t.Fatalf("waited in vain for %s; what came is %v", what, brief(r.texts()))
+			r.t.Fatalf("waited in vain for %s; what came is %v", what, hubtest.Brief(r.texts()))
 		}
 	}
 }
@@ -372,8 +374,8 @@ func (r *reader) awaitText(text string) {
 // want waits for as many events as there are texts, and compares.
 func (r *reader) want(texts ...string) {
 	r.t.Helper()
-	r.await(fmt.Sprint(brief(texts)), func(events []eventstream.Event) bool { return len(events) >= len(texts) })
-	want(r.t, r.texts(), texts...)
+	r.await(fmt.Sprint(hubtest.Brief(texts)), func(events []eventstream.Event) bool { return len(events) >= len(texts) })
+	hubtest.Want(r.t, r.texts(), texts...)
 }
 
 // admin returns a client that plays the operator, or another program.
@@ -410,7 +412,7 @@ func words(command string) (args []any) {
 const defaultLog = "{sse:default}:log" // the stream of the default hub
 
 // everybody is the address of broadcasts.
-var everybody = Address{Kind: ToBroadcast}
+var everybody = hub.Address{Kind: hub.ToBroadcast}
 
 // awaitSubscribed returns when so many connections listen on a channel.
 func awaitSubscribed(t testing.TB, client *redis.Client, channel string, n int64) {
@@ -459,7 +461,7 @@ func xadd(fields ...string) *redis.XAddArgs {
 	return &redis.XAddArgs{Stream: defaultLog, Values: fields}
 }
 
-func mustParseEntryID(t testing.TB, id string) Position {
+func mustParseEntryID(t testing.TB, id string) hub.Position {
 	t.Helper()
 	p, err := parseEntryID(id)
 	if err != nil {

@@ -3,6 +3,8 @@ package sse
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
 // freshness is up to when this instance has the log. The tail keeps it, anybody may look.
@@ -17,7 +19,7 @@ func (f *freshness) complete() {
 }
 
 // partial notes that the log has been read up to a position, and goes on.
-func (f *freshness) partial(p Position) {
+func (f *freshness) partial(p hub.Position) {
 	f.asOf.Store(min(int64(p.Major), time.Now().UnixMilli())) // anybody may have chosen the position
 	f.behind.Store(true)
 }

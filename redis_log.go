@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 	"go.uber.org/zap"
@@ -110,7 +111,7 @@ type redisLog struct {
 	publishing redis.UniversalClient
 	tailing    redis.UniversalClient
 	presence   *presence
-	replica    *Hub
+	replica    *hub.Hub
 	queue      chan *pendingPublish
 	tried      chan struct{} // closed when the tail has tried to join the log, and may have
 	joined     atomic.Bool   // the replica has what the log kept; what comes from then on is new
@@ -142,7 +143,7 @@ const (
 )
 
 // Start implements Broker.
-func (l *redisLog) Start(h *Hub, ready func()) {
+func (l *redisLog) Start(h *hub.Hub, ready func()) {
 	l.replica = h
 	l.complete() // as far as anybody knows
 	l.wg.Go(func() { l.tail(sync.OnceFunc(func() { close(l.tried); ready() })) })
@@ -244,7 +245,7 @@ func (l *redisLog) trimByAge() error {
 	if err != nil {
 		return err
 	}
-	if oldest := (Position{Major: wanted}); keep.After(oldest) {
+	if oldest := (hub.Position{Major: wanted}); keep.After(oldest) {
 		keep = oldest
 	}
 	return node.XTrimMinIDApprox(l.context, l.logKey, entryID(keep), 0).Err()

@@ -12,40 +12,41 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
+	"github.com/redis/go-redis/v9"
 )
 
 func TestRedisStreamKeepsAboutMaxLenMessages(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL(), func(o *redisOptions) { o.MaxLen = 500 })
-	r := i.subscribe(with("a"))
+	r := i.subscribe(hubtest.With("a"))
 	var ids []string
 	for k := range 30 {
 		batch := make([]*Publication, 100)
 		for n := range batch {
-			batch[n] = newPublication(strconv.Itoa(100*k+n), Topics("a")...)
+			batch[n] = newPublication(strconv.Itoa(100*k+n), hub.Topics("a")...)
 		}
 		for _, receipt := range i.publishAll(batch...) {
 			ids = append(ids, receipt.ID)
 		}
 		r.awaitText(strconv.Itoa(100*k + 99)) // or it might fall behind so far that it misses some
 	}
-	r.want(numbers(0, 2999)...)
+	r.want(hubtest.Numbers(0, 2999)...)
 	length := admin(t, server.URL()).XLen(t.Context(), defaultLog).Val()
 	if length < 500 || length > 700 {
 		t.Errorf("the stream keeps %d messages; want about 500", length)
 	}
 	// A new instance has what is kept, and knows that the rest is gone.
 	later := start(t, server.URL())
-	if back := later.subscribe(returning(with("a"), ids[1000])); back.Resume != ResumeGap {
+	if back := later.subscribe(hubtest.Returning(hubtest.With("a"), ids[1000])); back.Resume != hub.ResumeGap {
 		t.Errorf("from before what is kept a client resumes with %q", back.Resume)
 	}
-	if back := later.subscribe(returning(with("a"), ids[2600])); back.Resume != ResumeComplete {
+	if back := later.subscribe(hubtest.Returning(hubtest.With("a"), ids[2600])); back.Resume != hub.ResumeComplete {
 		t.Errorf("from within what is kept a client resumes with %q", back.Resume)
 	} else {
-		back.want(numbers(2601, 2999)...)
+		back.want(hubtest.Numbers(2601, 2999)...)
 	}
 }
 
@@ -60,14 +61,14 @@ func TestRedisStreamIsTrimmedByTheHistorysAge(t *testing.T) {
 	}
 	i := launch(t, newOptions(t, server.URL()))
 	i.awaitReady()
-	i.publish("new", Topics("a")...)
+	i.publish("new", hub.Topics("a")...)
 	if err := i.log.trimByAge(); err != nil {
 		t.Error(err)
 	}
 	if got := client.XLen(t.Context(), defaultLog).Val(); got != 1001 {
 		t.Errorf("of a history without an age %d messages are kept; want all", got)
 	}
-	limits := plenty
+	limits := hubtest.Plenty
 	for _, age := range []time.Duration{100 * 365 * 24 * time.Hour, math.MaxInt64} { // from before Redis counts
 		limits.History.Age = age
 		i.Apply(limits)
@@ -99,7 +100,7 @@ func TestTrimmingByAgeNeverTakesTheNewestMessageOfARedisLog(t *testing.T) {
 	}
 	i := launch(t, newOptions(t, server.URL()))
 	i.awaitReady()
-	limits := plenty
+	limits := hubtest.Plenty
 	limits.History.Age = time.Hour
 	i.Apply(limits)
 	for range 2 { // an empty stream is no trouble either
@@ -122,8 +123,8 @@ func TestARedisLogThatAgedAwayIsNotALostOne(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	a, b := start(t, server.URL()), start(t, server.URL())
-	readers := []*reader{a.subscribe(with("a")), b.subscribe(with("a"))}
-	last := a.publish("before", Topics("a")...)
+	readers := []*reader{a.subscribe(hubtest.With("a")), b.subscribe(hubtest.With("a"))}
+	last := a.publish("before", hub.Topics("a")...)
 	for _, r := range readers {
 		r.want("before")
 	}
@@ -133,7 +134,7 @@ func TestARedisLogThatAgedAwayIsNotALostOne(t *testing.T) {
 	if infos := callsOf(t, client, "xinfo|stream"); infos > 40 {
 		t.Errorf("the instances looked %d times for what became of the log", infos)
 	}
-	b.publish("after", Topics("a")...)
+	b.publish("after", hub.Topics("a")...)
 	for _, r := range readers {
 		r.want("before", "after")
 	}
@@ -145,14 +146,14 @@ func TestARedisLogThatAgedAwayIsNotALostOne(t *testing.T) {
 	// The empty log at a restart: a client that had everything misses nothing.
 	c := start(t, server.URL())
 	newest := readers[0].lastID()
-	if back := c.subscribe(returning(with("a"), newest)); back.Resume != ResumeComplete {
+	if back := c.subscribe(hubtest.Returning(hubtest.With("a"), newest)); back.Resume != hub.ResumeComplete {
 		t.Errorf("an instance that found the log empty resumes its newest ID with %q", back.Resume)
 	}
-	if back := c.subscribe(returning(with("a"), last.ID)); back.Resume != ResumeGap {
+	if back := c.subscribe(hubtest.Returning(hubtest.With("a"), last.ID)); back.Resume != hub.ResumeGap {
 		t.Errorf("an instance that found the log empty resumes an older ID with %q", back.Resume)
 	}
-	onC := c.subscribe(with("a"))
-	c.publish("on c", Topics("a")...)
+	onC := c.subscribe(hubtest.With("a"))
+	c.publish("on c", hub.Topics("a")...)
 	onC.want("on c")
 	readers[1].want("before", "after", "on c")
 }
@@ -169,13 +170,13 @@ func TestRedisLogTrimmedPastALaggingInstanceIsToldAsAGap(t *testing.T) {
 	proxy := e2etest.NewProxy(t, server.Addr())
 	a := start(t, server.URL(), func(o *redisOptions) { o.MaxLen = 200 })
 	lagging := start(t, proxy.URL(), withTimeout(300*time.Millisecond))
-	onA, r, other := a.subscribe(with("a")), lagging.subscribe(with("a")), lagging.subscribe(with("b"))
-	first := a.publish("before", Topics("a")...)
+	onA, r, other := a.subscribe(hubtest.With("a")), lagging.subscribe(hubtest.With("a")), lagging.subscribe(hubtest.With("b"))
+	first := a.publish("before", hub.Topics("a")...)
 	r.want("before")
 	proxy.Cut()
 	e2etest.Await(t, "the instance to notice", func() bool { return !lagging.LogUp() })
 	for k := range 1000 {
-		a.publish(strconv.Itoa(k), Topics("a")...)
+		a.publish(strconv.Itoa(k), hub.Topics("a")...)
 		if k%50 == 49 {
 			onA.awaitText(strconv.Itoa(k)) // it is not to lag itself
 		}
@@ -185,15 +186,15 @@ func TestRedisLogTrimmedPastALaggingInstanceIsToldAsAGap(t *testing.T) {
 		t.Fatalf("%d messages are still kept", len(kept))
 	}
 	proxy.Heal()
-	a.publish("last", Topics("a")...)
-	a.publish("other", Topics("b")...)
+	a.publish("last", hub.Topics("a")...)
+	a.publish("other", hub.Topics("b")...)
 	r.awaitText("last")
-	wanted := []string{"before", gap("history_trimmed")}
+	wanted := []string{"before", hubtest.Gap("history_trimmed")}
 	for _, entry := range kept {
 		wanted = append(wanted, entry.Values["data"].(string))
 	}
-	want(t, r.texts(), append(wanted, "last")...)
-	other.want(gap("history_trimmed"), "other")
+	hubtest.Want(t, r.texts(), append(wanted, "last")...)
+	other.want(hubtest.Gap("history_trimmed"), "other")
 	if onA.gaps() > 0 {
 		t.Error("the instance that did not lag told a gap")
 	}
@@ -203,11 +204,11 @@ func TestRedisLogTrimmedPastALaggingInstanceIsToldAsAGap(t *testing.T) {
 	// Both instances agree on who can resume.
 	for _, i := range []*instance{a, lagging} {
 		i.awaitID(r.lastID())
-		if back := i.subscribe(returning(with("a"), r.lastID())); back.Resume != ResumeComplete {
+		if back := i.subscribe(hubtest.Returning(hubtest.With("a"), r.lastID())); back.Resume != hub.ResumeComplete {
 			t.Errorf("the newest ID is resumed with %q", back.Resume)
 		}
 	}
-	if back := lagging.subscribe(returning(with("a"), first.ID)); back.Resume != ResumeGap {
+	if back := lagging.subscribe(hubtest.Returning(hubtest.With("a"), first.ID)); back.Resume != hub.ResumeGap {
 		t.Errorf("the instance that missed messages resumes with %q from before them", back.Resume)
 	}
 }
@@ -216,12 +217,12 @@ func TestRedisLogTrimmedPastALaggingInstanceIsToldAsAGap(t *testing.T) {
 func TestARedisBurstBeyondMaxLenIsNotLostSilently(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL(), func(o *redisOptions) { o.MaxLen = 1 })
-	r := i.subscribe(with("a"))
+	r := i.subscribe(hubtest.With("a"))
 	next := 0
 	for range 3 { // on the fresh log first
 		batch := make([]*Publication, maxCallAddresses)
 		for k := range batch {
-			batch[k] = newPublication(strconv.Itoa(next), Topics("a")...)
+			batch[k] = newPublication(strconv.Itoa(next), hub.Topics("a")...)
 			next++
 		}
 		i.publishAll(batch...)
@@ -267,9 +268,9 @@ func TestRedisLoadsALargeLogSoonAndInLittleMemory(t *testing.T) {
 	if took > 15*time.Second || each > 1000 {
 		t.Errorf("loading took %v, and %d bytes each", took, each)
 	}
-	r := i.subscribe(returning(with("topic-99"), ID{i.Position().Epoch, Position{}}.String()))
+	r := i.subscribe(hubtest.Returning(hubtest.With("topic-99"), hub.ID{Epoch: i.Position().Epoch, Position: hub.Position{}}.String()))
 	r.awaitText("message 99999")
-	if got := len(r.got()); got != n/100 || r.Resume != ResumeComplete {
+	if got := len(r.got()); got != n/100 || r.Resume != hub.ResumeComplete {
 		t.Errorf("a client gets %d of %d, resumed with %q", got, n/100, r.Resume)
 	}
 }
@@ -280,14 +281,14 @@ func TestRedisFlushIsToldEverywhereAndLiveGoesOn(t *testing.T) {
 	a, b := start(t, server.URL()), start(t, server.URL())
 	for round, command := range []string{"FLUSHALL", "DEL " + defaultLog, "DEL {sse:default}:epoch", "FLUSHALL"} {
 		epoch := a.Position().Epoch
-		readers := []*reader{a.subscribe(with("a")), b.subscribe(with("a"))}
-		old := a.publish("before", Topics("a")...)
+		readers := []*reader{a.subscribe(hubtest.With("a")), b.subscribe(hubtest.With("a"))}
+		old := a.publish("before", hub.Topics("a")...)
 		for _, r := range readers {
 			r.want("before")
 		}
 		do(t, client, command)
 		if round < 3 { // else it is found out without anybody publishing
-			b.publish("after", Topics("a")...)
+			b.publish("after", hub.Topics("a")...)
 		}
 		for n, r := range readers {
 			r.await("a gap", func(events []wireEvent) bool {
@@ -297,7 +298,7 @@ func TestRedisFlushIsToldEverywhereAndLiveGoesOn(t *testing.T) {
 				continue
 			}
 			r.awaitText("after")
-			if got := r.texts(); got[1] != gap("log_lost") && got[1] != gap("history_trimmed") || count(r.got(), "after") != 1 {
+			if got := r.texts(); got[1] != hubtest.Gap("log_lost") && got[1] != hubtest.Gap("history_trimmed") || count(r.got(), "after") != 1 {
 				t.Errorf("after %s the client of instance %d got %v", command, n, got)
 			}
 		}
@@ -305,16 +306,16 @@ func TestRedisFlushIsToldEverywhereAndLiveGoesOn(t *testing.T) {
 		if a.Position().Epoch == epoch {
 			t.Errorf("after %s the epoch is the old one", command)
 		}
-		a.publish("more", Topics("a")...)
+		a.publish("more", hub.Topics("a")...)
 		for _, i := range []*instance{a, b} {
-			if back := i.subscribe(returning(with("a"), old.ID)); back.Resume != ResumeGap {
+			if back := i.subscribe(hubtest.Returning(hubtest.With("a"), old.ID)); back.Resume != hub.ResumeGap {
 				t.Errorf("after %s an old ID is resumed with %q", command, back.Resume)
 			}
 		}
 		for _, r := range readers {
 			r.awaitText("more")
 			b.awaitID(r.lastID())
-			if back := b.subscribe(returning(with("a"), r.lastID())); back.Resume != ResumeComplete {
+			if back := b.subscribe(hubtest.Returning(hubtest.With("a"), r.lastID())); back.Resume != hub.ResumeComplete {
 				t.Errorf("after %s a new ID is resumed with %q", command, back.Resume)
 			}
 			r.leave()
@@ -326,14 +327,14 @@ func TestRedisRestoredFromAnOlderCopyIsToldAsAGap(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	a, b := start(t, server.URL()), start(t, server.URL())
-	readers := []*reader{a.subscribe(with("a")), b.subscribe(with("a"))}
-	a.publish("old", Topics("a")...)
+	readers := []*reader{a.subscribe(hubtest.With("a")), b.subscribe(hubtest.With("a"))}
+	a.publish("old", hub.Topics("a")...)
 	do(t, client, "SAVE")
 	copied, err := os.ReadFile(filepath.Join(server.Dir(), "dump.rdb"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	newer := a.publish("newer", Topics("a")...)
+	newer := a.publish("newer", hub.Topics("a")...)
 	for _, r := range readers {
 		r.want("old", "newer")
 	}
@@ -343,20 +344,20 @@ func TestRedisRestoredFromAnOlderCopyIsToldAsAGap(t *testing.T) {
 	}
 	server.Restart()
 	for _, r := range readers {
-		r.awaitText(gap("log_lost"))
+		r.awaitText(hubtest.Gap("log_lost"))
 	}
 	e2etest.Await(t, "the instances to agree", func() bool { return a.Position() == b.Position() })
-	b.publish("after", Topics("a")...)
+	b.publish("after", hub.Topics("a")...)
 	c := start(t, server.URL())
 	for n, i := range []*instance{a, b, c} {
-		back := i.subscribe(returning(with("a"), newer.ID))
-		if back.Resume != ResumeGap {
+		back := i.subscribe(hubtest.Returning(hubtest.With("a"), newer.ID))
+		if back.Resume != hub.ResumeGap {
 			t.Errorf("instance %d resumes the ID of a message that is lost with %q", n, back.Resume)
 		}
 		back.awaitText("after")
 	}
 	for _, r := range readers {
-		r.want("old", "newer", gap("log_lost"), "after")
+		r.want("old", "newer", hubtest.Gap("log_lost"), "after")
 	}
 }
 
@@ -369,7 +370,7 @@ func TestARedisLogThatGivesOutPositionsAgainIsToldAsAGap(t *testing.T) {
 			instances := []*instance{start(t, server.URL()), start(t, server.URL())}
 			var readers []*reader
 			for _, i := range instances {
-				readers = append(readers, i.subscribe(with("a")))
+				readers = append(readers, i.subscribe(hubtest.With("a")))
 			}
 			const at = " 1000-"
 			do(t, client, "XADD "+defaultLog+at+"0 topic a data old-0")
@@ -388,7 +389,7 @@ func TestARedisLogThatGivesOutPositionsAgainIsToldAsAGap(t *testing.T) {
 			}
 			do(t, client, "XADD "+defaultLog+" * topic a data last")
 			for _, r := range readers {
-				r.want("old-0", "old-1", gap("log_lost"), "new-0", "new-1", "last")
+				r.want("old-0", "old-1", hubtest.Gap("log_lost"), "new-0", "new-1", "last")
 			}
 			e2etest.Await(t, "the instances to agree", func() bool { return instances[0].Position() == instances[1].Position() })
 		})
@@ -405,8 +406,8 @@ func TestRedisThatLostWhatNobodyHadReadIsToldAsAGap(t *testing.T) {
 			client := admin(t, server.URL())
 			i := launch(t, newOptions(t, server.URL(), withTimeout(time.Second)), func(i *instance) { i.tailAt = proxy.Addr() })
 			i.awaitUp()
-			r := i.subscribe(with("a"))
-			i.publish("old", Topics("a")...)
+			r := i.subscribe(hubtest.With("a"))
+			i.publish("old", hub.Topics("a")...)
 			r.want("old")
 			do(t, client, "SAVE")
 			copied, err := os.ReadFile(filepath.Join(server.Dir(), "dump.rdb"))
@@ -414,7 +415,7 @@ func TestRedisThatLostWhatNobodyHadReadIsToldAsAGap(t *testing.T) {
 				t.Fatal(err)
 			}
 			proxy.Hold()
-			i.publish("lost", Topics("a")...)
+			i.publish("lost", hub.Topics("a")...)
 			proxy.Cut() // and what was on its way is gone
 			server.Kill()
 			if err := os.WriteFile(filepath.Join(server.Dir(), "dump.rdb"), copied, 0o600); err != nil {
@@ -425,13 +426,13 @@ func TestRedisThatLostWhatNobodyHadReadIsToldAsAGap(t *testing.T) {
 				do(t, client, "XADD "+defaultLog+" * topic a data on-top")
 			}
 			proxy.Heal()
-			r.awaitText(gap("log_lost"))
-			wanted := []string{"old", gap("log_lost")}
+			r.awaitText(hubtest.Gap("log_lost"))
+			wanted := []string{"old", hubtest.Gap("log_lost")}
 			if published {
 				r.awaitText("on-top")
 				wanted = append(wanted, "on-top")
 			}
-			want(t, r.texts(), wanted...)
+			hubtest.Want(t, r.texts(), wanted...)
 		})
 	}
 }
@@ -441,45 +442,45 @@ func TestASwappedRedisLogGoesOnWithoutAGap(t *testing.T) {
 	client := admin(t, server.URL())
 	i := start(t, server.URL())
 	maxLen := func(n int) func(*redisOptions) { return func(o *redisOptions) { o.MaxLen = n } }
-	r := i.subscribe(with("a"))
+	r := i.subscribe(hubtest.With("a"))
 	do(t, client, "CONFIG RESETSTAT")
 	i.swap(newOptions(t, server.URL(), maxLen(5000))) // while the log is empty
 	awaitReads(t, client, 2)
 	if gets := callsOf(t, client, "xinfo|stream"); gets > 20 {
 		t.Errorf("over an empty log the new tail looked %d times what it is", gets)
 	}
-	i.publish("1", Topics("a")...)
+	i.publish("1", hub.Topics("a")...)
 	r.want("1")
 	i.swap(newOptions(t, server.URL(), maxLen(77)))
-	i.publish("2", Topics("a")...)
+	i.publish("2", hub.Topics("a")...)
 	do(t, client, "XADD "+defaultLog+" * rubbish 1")
 	e2etest.Await(t, "the malformed entry to be counted", func() bool { return i.malformed() == 1 })
 	i.swap(newOptions(t, server.URL()))
-	i.publish("3", Topics("a")...)
+	i.publish("3", hub.Topics("a")...)
 	r.want("1", "2", "3")
 	do(t, client, "XTRIM "+defaultLog+" MAXLEN 0")
 	i.swap(newOptions(t, server.URL(), maxLen(78)))
-	i.publish("4", Topics("a")...)
+	i.publish("4", hub.Topics("a")...)
 	r.want("1", "2", "3", "4")
 	i.swap(newOptions(t, server.URL(), func(o *redisOptions) { o.Prefix = "other" }))
-	i.publish("5", Topics("a")...)
-	r.want("1", "2", "3", "4", gap("broker_changed"), "5")
+	i.publish("5", hub.Topics("a")...)
+	r.want("1", "2", "3", "4", hubtest.Gap("broker_changed"), "5")
 }
 
 func TestAnEntryThatIsDeletedIsNoOtherLog(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	i := start(t, server.URL())
-	first := i.publish("1", Topics("a")...)
-	last := i.publish("2", Topics("a")...)
+	first := i.publish("1", hub.Topics("a")...)
+	last := i.publish("2", hub.Topics("a")...)
 	i.awaitID(last.ID)
-	r := i.subscribe(with("a"))
+	r := i.subscribe(hubtest.With("a"))
 	_, entry, _ := strings.Cut(last.ID, "-")
 	do(t, client, "XDEL "+defaultLog+" "+entry)
-	i.publish("3", Topics("a")...)
-	i.publish("4", Topics("a")...)
+	i.publish("3", hub.Topics("a")...)
+	i.publish("4", hub.Topics("a")...)
 	r.want("3", "4")
-	if before, _ := ParseID(first.ID); i.Position().Epoch != before.Epoch {
+	if before, _ := hub.ParseID(first.ID); i.Position().Epoch != before.Epoch {
 		t.Error("the epoch changed")
 	}
 }
@@ -489,9 +490,9 @@ func TestATailThatIsSentOnAfterAGapKnowsTheLogAgain(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	i := start(t, server.URL())
-	first, _ := ParseID(i.publish("1", Topics("a")...).ID)
+	first, _ := hub.ParseID(i.publish("1", hub.Topics("a")...).ID)
 	for range 5 {
-		i.publish("more", Topics("a")...)
+		i.publish("more", hub.Topics("a")...)
 	}
 	behind := &tail{redisLog: i.log, at: first}
 	for _, kept := range []string{"3", "1"} {

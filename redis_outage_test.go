@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
 func TestARedisInstanceStartsWhileRedisIsDown(t *testing.T) {
@@ -20,7 +22,7 @@ func TestARedisInstanceStartsWhileRedisIsDown(t *testing.T) {
 			server := e2etest.RedisServer(t)
 			proxy := e2etest.NewProxy(t, server.Addr())
 			elsewhere := start(t, server.URL())
-			old := elsewhere.publish("old", Topics("a")...)
+			old := elsewhere.publish("old", hub.Topics("a")...)
 			if hang {
 				proxy.Hold()
 			} else {
@@ -32,17 +34,17 @@ func TestARedisInstanceStartsWhileRedisIsDown(t *testing.T) {
 			if took := time.Since(began); took > 5*time.Second {
 				t.Errorf("clients were let in after %v", took)
 			}
-			fresh := i.subscribe(with("a"))
-			back := i.subscribe(returning(with("a"), old.ID))
-			if fresh.Resume != ResumeNone || back.Resume != ResumeGap {
+			fresh := i.subscribe(hubtest.With("a"))
+			back := i.subscribe(hubtest.Returning(hubtest.With("a"), old.ID))
+			if fresh.Resume != hub.ResumeNone || back.Resume != hub.ResumeGap {
 				t.Errorf("clients join with %q and %q", fresh.Resume, back.Resume)
 			}
 			began = time.Now()
-			_, err := i.tryPublish(newPublication("refused", Topics("a")...))
+			_, err := i.tryPublish(newPublication("refused", hub.Topics("a")...))
 			if took := time.Since(began); !errors.Is(err, ErrUnavailable) && !hang || err == nil || took > 8*time.Second {
 				t.Errorf("publishing ended after %v with %v", took, err)
 			}
-			elsewhere.publish("meanwhile", Topics("a")...)
+			elsewhere.publish("meanwhile", hub.Topics("a")...)
 			proxy.Heal()
 			began = time.Now()
 			i.awaitUp()
@@ -50,11 +52,11 @@ func TestARedisInstanceStartsWhileRedisIsDown(t *testing.T) {
 				t.Errorf("the instance found Redis after %v", took)
 			}
 			i.awaitID(elsewhere.Position().String())
-			i.publish("after", Topics("a")...)
-			fresh.want(gap("broker_changed"), "after")
-			back.want(gap("broker_changed"), "after")
-			again := i.subscribe(returning(with("a"), old.ID))
-			if again.Resume != ResumeComplete {
+			i.publish("after", hub.Topics("a")...)
+			fresh.want(hubtest.Gap("broker_changed"), "after")
+			back.want(hubtest.Gap("broker_changed"), "after")
+			again := i.subscribe(hubtest.Returning(hubtest.With("a"), old.ID))
+			if again.Resume != hub.ResumeComplete {
 				t.Errorf("once Redis is there an old ID is resumed with %q", again.Resume)
 			}
 			again.want("meanwhile", "after")
@@ -69,12 +71,12 @@ func TestWhatIsAcknowledgedWhenRedisIsBackReachesThoseWhoWaitedForIt(t *testing.
 	i := launch(t, newOptions(t, proxy.URL(), withTimeout(time.Second)))
 	i.awaitReady()
 	e2etest.Await(t, "a few attempts, so that the next one is a while away", func() bool { return i.logs.Len() > 0 && !i.LogUp() })
-	r := i.subscribe(with("a"))
+	r := i.subscribe(hubtest.With("a"))
 	proxy.Heal()
-	events := []string{gap("broker_changed")}
+	events := []string{hubtest.Gap("broker_changed")}
 	for deadline := time.Now().Add(soon); len(events) < 20; time.Sleep(time.Millisecond) {
 		text := "message " + strconv.Itoa(len(events))
-		if _, err := i.tryPublish(withKey(text, text, Topics("a")...)); err == nil { // once, be its outcome unknown at first
+		if _, err := i.tryPublish(withKey(text, text, hub.Topics("a")...)); err == nil { // once, be its outcome unknown at first
 			events = append(events, text)
 		} else if time.Now().After(deadline) {
 			t.Fatalf("publishing does not work: %v", err)
@@ -94,12 +96,12 @@ func TestRedisThatTakesNoWritesIsSaidToBeDown(t *testing.T) {
 			server := e2etest.RedisServer(t)
 			client := admin(t, server.URL())
 			i := start(t, server.URL())
-			r := i.subscribe(with("a"))
-			i.publish("before", Topics("a")...)
+			r := i.subscribe(hubtest.With("a"))
+			i.publish("before", hub.Topics("a")...)
 			do(t, client, c.from)
 			e2etest.Await(t, "the instance to notice", func() bool { return !i.LogUp() && i.warnings("out of reach") > 0 })
 			for _, ephemeral := range []bool{false, true} {
-				p := withKey("key", "refused", Topics("a")...)
+				p := withKey("key", "refused", hub.Topics("a")...)
 				p.Ephemeral = ephemeral
 				if _, err := i.tryPublish(p); !errors.Is(err, ErrUnavailable) {
 					t.Errorf("publishing gave %v", err)
@@ -107,7 +109,7 @@ func TestRedisThatTakesNoWritesIsSaidToBeDown(t *testing.T) {
 			}
 			do(t, client, c.to)
 			e2etest.Await(t, "the instance to notice", func() bool { return i.LogUp() && i.warnings("is in reach") > 0 })
-			i.publish("after", Topics("a")...)
+			i.publish("after", hub.Topics("a")...)
 			r.want("before", "after")
 		})
 	}
@@ -118,7 +120,7 @@ func TestWhoGivesUpIsNotHeldUpByAFrozenRedis(t *testing.T) {
 	i := start(t, server.URL(), withTimeout(10*soon))
 	server.Freeze()
 	for name, ask := range map[string]func(context.Context){
-		"a claim":        func(ctx context.Context) { s := as("c", "alice"); i.log.Claim(ctx, &s) },
+		"a claim":        func(ctx context.Context) { s := hubtest.As("c", "alice"); i.log.Claim(ctx, &s) },
 		"a look at keys": func(ctx context.Context) { _, _ = i.log.CheckKeys(ctx, one("a", "x", "key")) },
 		"publishing":     func(ctx context.Context) { _, _ = i.log.Publish(ctx, one("a", "x", "key")) },
 	} {
@@ -136,8 +138,8 @@ func TestARedisThatIsDownIsNotHammered(t *testing.T) {
 	proxy := e2etest.NewProxy(t, server.Addr())
 	i := start(t, proxy.URL())
 	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 1)
-	r := i.subscribe(with("a"))
-	i.publish("before", Topics("a")...)
+	r := i.subscribe(hubtest.With("a"))
+	i.publish("before", hub.Topics("a")...)
 	server.Kill() // the proxy takes connections and closes them at once
 	e2etest.Await(t, "the instance to notice", func() bool { return !i.LogUp() })
 	from := proxy.Accepted()
@@ -158,13 +160,13 @@ func TestARedisThatIsDownIsNotHammered(t *testing.T) {
 	if took := time.Since(began); took > 8*time.Second {
 		t.Errorf("the instance found Redis after %v", took)
 	}
-	i.publish("after", Topics("a")...)
+	i.publish("after", hub.Topics("a")...)
 	r.want("before", "after")
 	if n := i.warnings("is in reach"); n != 1 {
 		t.Errorf("that Redis is in reach was logged %d times", n)
 	}
 	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 1)
-	passing := newPublication("passing", Topics("a")...)
+	passing := newPublication("passing", hub.Topics("a")...)
 	passing.Ephemeral = true
 	i.publishAll(passing)
 	r.want("before", "after", "passing")
@@ -185,8 +187,8 @@ func TestARedisThatForbidsReadingIsNotHammered(t *testing.T) {
 		t.Errorf("the tail began anew %.1f times per second", perSecond)
 	}
 	do(t, client, "ACL SETUSER sse +xread")
-	r := i.subscribe(with("a"))
-	i.publish("hello", Topics("a")...)
+	r := i.subscribe(hubtest.With("a"))
+	i.publish("hello", hub.Topics("a")...)
 	r.want("hello")
 }
 
@@ -196,17 +198,17 @@ func TestARedisLineThatFellSilentIsFoundOutAndReplaced(t *testing.T) {
 	i := start(t, proxy.URL(), withTimeout(time.Second))
 	elsewhere := start(t, server.URL())
 	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 2)
-	r := i.subscribe(with("a"))
-	i.publish("before", Topics("a")...)
+	r := i.subscribe(hubtest.With("a"))
+	i.publish("before", hub.Topics("a")...)
 	r.want("before")
 	proxy.Hold()
 	began := time.Now()
-	p := withKey("k", "unknown", Topics("a")...)
+	p := withKey("k", "unknown", hub.Topics("a")...)
 	if _, err := i.tryPublish(p); !errors.Is(err, ErrUnknownOutcome) {
 		t.Errorf("publishing into a silent line gave %v", err)
 	}
 	for k := range 10 {
-		elsewhere.publish(strconv.Itoa(k), Topics("a")...)
+		elsewhere.publish(strconv.Itoa(k), hub.Topics("a")...)
 	}
 	e2etest.Await(t, "the silence to be found out", func() bool { return !i.LogUp() })
 	if took := time.Since(began); took > 5*time.Second {
@@ -215,7 +217,7 @@ func TestARedisLineThatFellSilentIsFoundOutAndReplaced(t *testing.T) {
 	proxy.Heal()
 	i.awaitUp()
 	e2etest.Await(t, "publishing to work", func() bool { _, err := i.tryPublish(p); return err == nil })
-	i.publish("last", Topics("a")...)
+	i.publish("last", hub.Topics("a")...)
 	r.awaitText("last")
 	if n := count(r.got(), "unknown"); n != 1 {
 		t.Errorf("a message of unknown outcome that was retried came %d times", n)
@@ -226,7 +228,7 @@ func TestARedisLineThatFellSilentIsFoundOutAndReplaced(t *testing.T) {
 			rest = append(rest, text)
 		}
 	}
-	want(t, rest, append(append([]string{"before"}, numbers(0, 9)...), "last")...)
+	hubtest.Want(t, rest, append(append([]string{"before"}, hubtest.Numbers(0, 9)...), "last")...)
 	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 2)
 }
 
@@ -238,13 +240,13 @@ func TestPublishingWorksOnceRedisIsSaidToBeBack(t *testing.T) {
 		proxy.Cut()
 		e2etest.Await(t, "the instance to notice", func() bool { return !i.LogUp() })
 		for range 100 { // more failures in a row than go-redis puts up with
-			if _, err := i.tryPublish(newPublication("x", Topics("a")...)); err == nil {
+			if _, err := i.tryPublish(newPublication("x", hub.Topics("a")...)); err == nil {
 				t.Error("a message was published over a cut line")
 			}
 		}
 		proxy.Heal()
 		i.awaitUp()
-		i.publish("after", Topics("a")...)
+		i.publish("after", hub.Topics("a")...)
 	}
 }
 
@@ -252,7 +254,7 @@ func TestRedisAfarIsSlowerButCarriesAsMuch(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
 	i := start(t, proxy.URL())
-	r := i.subscribe(with("a"))
+	r := i.subscribe(hubtest.With("a"))
 	proxy.Slow(50*time.Millisecond, 0)
 	began := time.Now()
 	var publishers sync.WaitGroup
@@ -260,7 +262,7 @@ func TestRedisAfarIsSlowerButCarriesAsMuch(t *testing.T) {
 	for p := range n {
 		publishers.Go(func() {
 			for k := range each {
-				if _, err := i.tryPublish(newPublication(fmt.Sprint(p, k), Topics("a")...)); err != nil {
+				if _, err := i.tryPublish(newPublication(fmt.Sprint(p, k), hub.Topics("a")...)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -285,12 +287,12 @@ func TestLargeMessagesComeOverASlowRedisLine(t *testing.T) {
 	slow := launch(t, newOptions(t, server.URL(), withTimeout(time.Second)), func(i *instance) { i.tailAt = proxy.Addr() })
 	slow.awaitUp()
 	before := slow.warnings("out of reach") // while it began
-	r := slow.subscribe(with("a"))
+	r := slow.subscribe(hubtest.With("a"))
 	proxy.Slow(5*time.Millisecond, 150_000) // so that each takes longer than a silent line is borne with
 	texts := make([]string, 3)
 	for k := range texts {
 		texts[k] = strings.Repeat(strconv.Itoa(k), 400_000)
-		elsewhere.publish(texts[k], Topics("a")...)
+		elsewhere.publish(texts[k], hub.Topics("a")...)
 	}
 	r.await("all messages", func(events []wireEvent) bool { return len(events) >= len(texts) })
 	for k, e := range r.got() {
@@ -308,11 +310,11 @@ func TestLargeEphemeralMessagesComeOverASlowRedisLine(t *testing.T) {
 	proxy := e2etest.NewProxy(t, server.Addr())
 	elsewhere, slow := start(t, server.URL()), start(t, proxy.URL(), withTimeout(time.Second))
 	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 2)
-	r := slow.subscribe(with("a"))
+	r := slow.subscribe(hubtest.With("a"))
 	proxy.Slow(5*time.Millisecond, 150_000)
 	texts := make([]string, 3)
 	for k := range texts {
-		p := newPublication(strings.Repeat(strconv.Itoa(k), 400_000), Topics("a")...)
+		p := newPublication(strings.Repeat(strconv.Itoa(k), 400_000), hub.Topics("a")...)
 		texts[k], p.Ephemeral = string(p.Data), true
 		elsewhere.publishAll(p)
 	}
@@ -330,7 +332,7 @@ func TestARedisThatHangsHoldsNoExitUp(t *testing.T) {
 	errs := make(chan error, len(instances))
 	for n, i := range instances {
 		go func() {
-			_, err := i.tryPublish(newPublication("x", Topics("a")...))
+			_, err := i.tryPublish(newPublication("x", hub.Topics("a")...))
 			errs <- err
 		}()
 		if n%2 == 0 { // while presence is on its way too, or not
@@ -360,15 +362,15 @@ func TestRedisLagIsHowFarAnInstanceMayBeBehind(t *testing.T) {
 	proxy := e2etest.NewProxy(t, server.Addr())
 	i := launch(t, newOptions(t, server.URL(), withTimeout(500*time.Millisecond)), func(i *instance) { i.tailAt = proxy.Addr() })
 	i.awaitUp()
-	r := i.subscribe(with("a"))
-	i.publish("1", Topics("a")...)
+	r := i.subscribe(hubtest.With("a"))
+	i.publish("1", hub.Topics("a")...)
 	r.want("1")
 	if lag := i.log.Lag(); lag != 0 {
 		t.Errorf("an instance that has all is %v behind", lag)
 	}
 	proxy.Hold()
 	held := time.Now()
-	i.publish("2", Topics("a")...)
+	i.publish("2", hub.Topics("a")...)
 	e2etest.Await(t, "the lag to show", func() bool { return i.log.Lag() > 0 })
 	for _, up := range []bool{true, false} {
 		if !up {
@@ -383,12 +385,12 @@ func TestRedisLagIsHowFarAnInstanceMayBeBehind(t *testing.T) {
 	e2etest.Await(t, "the lag to be over", func() bool { return i.log.Lag() == 0 })
 	many := make([]*Publication, 5*tailCount)
 	for n := range many {
-		many[n] = newPublication(numbers(n, n)[0], Topics("a")...)
+		many[n] = newPublication(hubtest.Numbers(n, n)[0], hub.Topics("a")...)
 	}
 	proxy.Slow(0, 20_000)
 	i.publishAll(many...)
 	e2etest.Await(t, "the lag of many messages to show", func() bool { return i.log.Lag() > 0 })
 	proxy.Heal()
-	r.awaitText(numbers(len(many)-1, len(many)-1)[0])
+	r.awaitText(hubtest.Numbers(len(many)-1, len(many)-1)[0])
 	e2etest.Await(t, "the lag to be over", func() bool { return i.log.Lag() == 0 })
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 )
@@ -25,7 +26,7 @@ const (
 )
 
 // ownerTimes returns how long the keys live, and how often they are renewed. Two renewals may fail.
-func ownerTimes(limits HistoryLimits) (ttl, every time.Duration) {
+func ownerTimes(limits hub.HistoryLimits) (ttl, every time.Duration) {
 	age := min(limits.Age, math.MaxInt64/2)
 	if age == 0 {
 		age = agelessOwners
@@ -52,7 +53,7 @@ const (
 )
 
 // Claim implements Owners.
-func (l *redisLog) Claim(ctx context.Context, s *Subscription) {
+func (l *redisLog) Claim(ctx context.Context, s *hub.Subscription) {
 	if !l.replica.LogInReach() || s.Generated && s.User == "" {
 		return
 	}
@@ -117,8 +118,8 @@ func (l *redisLog) catchUp(ctx context.Context) bool {
 // mayBeKeptElsewhere reports whether another instance may keep messages for a client_id that this one does not have: the
 // log has dropped some that are not too old for its history.
 func (l *redisLog) mayBeKeptElsewhere(clientID string) bool {
-	lost := l.replica.Lost(Address{ToClient, clientID})
-	return lost.After(Position{}) && lost.Major >= l.wantedSince(0)
+	lost := l.replica.Lost(hub.Address{Kind: hub.ToClient, Name: clientID})
+	return lost.After(hub.Position{}) && lost.Major >= l.wantedSince(0)
 }
 
 // heard tells the replica what it does not know of an owner.

@@ -6,19 +6,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
+	"github.com/redis/go-redis/v9"
 )
 
 const ownerOfC = "{sse:default}:owner:c"
 
 // tryClaim enters a client as the handler does: it is asked first whose its client_id is.
 func (i *instance) tryClaim(clientID, user string) (*reader, error) {
-	s := as(clientID, user)
+	s := hubtest.As(clientID, user)
 	i.log.Claim(i.t.Context(), &s)
 	if owner, _ := i.Owner(clientID); owner != "" && owner != user {
-		return nil, ErrClientIDOwned // as Join would say
+		return nil, hub.ErrClientIDOwned // as Join would say
 	}
 	return i.subscribe(s), nil
 }
@@ -34,7 +35,7 @@ func (i *instance) claim(clientID, user string) *reader {
 
 func (i *instance) wantOwned(user string) {
 	i.t.Helper()
-	if _, err := i.tryClaim("c", user); !errors.Is(err, ErrClientIDOwned) {
+	if _, err := i.tryClaim("c", user); !errors.Is(err, hub.ErrClientIDOwned) {
 		i.t.Errorf("user %q got another's client_id: %v", user, err)
 	}
 }
@@ -59,7 +60,7 @@ func TestRedisGivesAClientIDThatIsNotInUseToWhoeverComes(t *testing.T) {
 	e2etest.Await(t, "presence to be believed", func() bool { _, all := b.log.presence.known(); return all })
 	awaitPresence(a, b)
 	e2etest.Await(t, "the claim to be old", func() bool {
-		ttl, _ := ownerTimes(plenty.History)
+		ttl, _ := ownerTimes(hubtest.Plenty.History)
 		return client.PTTL(t.Context(), ownerOfC).Val() < ttl-presenceTTL
 	})
 	b.wantOwned("bob") // she is still there
@@ -82,7 +83,7 @@ func TestRedisKeepsAClientIDItsUsersWhileMessagesAreKept(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	short := func(i *instance) {
-		i.Apply(Limits{History: HistoryLimits{Count: 100, Age: 14 * time.Second}})
+		i.Apply(hub.Limits{History: hub.HistoryLimits{Count: 100, Age: 14 * time.Second}})
 	}
 	a, b := launch(t, newOptions(t, server.URL()), short), launch(t, newOptions(t, server.URL()), short)
 	for _, i := range []*instance{a, b} {
@@ -101,7 +102,7 @@ func TestRedisKeepsAClientIDItsUsersWhileMessagesAreKept(t *testing.T) {
 	if ttl := client.PTTL(t.Context(), ownerOfC).Val(); ttl <= 2*time.Second || ttl > time.Hour {
 		t.Errorf("the key lives for another %v", ttl)
 	}
-	want(t, b.awaitFree("bob").texts())
+	hubtest.Want(t, b.awaitFree("bob").texts())
 }
 
 // What the log has dropped an instance that was there before may keep, for a client_id that is not in use.
@@ -110,15 +111,15 @@ func TestRedisGivesNoClientIDAwayForWhichOthersMayKeepMessages(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	kept := launch(t, newOptions(t, server.URL()), func(i *instance) {
-		i.Apply(Limits{History: HistoryLimits{Count: 100, Age: time.Hour}})
+		i.Apply(hub.Limits{History: hub.HistoryLimits{Count: 100, Age: time.Hour}})
 	})
 	kept.awaitUp()
 	kept.claim("c", "alice").leave()
 	kept.publish("secret", toC...)
-	kept.publish("other", Topics("a")...)
+	kept.publish("other", hub.Topics("a")...)
 	do(t, client, "XTRIM "+defaultLog+" MAXLEN 1")
 	later := launch(t, newOptions(t, server.URL()), func(i *instance) {
-		i.Apply(Limits{History: HistoryLimits{Count: 100, Age: time.Hour}})
+		i.Apply(hub.Limits{History: hub.HistoryLimits{Count: 100, Age: time.Hour}})
 	})
 	later.awaitUp()
 	e2etest.Await(t, "presence to be believed", func() bool { _, all := later.log.presence.known(); return all })
@@ -173,7 +174,7 @@ func TestRedisCutsWhoeverListensElsewhereUnderAClientIDThatIsClaimed(t *testing.
 	b.wantOwned("")
 	a.publish("for alice", toC...)
 	alice.awaitText("for alice")
-	want(t, stranger.texts())
+	hubtest.Want(t, stranger.texts())
 	select {
 	case <-other.done:
 		t.Error("another client was cut")
@@ -227,7 +228,7 @@ func TestRedisIsNotAskedAboutIDsThatNobodyElseKnows(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	a := start(t, server.URL())
-	s := as("c", "")
+	s := hubtest.As("c", "")
 	s.Generated = true
 	asked := callsOf(t, client, "eval") + callsOf(t, client, "evalsha")
 	a.log.Claim(t.Context(), &s)
@@ -244,7 +245,7 @@ func TestRedisIsNotAskedAboutIDsThatNobodyElseKnows(t *testing.T) {
 
 func TestOwnersKeysOutliveTheMessagesAndAreRenewedInTime(t *testing.T) {
 	for _, age := range []time.Duration{0, time.Second, time.Hour, 1000 * time.Hour} {
-		ttl, every := ownerTimes(HistoryLimits{Age: age})
+		ttl, every := ownerTimes(hub.HistoryLimits{Age: age})
 		if ttl < age+2*every || every <= 0 || ttl <= presenceTTL {
 			t.Errorf("with messages of %v the keys live for %v and are renewed every %v", age, ttl, every)
 		}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/redis/go-redis/v9"
 )
@@ -37,7 +38,7 @@ type presence struct {
 
 func newPresence(base string) *presence {
 	return &presence{
-		base: base + "presence:", instance: NewEpoch(), instances: base + "instances",
+		base: base + "presence:", instance: hub.NewEpoch(), instances: base + "instances",
 		doubted: make(chan struct{}, 1),
 	}
 }
@@ -68,12 +69,12 @@ func (p *presence) known() (others []string, all bool) {
 }
 
 // countPatterns returns how many clients of other instances listen to patterns that match.
-func (p *presence) countPatterns(to []Address) (clients int) {
+func (p *presence) countPatterns(to []hub.Address) (clients int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, a := range to {
 		for pattern, n := range p.patterns {
-			if a.Kind == ToTopic && topic.Match(pattern, a.Name) {
+			if a.Kind == hub.ToTopic && topic.Match(pattern, a.Name) {
 				clients += n
 			}
 		}
@@ -82,7 +83,7 @@ func (p *presence) countPatterns(to []Address) (clients int) {
 }
 
 // presenceField names an address in the hash.
-func presenceField(a Address) string {
+func presenceField(a hub.Address) string {
 	return string("tcub"[a.Kind]) + ":" + a.Name
 }
 
@@ -164,7 +165,7 @@ func (l *redisLog) exchangePresence(ctx context.Context, mine *ownPresence) erro
 }
 
 // tell adds to the pipeline what has changed; all there is, if what Redis has is stale.
-func (o *ownPresence) tell(ctx context.Context, pipe redis.Pipeliner, key string, changes map[Address]int) {
+func (o *ownPresence) tell(ctx context.Context, pipe redis.Pipeliner, key string, changes map[hub.Address]int) {
 	fields := []any{aliveField, 1}
 	var gone []string
 	patternsChanged := o.stale
@@ -174,7 +175,7 @@ func (o *ownPresence) tell(ctx context.Context, pipe redis.Pipeliner, key string
 	}
 	for a, n := range changes {
 		switch {
-		case a.Kind == ToTopic && topic.IsPattern(a.Name):
+		case a.Kind == hub.ToTopic && topic.IsPattern(a.Name):
 			o.patterns[a.Name] = n
 			patternsChanged = true
 			if n == 0 {
@@ -251,7 +252,7 @@ func (l *redisLog) Connections(ctx context.Context, clientID string, wait bool) 
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	case <-l.context.Done():
-		return 0, ErrHubClosed
+		return 0, hub.ErrHubClosed
 	}
 	return l.connectionsTold(ctx, clientID)
 }
@@ -262,7 +263,7 @@ func (l *redisLog) connectionsTold(ctx context.Context, clientID string) (elsewh
 		return 0, err
 	}
 	for _, instance := range l.presence.others() {
-		count, err := node.HGet(ctx, l.presence.key(instance), presenceField(Address{ToClient, clientID})).Int()
+		count, err := node.HGet(ctx, l.presence.key(instance), presenceField(hub.Address{Kind: hub.ToClient, Name: clientID})).Int()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return 0, err
 		}

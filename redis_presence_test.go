@@ -6,15 +6,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
 func TestRedisReceiversAreCountedOverAllInstances(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a, b, c := start(t, server.URL()), start(t, server.URL()), start(t, server.URL())
 	awaitPresence(a, b, c)
-	person := func(clientID, user string, topics ...string) Subscription {
-		s := with(topics...)
+	person := func(clientID, user string, topics ...string) hub.Subscription {
+		s := hubtest.With(topics...)
 		s.ClientID, s.User = clientID, user
 		return s
 	}
@@ -25,27 +27,27 @@ func TestRedisReceiversAreCountedOverAllInstances(t *testing.T) {
 	c.subscribe(person("z", "bob", "room/1/**", "a/b"))
 	for _, i := range []*instance{a, b, c} { // until all have heard of all
 		awaitReceivers(t, i, 5, everybody)
-		awaitReceivers(t, i, 4, Topics("room/1")...)
-		awaitReceivers(t, i, 2, Topics("room/1/x")...)
+		awaitReceivers(t, i, 4, hub.Topics("room/1")...)
+		awaitReceivers(t, i, 2, hub.Topics("room/1/x")...)
 	}
 	for _, test := range []struct {
-		to   []Address
+		to   []hub.Address
 		want int
 	}{
-		{Topics("news"), 3}, // a's, b's and **
-		{Topics("room/1"), 4},
-		{Topics("room/2"), 3},
-		{Topics("room/1/x"), 2}, // ** and room/1/**
-		{Topics("a/b"), 2},
-		{Topics("nobody"), 1}, // **
-		{Topics("news", "a/b"), 5},
-		{[]Address{{ToClient, "tab"}}, 2},
-		{[]Address{{ToClient, "z"}}, 1},
-		{[]Address{{ToClient, "nobody"}}, 0},
-		{[]Address{{ToUser, "alice"}}, 2},
-		{[]Address{{ToUser, "bob"}}, 2},
-		{[]Address{{ToUser, "carol"}}, 0},
-		{[]Address{everybody}, 5},
+		{hub.Topics("news"), 3}, // a's, b's and **
+		{hub.Topics("room/1"), 4},
+		{hub.Topics("room/2"), 3},
+		{hub.Topics("room/1/x"), 2}, // ** and room/1/**
+		{hub.Topics("a/b"), 2},
+		{hub.Topics("nobody"), 1}, // **
+		{hub.Topics("news", "a/b"), 5},
+		{[]hub.Address{{Kind: hub.ToClient, Name: "tab"}}, 2},
+		{[]hub.Address{{Kind: hub.ToClient, Name: "z"}}, 1},
+		{[]hub.Address{{Kind: hub.ToClient, Name: "nobody"}}, 0},
+		{[]hub.Address{{Kind: hub.ToUser, Name: "alice"}}, 2},
+		{[]hub.Address{{Kind: hub.ToUser, Name: "bob"}}, 2},
+		{[]hub.Address{{Kind: hub.ToUser, Name: "carol"}}, 0},
+		{[]hub.Address{everybody}, 5},
 	} {
 		for n, i := range []*instance{a, b, c} {
 			if got := i.publish("x", test.to...).Receivers; got != test.want {
@@ -57,7 +59,7 @@ func TestRedisReceiversAreCountedOverAllInstances(t *testing.T) {
 
 // awaitReceivers returns when an instance counts so many receivers at an address, and how long that
 // took.
-func awaitReceivers(t testing.TB, i *instance, n int, to ...Address) time.Duration {
+func awaitReceivers(t testing.TB, i *instance, n int, to ...hub.Address) time.Duration {
 	t.Helper()
 	began := time.Now()
 	e2etest.Await(t, fmt.Sprintf("%d receivers of %v", n, to), func() bool {
@@ -73,11 +75,11 @@ func TestRedisReceiversAreAtMostASecondOld(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a, b := start(t, server.URL()), start(t, server.URL())
 	awaitPresence(a, b)
-	exact, pattern := Topics("news")[0], Topics("room/1")[0]
+	exact, pattern := hub.Topics("news")[0], hub.Topics("room/1")[0]
 	const tries = 5 // of which the machine may hold up some
 	took := map[string][]time.Duration{}
 	for range tries {
-		r := b.subscribe(with("news", "room/*"))
+		r := b.subscribe(hubtest.With("news", "room/*"))
 		took["a new client"] = append(took["a new client"], awaitReceivers(t, a, 1, exact))
 		took["a new pattern"] = append(took["a new pattern"], awaitReceivers(t, a, 1, pattern))
 		r.leave()
@@ -98,37 +100,37 @@ func TestRedisCountsOfADeadInstanceVanish(t *testing.T) {
 	closing := []*instance{start(t, server.URL()), start(t, server.URL()), start(t, server.URL())}
 	all := append(closing, a, dying)
 	for _, i := range all {
-		i.subscribe(with("news", "room/*"))
+		i.subscribe(hubtest.With("news", "room/*"))
 	}
-	awaitReceivers(t, a, len(all), Topics("news")...)
-	awaitReceivers(t, a, len(all), Topics("room/1")...)
+	awaitReceivers(t, a, len(all), hub.Topics("news")...)
+	awaitReceivers(t, a, len(all), hub.Topics("room/1")...)
 	soonest := soon
 	for n, i := range closing { // one may come too late to take its counts back
 		i.stop()
-		soonest = min(soonest, awaitReceivers(t, a, len(all)-n-1, Topics("news")...))
+		soonest = min(soonest, awaitReceivers(t, a, len(all)-n-1, hub.Topics("news")...))
 	}
 	if soonest > presenceTTL-time.Second {
 		t.Errorf("the counts of an instance that was closed lived on for %v at least", soonest)
 	}
 	proxy.Cut()
-	if took := awaitReceivers(t, a, 1, Topics("news")...); took > presenceTTL+3*time.Second {
+	if took := awaitReceivers(t, a, 1, hub.Topics("news")...); took > presenceTTL+3*time.Second {
 		t.Errorf("the counts of an instance that died lived on for %v", took)
 	}
-	awaitReceivers(t, a, 1, Topics("room/1")...)
+	awaitReceivers(t, a, 1, hub.Topics("room/1")...)
 	e2etest.Await(t, "the dead to be forgotten", func() bool {
 		return len(do(t, admin(t, server.URL()), "SMEMBERS {sse:default}:instances").([]any)) == 1
 	})
 	proxy.Heal()
-	awaitReceivers(t, a, 2, Topics("news")...)
-	awaitReceivers(t, a, 2, Topics("room/1")...)
+	awaitReceivers(t, a, 2, hub.Topics("news")...)
+	awaitReceivers(t, a, 2, hub.Topics("room/1")...)
 }
 
 func TestRedisCountsComeBackWhateverHappensToThem(t *testing.T) {
 	server := e2etest.RedisServer(t, "--appendonly", "yes", "--appendfsync", "always")
 	client := admin(t, server.URL())
 	a, b := start(t, server.URL()), start(t, server.URL())
-	b.subscribe(with("news", "room/*"))
-	b.subscribe(with("news"))
+	b.subscribe(hubtest.With("news", "room/*"))
+	b.subscribe(hubtest.With("news"))
 	for _, what := range []string{"", "FLUSHALL", "DEL {sse:default}:presence:" + b.log.presence.instance, "DEL {sse:default}:instances", "restart"} {
 		switch what {
 		case "":
@@ -141,11 +143,11 @@ func TestRedisCountsComeBackWhateverHappensToThem(t *testing.T) {
 		default:
 			do(t, client, what)
 		}
-		e2etest.Await(t, "publishing to work", func() bool { _, err := a.tryPublish(newPublication("x", Topics("x")...)); return err == nil })
-		if took := awaitReceivers(t, a, 2, Topics("news")...); took > 6*time.Second {
+		e2etest.Await(t, "publishing to work", func() bool { _, err := a.tryPublish(newPublication("x", hub.Topics("x")...)); return err == nil })
+		if took := awaitReceivers(t, a, 2, hub.Topics("news")...); took > 6*time.Second {
 			t.Errorf("after %q the counts came back after %v", what, took)
 		}
-		awaitReceivers(t, a, 1, Topics("room/1")...)
+		awaitReceivers(t, a, 1, hub.Topics("room/1")...)
 	}
 }
 
@@ -153,15 +155,15 @@ func TestRedisReceiversCostAPublishNoRoundTrip(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
 	a, b := start(t, proxy.URL()), start(t, server.URL())
-	b.subscribe(with("news"))
+	b.subscribe(hubtest.With("news"))
 	awaitPresence(a, b)
-	a.publish("the script is there", Topics("news")...)
+	a.publish("the script is there", hub.Topics("news")...)
 	const latency = 100 * time.Millisecond
 	proxy.Slow(latency, 0)
 	took := make([]time.Duration, 3)
 	for n := range took {
 		began := time.Now()
-		if got := a.publish("x", Topics("news")...).Receivers; got != 1 {
+		if got := a.publish("x", hub.Topics("news")...).Receivers; got != 1 {
 			t.Errorf("%d receivers; want 1", got)
 		}
 		took[n] = time.Since(began)
@@ -177,7 +179,7 @@ func TestRedisPresenceTellsOnlyWhatChanged(t *testing.T) {
 	a := start(t, server.URL())
 	const clients = 5000
 	for range clients {
-		a.subscribe(with("news"))
+		a.subscribe(hubtest.With("news"))
 	}
 	key := a.log.presence.key(a.log.presence.instance)
 	e2etest.Await(t, "all clients to be told", func() bool { return client.HLen(t.Context(), key).Val() > clients })
@@ -186,8 +188,8 @@ func TestRedisPresenceTellsOnlyWhatChanged(t *testing.T) {
 	if calls := callsOf(t, client, "hset") - from; calls > 6 {
 		t.Errorf("with nothing changed presence was told %d times in four rounds", calls)
 	}
-	first := a.subscribe(with("news"))
-	awaitReceivers(t, a, clients+1, Topics("news")...)
+	first := a.subscribe(hubtest.With("news"))
+	awaitReceivers(t, a, clients+1, hub.Topics("news")...)
 	e2etest.Await(t, "a new client to be told", func() bool { return client.HGet(t.Context(), key, "t:news").Val() == fmt.Sprint(clients+1) })
 	first.leave()
 	e2etest.Await(t, "a client to be forgotten", func() bool { return !client.HExists(t.Context(), key, "c:"+first.client.ClientID).Val() })

@@ -1,19 +1,23 @@
 package sse
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/caddy-sse/caddy-sse/hub"
+)
 
 // promises are the positions that publishers here were told and that the tail has not come to yet. If
 // Redis goes away and comes back without one of them, because a replica had not had it or the disk had
 // not, then it has lost what was acknowledged, and this is the only trace.
 type promises struct {
-	mu        sync.Mutex // guards all below
-	epoch     string     // of positions
-	positions []Position // in order
-	tail      ID         // how far the tail has come
+	mu        sync.Mutex     // guards all below
+	epoch     string         // of positions
+	positions []hub.Position // in order
+	tail      hub.ID         // how far the tail has come
 }
 
 // add notes what is about to be acknowledged. It is called in the log's order.
-func (p *promises) add(id ID) {
+func (p *promises) add(id hub.ID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.epoch != id.Epoch { // what was promised before is told as a gap
@@ -26,7 +30,7 @@ func (p *promises) add(id ID) {
 
 // reached notes how far the tail has come. It reports whether it has left nothing out on the way that
 // was promised.
-func (p *promises) reached(at ID) (kept bool) {
+func (p *promises) reached(at hub.ID) (kept bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tail, kept = at, true
@@ -38,18 +42,18 @@ func (p *promises) reached(at ID) (kept bool) {
 }
 
 // cameTo returns how far the tail has come.
-func (p *promises) cameTo() ID {
+func (p *promises) cameTo() hub.ID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.tail
 }
 
 // newest returns the newest position that is still to come in a log; the zero Position if none is.
-func (p *promises) newest(epoch string) Position {
+func (p *promises) newest(epoch string) hub.Position {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.epoch != epoch || len(p.positions) == 0 {
-		return Position{}
+		return hub.Position{}
 	}
 	return p.positions[len(p.positions)-1]
 }

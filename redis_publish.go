@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -234,7 +235,7 @@ func (l *redisLog) call(ctx context.Context, requests []*pendingPublish) ([]any,
 	}
 	_, cluster := l.publishing.(*redis.ClusterClient) // where we may listen at another of its servers
 	args := make([]any, 0, 5+16*len(requests))        // enough for messages with one topic
-	args = append(args, l.MaxLen, idempotencyPeriod.Milliseconds(), NewEpoch(), len(instances), !cluster)
+	args = append(args, l.MaxLen, idempotencyPeriod.Milliseconds(), hub.NewEpoch(), len(instances), !cluster)
 	for i, p := range requests {
 		for _, m := range p.batch {
 			if m.Key != "" {
@@ -400,7 +401,7 @@ func (l *redisLog) settle(p *pendingPublish, replies []any) {
 		var receipt Receipt
 		receipt.Receivers, p.err = strconv.Atoi(receivers)
 		if at != "-" && p.err == nil {
-			id := ID{Epoch: first}
+			id := hub.ID{Epoch: first}
 			id.Position, p.err = parseEntryID(at)
 			receipt.ID = id.String()
 			if !repeated && p.err == nil {

@@ -10,15 +10,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
+	"github.com/redis/go-redis/v9"
 )
 
 func TestRedisPublishesAKeyOnceWhicheverInstanceIsAsked(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	instances := []*instance{start(t, server.URL()), start(t, server.URL())}
-	readers := []*reader{instances[0].subscribe(with("a")), instances[1].subscribe(with("a"))}
+	readers := []*reader{instances[0].subscribe(hubtest.With("a")), instances[1].subscribe(hubtest.With("a"))}
 	awaitPresence(instances...)
 	const keys, tries = 20, 8
 	receipts := make([][tries]Receipt, keys)
@@ -27,7 +28,7 @@ func TestRedisPublishesAKeyOnceWhicheverInstanceIsAsked(t *testing.T) {
 		publishers.Go(func() {
 			for key := range keys {
 				var err error
-				receipts[key][try], err = instances[try%2].tryPublish(withKey(strconv.Itoa(key), "text "+strconv.Itoa(key), Topics("a")...))
+				receipts[key][try], err = instances[try%2].tryPublish(withKey(strconv.Itoa(key), "text "+strconv.Itoa(key), hub.Topics("a")...))
 				if err != nil {
 					t.Error(err)
 				}
@@ -42,11 +43,11 @@ func TestRedisPublishesAKeyOnceWhicheverInstanceIsAsked(t *testing.T) {
 			}
 		}
 	}
-	instances[0].publish("last", Topics("a")...)
+	instances[0].publish("last", hub.Topics("a")...)
 	for _, r := range readers {
 		r.awaitText("last")
 		if got := r.texts(); len(got) != keys+1 {
-			t.Errorf("%d keys published %d messages: %v", keys, len(got)-1, brief(got))
+			t.Errorf("%d keys published %d messages: %v", keys, len(got)-1, hubtest.Brief(got))
 		}
 	}
 }
@@ -55,16 +56,16 @@ func TestRedisKeepsTheAnswersOfEphemeralMessagesToo(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL())
 	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 1)
-	r := i.subscribe(with("a"))
+	r := i.subscribe(hubtest.With("a"))
 	for range 3 {
-		p := withKey("k", "passing", Topics("a")...)
+		p := withKey("k", "passing", hub.Topics("a")...)
 		p.Ephemeral = true
 		if got := i.publishAll(p)[0]; got != (Receipt{"", 1}) {
 			t.Errorf("the answer was %v", got)
 		}
 	}
-	i.publish("last", Topics("a")...)
-	last := newPublication("last", Topics("a")...)
+	i.publish("last", hub.Topics("a")...)
+	last := newPublication("last", hub.Topics("a")...)
 	last.Ephemeral = true
 	i.publishAll(last)
 	r.await("both last ones", func(events []wireEvent) bool { return count(events, "last") == 2 })
@@ -76,28 +77,28 @@ func TestRedisKeepsTheAnswersOfEphemeralMessagesToo(t *testing.T) {
 func TestRedisRefusesAKeyThatWasUsedForAnotherMessage(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a, b := start(t, server.URL()), start(t, server.URL())
-	r := a.subscribe(with("a"))
-	first := a.publishAll(withKey("k", "first", Topics("a")...))[0]
+	r := a.subscribe(hubtest.With("a"))
+	first := a.publishAll(withKey("k", "first", hub.Topics("a")...))[0]
 	batch := []*Publication{
-		newPublication("before", Topics("a")...),
-		withKey("k", "another", Topics("a")...),
-		newPublication("after", Topics("a")...),
-		withKey("free", "after too", Topics("a")...),
+		newPublication("before", hub.Topics("a")...),
+		withKey("k", "another", hub.Topics("a")...),
+		newPublication("after", hub.Topics("a")...),
+		withKey("free", "after too", hub.Topics("a")...),
 	}
 	for name, attempt := range map[string]func(context.Context, []*Publication) (int, error){"looked at": b.log.CheckKeys, "published": b.log.Publish} {
 		if n, err := attempt(t.Context(), batch); n != 1 || !errors.Is(err, ErrKeyReused) {
 			t.Errorf("%s %d, error %v; want 1 and ErrKeyReused", name, n, err)
 		}
 	}
-	if n, err := b.log.CheckKeys(t.Context(), []*Publication{withKey("k", "first", Topics("a")...), batch[3]}); n != 2 || err != nil {
+	if n, err := b.log.CheckKeys(t.Context(), []*Publication{withKey("k", "first", hub.Topics("a")...), batch[3]}); n != 2 || err != nil {
 		t.Errorf("of a batch that may be published %d are fine: %v", n, err)
 	}
 	if batch[0].Receipt.ID == "" || batch[2].Receipt.ID != "" {
 		t.Errorf("the receipts are %v and %v", batch[0].Receipt, batch[2].Receipt)
 	}
 	// The key of what was not published is free, and the first answer still stands.
-	b.publishAll(withKey("free", "last", Topics("a")...))
-	if again := b.publishAll(withKey("k", "first", Topics("a")...))[0]; again.ID != first.ID {
+	b.publishAll(withKey("free", "last", hub.Topics("a")...))
+	if again := b.publishAll(withKey("k", "first", hub.Topics("a")...))[0]; again.ID != first.ID {
 		t.Errorf("the key was answered %v and then %v", first, again)
 	}
 	r.want("first", "before", "last")
@@ -106,7 +107,7 @@ func TestRedisRefusesAKeyThatWasUsedForAnotherMessage(t *testing.T) {
 func TestRedisForgetsKeysInTime(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL())
-	i.publishAll(withKey("k", "first", Topics("a")...))
+	i.publishAll(withKey("k", "first", hub.Topics("a")...))
 	left := admin(t, server.URL()).PTTL(t.Context(), "{sse:default}:idem:k").Val()
 	if left > idempotencyPeriod || left < idempotencyPeriod-time.Minute {
 		t.Errorf("the key is kept for %v; want %v", left, idempotencyPeriod)
@@ -117,15 +118,15 @@ func TestRedisCarriesManyPublishersInFewCalls(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL())
 	client := admin(t, server.URL())
-	i.publish("loads the script", Topics("b")...)
-	r := i.subscribe(with("a"))
+	i.publish("loads the script", hub.Topics("b")...)
+	r := i.subscribe(hubtest.With("a"))
 	do(t, client, "CONFIG RESETSTAT")
 	const publishers, each = 64, 50
 	var running sync.WaitGroup
 	for n := range publishers {
 		running.Go(func() {
 			for k := range each {
-				if _, err := i.tryPublish(newPublication(fmt.Sprintf("%d/%d", n, k), Topics("a")...)); err != nil {
+				if _, err := i.tryPublish(newPublication(fmt.Sprintf("%d/%d", n, k), hub.Topics("a")...)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -165,7 +166,7 @@ func TestRedisTakesABatchOfAnySize(t *testing.T) {
 	const n = 20_000 // in one call five times as many would be more arguments than Redis before 7 takes
 	batch := make([]*Publication, n)
 	for k := range batch {
-		batch[k] = newPublication(strconv.Itoa(k), Topics("a")...)
+		batch[k] = newPublication(strconv.Itoa(k), hub.Topics("a")...)
 	}
 	do(t, admin(t, server.URL()), "CONFIG RESETSTAT")
 	i.publishAll(batch...)
@@ -176,8 +177,8 @@ func TestRedisTakesABatchOfAnySize(t *testing.T) {
 		t.Errorf("%d messages went in %d calls", n, calls)
 	}
 	for k := 1; k < n; k++ {
-		before, _ := ParseID(batch[k-1].Receipt.ID)
-		after, _ := ParseID(batch[k].Receipt.ID)
+		before, _ := hub.ParseID(batch[k-1].Receipt.ID)
+		after, _ := hub.ParseID(batch[k].Receipt.ID)
 		if !after.Position.After(before.Position) {
 			t.Fatalf("message %d got %v after %v", k, after, before)
 		}
@@ -192,7 +193,7 @@ func TestRedisDoesNotHoldItselfUpForOneCall(t *testing.T) {
 	var running sync.WaitGroup
 	for range 32 {
 		running.Go(func() {
-			if _, err := i.tryPublish(newPublication(large, Topics("a")...)); err != nil {
+			if _, err := i.tryPublish(newPublication(large, hub.Topics("a")...)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -208,11 +209,11 @@ func TestRedisOneBadKeyHarmsNoOtherMessage(t *testing.T) {
 	a, b := start(t, server.URL()), start(t, server.URL())
 	client := admin(t, server.URL())
 	do(t, client, "RPUSH {sse:default}:idem:bad x")
-	r := a.subscribe(with("a"))
-	b.subscribe(with("a"))
+	r := a.subscribe(hubtest.With("a"))
+	b.subscribe(hubtest.With("a"))
 	awaitPresence(a, b)
 	n, err := a.log.Publish(t.Context(), []*Publication{
-		newPublication("1", Topics("a")...), withKey("bad", "2", Topics("a")...), newPublication("3", Topics("a")...),
+		newPublication("1", hub.Topics("a")...), withKey("bad", "2", hub.Topics("a")...), newPublication("3", hub.Topics("a")...),
 	})
 	if n != 1 || !errors.Is(err, ErrUnavailable) {
 		t.Errorf("published %d, error %v; want 1, ErrUnavailable", n, err)
@@ -220,16 +221,16 @@ func TestRedisOneBadKeyHarmsNoOtherMessage(t *testing.T) {
 	// What others know of presence may be spoilt; messages don't depend on it.
 	do(t, client, "DEL {sse:default}:presence:"+b.log.presence.instance)
 	do(t, client, "SET {sse:default}:presence:"+b.log.presence.instance+" spoilt")
-	a.publish("4", Topics("a")...)
+	a.publish("4", hub.Topics("a")...)
 	r.want("1", "4")
-	e2etest.Await(t, "presence to mend", func() bool { return a.publish("more", Topics("a")...).Receivers == 2 })
+	e2etest.Await(t, "presence to mend", func() bool { return a.publish("more", hub.Topics("a")...).Receivers == 2 })
 }
 
 func TestRedisPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL(), withTimeout(time.Second))
-	r := i.subscribe(with("a"))
-	i.publish("before", Topics("a")...)
+	r := i.subscribe(hubtest.With("a"))
+	i.publish("before", hub.Topics("a")...)
 	server.Freeze()
 	const publishers = 16
 	errs := make([]error, publishers)
@@ -237,7 +238,7 @@ func TestRedisPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
 	for n := range publishers {
 		running.Go(func() {
 			began := time.Now()
-			_, errs[n] = i.tryPublish(withKey(strconv.Itoa(n), "message "+strconv.Itoa(n), Topics("a")...))
+			_, errs[n] = i.tryPublish(withKey(strconv.Itoa(n), "message "+strconv.Itoa(n), hub.Topics("a")...))
 			if took := time.Since(began); took > 8*time.Second {
 				t.Errorf("publishing took %v", took)
 			}
@@ -253,12 +254,12 @@ func TestRedisPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
 			continue // it was not published, and must not be
 		}
 		e2etest.Await(t, "Redis to take messages again", func() bool {
-			_, err := i.tryPublish(withKey(strconv.Itoa(n), "message "+strconv.Itoa(n), Topics("a")...))
+			_, err := i.tryPublish(withKey(strconv.Itoa(n), "message "+strconv.Itoa(n), hub.Topics("a")...))
 			return err == nil
 		})
 	}
 	e2etest.Await(t, "Redis to take the last message", func() bool {
-		_, err := i.tryPublish(withKey("last", "last", Topics("a")...))
+		_, err := i.tryPublish(withKey("last", "last", hub.Topics("a")...))
 		return err == nil
 	})
 	r.awaitText("last")
@@ -283,7 +284,7 @@ func TestRedisPublishEndsWithItsRequest(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	began := time.Now()
-	_, err := i.log.Publish(ctx, []*Publication{newPublication("x", Topics("a")...)})
+	_, err := i.log.Publish(ctx, []*Publication{newPublication("x", hub.Topics("a")...)})
 	if err == nil || time.Since(began) > 10*time.Second {
 		t.Errorf("publishing ended after %v with %v", time.Since(began), err)
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 )
@@ -88,7 +89,7 @@ var errLogChanged = errors.New("the log has changed")
 // tail is how far this instance has read the log. One goroutine owns it.
 type tail struct {
 	*redisLog
-	at       ID       // the last entry read, malformed ones included
+	at       hub.ID   // the last entry read, malformed ones included
 	anchor   []string // that entry's fields; nil if they are not known
 	followed bool     // at is of a log in this Redis, which this tail has followed
 	// broken: the log went on past what it had acknowledged here
@@ -99,7 +100,7 @@ type tail struct {
 	gone       int64
 	// loading: what the log keeps is being read. What stands after seen is new to the clients.
 	loading bool
-	seen    Position
+	seen    hub.Position
 	reads   int // of the log as it grows, since connect
 	count   int // entries of the next read
 }
@@ -143,7 +144,7 @@ func (t *tail) connect() error {
 }
 
 // goOnAfter moves the tail to a position where no entry stands.
-func (t *tail) goOnAfter(p Position) {
+func (t *tail) goOnAfter(p hub.Position) {
 	t.at.Position, t.anchor, t.unanchored, t.broken = p, nil, true, false
 	t.promises.reached(t.at)
 }
@@ -159,22 +160,22 @@ const (
 
 // verify looks whether the log is still the one that the tail has read, and if it was trimmed past
 // the tail, up to where.
-func (t *tail) verify(ctx context.Context, node redis.Cmdable) (finding, Position, error) {
-	fresh, promised := t.at.Position == Position{}, t.promises.newest(t.at.Epoch)
+func (t *tail) verify(ctx context.Context, node redis.Cmdable) (finding, hub.Position, error) {
+	fresh, promised := t.at.Position == hub.Position{}, t.promises.newest(t.at.Epoch)
 	info, err := node.XInfoStream(ctx, t.logKey).Result()
 	switch {
 	case isNoSuchKey(err):
 		info = &redis.XInfoStream{LastGeneratedID: "0-0"}
 	case err != nil:
-		return 0, Position{}, err
+		return 0, hub.Position{}, err
 	}
 	last, err := parseEntryID(info.LastGeneratedID)
 	if err != nil {
-		return 0, Position{}, err
+		return 0, hub.Position{}, err
 	}
 	here, err := t.anchorage(ctx, node)
 	if err != nil {
-		return 0, Position{}, err
+		return 0, hub.Position{}, err
 	}
 	nothingRead := t.unanchored && here == vacant // since it went on from where no entry stands
 	t.unanchored, t.gone = here == vacant, info.EntriesAdded-info.Length
@@ -182,19 +183,19 @@ func (t *tail) verify(ctx context.Context, node redis.Cmdable) (finding, Positio
 	if info.Length > 0 {
 		first, err := parseEntryID(info.FirstEntry.ID)
 		if err != nil {
-			return 0, Position{}, err
+			return 0, hub.Position{}, err
 		}
 		lost = before(first)
 	}
-	neverTrimmed := info.EntriesAdded == info.Length && (info.Length > 0 || last == Position{})
+	neverTrimmed := info.EntriesAdded == info.Length && (info.Length > 0 || last == hub.Position{})
 	switch {
 	case t.broken, promised.After(last), here == others:
-		return foreign, Position{}, nil
+		return foreign, hub.Position{}, nil
 	case here == ours, last == t.at.Position, fresh && neverTrimmed, nothingRead && lost == t.at.Position,
 		info.MaxDeletedEntryID == entryID(t.at.Position) && !lost.After(t.at.Position): // by XDEL
-		return whole, Position{}, nil
+		return whole, hub.Position{}, nil
 	case t.at.Position.After(last), !lost.After(t.at.Position), !fresh && neverTrimmed:
-		return foreign, Position{}, nil
+		return foreign, hub.Position{}, nil
 	}
 	return trimmed, lost, nil
 }
@@ -235,7 +236,7 @@ func (t *tail) switchTo(node redis.Cmdable, epoch string) error {
 	reason := "log_lost"
 	switch {
 	case !t.followed:
-		t.seen, reason = Position{math.MaxUint64, math.MaxUint64}, "broker_changed"
+		t.seen, reason = hub.Position{Major: math.MaxUint64, Minor: math.MaxUint64}, "broker_changed"
 	case !t.loading:
 		ctx, cancel := context.WithTimeout(t.context, time.Duration(t.Timeout))
 		defer cancel()
@@ -245,7 +246,7 @@ func (t *tail) switchTo(node redis.Cmdable, epoch string) error {
 		}
 		t.seen = t.at.Position
 		if here != ours { // a log that began anew may have given out this millisecond's positions again
-			t.seen = before(Position{Major: t.seen.Major})
+			t.seen = before(hub.Position{Major: t.seen.Major})
 		}
 	}
 	t.loading = true
@@ -253,7 +254,7 @@ func (t *tail) switchTo(node redis.Cmdable, epoch string) error {
 	if err != nil {
 		return fmt.Errorf("looking for the log's beginning: %w", err)
 	}
-	t.replica.Follow(Origin{Epoch: epoch, Sparse: true, Keeps: t.MaxLen, Shared: true, Lost: lost})
+	t.replica.Follow(hub.Origin{Epoch: epoch, Sparse: true, Keeps: t.MaxLen, Shared: true, Lost: lost})
 	t.at.Epoch = epoch
 	t.goOnAfter(lost)
 	announced := false
@@ -266,7 +267,7 @@ func (t *tail) switchTo(node redis.Cmdable, epoch string) error {
 				}
 				t.seen = e.position
 			}
-			t.promises.reached(ID{epoch, e.position})
+			t.promises.reached(hub.ID{Epoch: epoch, Position: e.position})
 			t.take(e, announced)
 		}
 		t.unanchored = false
@@ -284,27 +285,27 @@ func (t *tail) switchTo(node redis.Cmdable, epoch string) error {
 
 // oldest returns the first entries that the log keeps for history, and the newest position before
 // them.
-func (t *tail) oldest(node redis.Cmdable) (entries []entry, lost Position, err error) {
+func (t *tail) oldest(node redis.Cmdable) (entries []entry, lost hub.Position, err error) {
 	ctx, cancel := context.WithTimeout(t.context, 2*time.Duration(t.Timeout))
 	defer cancel()
 	t.gone = 0
 	info, err := node.XInfoStream(ctx, t.logKey).Result()
 	switch {
 	case isNoSuchKey(err):
-		return nil, Position{}, nil
+		return nil, hub.Position{}, nil
 	case err != nil:
-		return nil, Position{}, err
+		return nil, hub.Position{}, err
 	}
 	t.gone = info.EntriesAdded - info.Length
 	entries, err = rangeOf(ctx, node, t.logKey, strconv.FormatUint(t.wantedSince(clockSlop), 10), t.count)
 	switch {
 	case err != nil:
-		return nil, Position{}, err
+		return nil, hub.Position{}, err
 	case len(entries) == 0:
 		lost, err = parseEntryID(info.LastGeneratedID)
 		return nil, lost, err
 	case info.EntriesAdded == info.Length && info.FirstEntry.ID == entryID(entries[0].position):
-		return entries, Position{}, nil // nothing was ever trimmed
+		return entries, hub.Position{}, nil // nothing was ever trimmed
 	}
 	return entries, before(entries[0].position), nil
 }
@@ -357,7 +358,7 @@ func (t *tail) follow() error {
 		}
 		t.reads++
 		for _, e := range entries {
-			if !t.promises.reached(ID{t.at.Epoch, e.position}) {
+			if !t.promises.reached(hub.ID{Epoch: t.at.Epoch, Position: e.position}) {
 				t.broken = true
 				return errLogChanged
 			}
@@ -432,12 +433,12 @@ func (t *tail) take(e entry, live bool) {
 func isNoSuchKey(err error) bool { return err != nil && strings.Contains(err.Error(), "no such key") }
 
 // before returns the position just before p.
-func before(p Position) Position {
+func before(p hub.Position) hub.Position {
 	switch {
 	case p.Minor > 0:
-		return Position{p.Major, p.Minor - 1}
+		return hub.Position{Major: p.Major, Minor: p.Minor - 1}
 	case p.Major > 0:
-		return Position{p.Major - 1, math.MaxUint64}
+		return hub.Position{Major: p.Major - 1, Minor: math.MaxUint64}
 	}
-	return Position{}
+	return hub.Position{}
 }

@@ -7,15 +7,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
 func TestRedisInstancesAreOneHub(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a, b := start(t, server.URL()), start(t, server.URL())
-	onA, onB := a.subscribe(with("news")), b.subscribe(with("news"))
-	fromA := a.publish("from a", Topics("news")...)
-	fromB := b.publish("from b", Topics("news")...)
+	onA, onB := a.subscribe(hubtest.With("news")), b.subscribe(hubtest.With("news"))
+	fromA := a.publish("from a", hub.Topics("news")...)
+	fromB := b.publish("from b", hub.Topics("news")...)
 	for _, r := range []*reader{onA, onB} {
 		r.want("from a", "from b")
 		if events := r.got(); events[0].ID != fromA.ID || events[1].ID != fromB.ID {
@@ -32,7 +34,7 @@ func TestRedisGivesEveryInstanceTheSameOrder(t *testing.T) {
 	for range 3 {
 		i := start(t, server.URL())
 		instances = append(instances, i)
-		readers = append(readers, i.subscribe(with("a", "b")))
+		readers = append(readers, i.subscribe(hubtest.With("a", "b")))
 	}
 	const each = 100
 	var publishers sync.WaitGroup
@@ -40,7 +42,7 @@ func TestRedisGivesEveryInstanceTheSameOrder(t *testing.T) {
 		for p := range 4 {
 			publishers.Go(func() {
 				for k := range each {
-					_, err := i.tryPublish(newPublication(fmt.Sprint(n, p, k), Topics([]string{"a", "b"}[k%2])...))
+					_, err := i.tryPublish(newPublication(fmt.Sprint(n, p, k), hub.Topics([]string{"a", "b"}[k%2])...))
 					if err != nil {
 						t.Error(err)
 					}
@@ -49,7 +51,7 @@ func TestRedisGivesEveryInstanceTheSameOrder(t *testing.T) {
 		}
 	}
 	publishers.Wait()
-	last := instances[0].publish("last", Topics("a")...)
+	last := instances[0].publish("last", hub.Topics("a")...)
 	var first []string
 	for n, r := range readers {
 		r.awaitText("last")
@@ -60,7 +62,7 @@ func TestRedisGivesEveryInstanceTheSameOrder(t *testing.T) {
 		if len(got) != 3*4*each+1 {
 			t.Errorf("instance %d gave %d messages; want %d", n, len(got), 3*4*each+1)
 		}
-		want(t, got, first...)
+		hubtest.Want(t, got, first...)
 		if id := r.lastID(); id != last.ID {
 			t.Errorf("instance %d ends with ID %s; want %s", n, id, last.ID)
 		}
@@ -70,12 +72,12 @@ func TestRedisGivesEveryInstanceTheSameOrder(t *testing.T) {
 func TestRedisResumesExactlyOnAnotherInstance(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a, b := start(t, server.URL()), start(t, server.URL())
-	there, last := b.subscribe(with("a")), ""
-	fresh := a.subscribe(with("a")).leave() // has not had a message yet
-	r := a.subscribe(with("a"))
+	there, last := b.subscribe(hubtest.With("a")), ""
+	fresh := a.subscribe(hubtest.With("a")).leave() // has not had a message yet
+	r := a.subscribe(hubtest.With("a"))
 	for i := range 10 {
-		a.publish(strconv.Itoa(i), Topics("a")...)
-		a.publish("not for me", Topics("b")...)
+		a.publish(strconv.Itoa(i), hub.Topics("a")...)
+		a.publish("not for me", hub.Topics("b")...)
 		if i == 4 {
 			r.awaitText("4")
 			last = r.leave()
@@ -85,9 +87,9 @@ func TestRedisResumesExactlyOnAnotherInstance(t *testing.T) {
 	for _, test := range []struct {
 		from string
 		want []string
-	}{{last, numbers(5, 9)}, {fresh, numbers(0, 9)}} {
-		back := b.subscribe(returning(with("a"), test.from))
-		if back.Resume != ResumeComplete {
+	}{{last, hubtest.Numbers(5, 9)}, {fresh, hubtest.Numbers(0, 9)}} {
+		back := b.subscribe(hubtest.Returning(hubtest.With("a"), test.from))
+		if back.Resume != hub.ResumeComplete {
 			t.Errorf("after %s another instance resumes with %q", test.from, back.Resume)
 		}
 		back.want(test.want...)
@@ -100,14 +102,14 @@ func TestAClientThatComesBackToALaggingRedisInstanceIsToldNoGap(t *testing.T) {
 	ahead := start(t, server.URL())
 	behind := launch(t, newOptions(t, server.URL()), func(i *instance) { i.tailAt = proxy.Addr() })
 	behind.awaitUp()
-	r := ahead.subscribe(with("a"))
-	ahead.publish("1", Topics("a")...)
+	r := ahead.subscribe(hubtest.With("a"))
+	ahead.publish("1", hub.Topics("a")...)
 	behind.awaitID(ahead.Position().String())
 	proxy.Hold()
-	ahead.publish("2", Topics("a")...)
+	ahead.publish("2", hub.Topics("a")...)
 	r.want("1", "2")
 	last := r.leave()
-	ahead.publish("3", Topics("a")...)
+	ahead.publish("3", hub.Topics("a")...)
 	arrived := make(chan struct{})
 	go func() {
 		defer close(arrived)
@@ -120,8 +122,8 @@ func TestAClientThatComesBackToALaggingRedisInstanceIsToldNoGap(t *testing.T) {
 	}
 	proxy.Heal()
 	<-arrived
-	back := behind.subscribe(returning(with("a"), last))
-	if back.Resume != ResumeComplete {
+	back := behind.subscribe(hubtest.Returning(hubtest.With("a"), last))
+	if back.Resume != hub.ResumeComplete {
 		t.Errorf("it is resumed with %q", back.Resume)
 	}
 	back.want("3")
@@ -132,18 +134,18 @@ func TestRedisInstanceStartsWithWhatTheLogKeeps(t *testing.T) {
 	a := start(t, server.URL())
 	var ids []string
 	for i := range 2500 { // several reads
-		ids = append(ids, a.publish(strconv.Itoa(i), Topics("a")...).ID)
+		ids = append(ids, a.publish(strconv.Itoa(i), hub.Topics("a")...).ID)
 	}
 	a.stop()
 	b := start(t, server.URL())
 	for _, from := range []int{0, 1000, 2499} {
-		r := b.subscribe(returning(with("a"), ids[from]))
-		if r.Resume != ResumeComplete {
+		r := b.subscribe(hubtest.Returning(hubtest.With("a"), ids[from]))
+		if r.Resume != hub.ResumeComplete {
 			t.Errorf("after message %d a new instance resumes with %q", from, r.Resume)
 		}
-		r.want(numbers(from+1, 2499)...)
+		r.want(hubtest.Numbers(from+1, 2499)...)
 	}
-	if r := b.subscribe(with("a")); r.Resume != ResumeNone || r.ID != ids[2499] {
+	if r := b.subscribe(hubtest.With("a")); r.Resume != hub.ResumeNone || r.ID != ids[2499] {
 		t.Errorf("a new client begins with %q at %s; want %s", r.Resume, r.ID, ids[2499])
 	}
 }
@@ -161,13 +163,13 @@ func TestRedisKeepsOneLogPerHubAndPrefix(t *testing.T) {
 	readers := make(map[string]*reader)
 	for name, i := range all {
 		i.awaitReady()
-		readers[name] = i.subscribe(with("a", "**"))
+		readers[name] = i.subscribe(hubtest.With("a", "**"))
 	}
 	for channel, n := range map[string]int64{"sse:messages": 2, "other:messages": 1, "sse:chat:messages": 1} {
 		awaitSubscribed(t, admin(t, server.URL()), channel, n)
 	}
 	for name, i := range all {
-		if got := i.publish("kept on "+name, Topics("a")...).Receivers; got != 2 { // by topic and pattern
+		if got := i.publish("kept on "+name, hub.Topics("a")...).Receivers; got != 2 { // by topic and pattern
 			t.Errorf("hub %s counts %d receivers; want 2", name, got)
 		}
 		ephemeral := newPublication("passing on "+name, everybody)
@@ -177,7 +179,7 @@ func TestRedisKeepsOneLogPerHubAndPrefix(t *testing.T) {
 		}
 	}
 	for name, i := range all {
-		i.publish("last", Topics("a")...)
+		i.publish("last", hub.Topics("a")...)
 		readers[name].awaitText("last")
 		readers[name].awaitText("passing on " + name)
 		if got := readers[name].texts(); len(got) != 3 {

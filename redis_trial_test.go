@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
 // trial is instances under load while something goes wrong. Its ledger knows what was acknowledged.
@@ -77,7 +79,7 @@ func newTrial(t *testing.T, instances ...*instance) *trial {
 	})
 	for n, i := range instances {
 		for _, topics := range [][]string{{"a"}, {"a", "b"}} {
-			x.clients = append(x.clients, &trialClient{i.subscribe(with(topics...)), fmt.Sprintf("%v on instance %d", topics, n), topics})
+			x.clients = append(x.clients, &trialClient{i.subscribe(hubtest.With(topics...)), fmt.Sprintf("%v on instance %d", topics, n), topics})
 		}
 	}
 	for n, i := range instances {
@@ -90,7 +92,7 @@ func newTrial(t *testing.T, instances ...*instance) *trial {
 					if ctx.Err() != nil && t.Failed() {
 						return "", e2etest.OutcomePublished // or so: nobody will judge it
 					}
-					m := withKey(text, text, Topics(topic)...)
+					m := withKey(text, text, hub.Topics(topic)...)
 					_, err := i.log.Publish(context.Background(), []*Publication{m})
 					if err == nil {
 						count.add()
@@ -121,7 +123,7 @@ func (x *trial) conclude() map[string]int {
 	x.cancel()
 	x.running.Wait()
 	for _, topic := range []string{"a", "b"} {
-		end := withKey("end of "+topic, "end of "+topic, Topics(topic)...)
+		end := withKey("end of "+topic, "end of "+topic, hub.Topics(topic)...)
 		e2etest.Await(x.t, "the last message to be published", func() bool {
 			_, err := x.instances[0].tryPublish(end)
 			return err == nil
@@ -168,7 +170,7 @@ func (x *trial) wantNoGaps(gaps map[string]int) {
 // messages. What it gets is judged with the rest.
 func (x *trial) wander() {
 	topics := []string{"a", "b"}
-	r := x.instances[0].subscribe(with(topics...))
+	r := x.instances[0].subscribe(hubtest.With(topics...))
 	w := &reader{Welcome: r.Welcome, t: x.t, changed: make(chan struct{})}
 	x.clients = append(x.clients, &trialClient{w, fmt.Sprint("wanderer ", len(x.clients)), topics})
 	x.wandering.Go(func() {
@@ -185,7 +187,7 @@ func (x *trial) wander() {
 			}
 			i := x.instances[rand.IntN(len(x.instances))]
 			i.AwaitID(context.Background(), last)
-			r = i.subscribe(returning(with(topics...), last))
+			r = i.subscribe(hubtest.Returning(hubtest.With(topics...), last))
 		}
 		r.leave()
 	})
@@ -196,7 +198,7 @@ func (x *trial) wander() {
 func (r *reader) goOn(one *reader) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if one.Resume == ResumeGap {
+	if one.Resume == hub.ResumeGap {
 		r.events = append(r.events, eventstream.Event{Name: "gap", Data: []byte(one.covers), HasData: true})
 	}
 	r.events = append(r.events, one.got()...)

@@ -3,20 +3,21 @@ package sse
 import (
 	"net/http"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"go.uber.org/zap"
 )
 
 // streamOptions are how a route has its streams.
 type streamOptions struct {
 	// Hello returns what a stream begins with.
-	Hello func(c *Client, welcome Welcome) []byte
+	Hello func(c *hub.Client, welcome hub.Welcome) []byte
 	// Direct lets streams be written past what wraps the response, where that is safe.
 	Direct bool
 }
 
 // Serve enters a client and answers its request with its messages, until the stream ends or leaves the request. The error
 // is why the hub does not admit the client; then nothing was written.
-func (s *sharedHub) Serve(w http.ResponseWriter, r *http.Request, sub Subscription, o streamOptions) error {
+func (s *sharedHub) Serve(w http.ResponseWriter, r *http.Request, sub hub.Subscription, o streamOptions) error {
 	s.Core.AwaitID(r.Context(), sub.LastEventID)
 	stream := s.streams.New(w, r, sub.WriteTimeout)
 	client, welcome, err := s.join(r.Context(), sub, stream)
@@ -51,14 +52,14 @@ func (s *sharedHub) Serve(w http.ResponseWriter, r *http.Request, sub Subscripti
 }
 
 // leave takes a client out whose stream has ended. It reports whether that was in good order.
-func (s *sharedHub) leave(c *Client, ended error) bool {
+func (s *sharedHub) leave(c *hub.Client, ended error) bool {
 	cause := s.Core.Leave(c, ended)
 	s.noteDisconnected(c, cause)
 	return EndsCleanly(cause) && EndsCleanly(ended)
 }
 
 // noteConnected tells the operator of a client that came: in the log, and as an event.
-func (s *sharedHub) noteConnected(c *Client, welcome Welcome) {
+func (s *sharedHub) noteConnected(c *hub.Client, welcome hub.Welcome) {
 	current := s.current.Load()
 	current.logger.Debug("client connected", zap.String("hub", s.name), zap.String("client_id", c.ClientID),
 		zap.String("user", c.User), zap.String("resume", string(welcome.Resume)))
@@ -69,15 +70,15 @@ func (s *sharedHub) noteConnected(c *Client, welcome Welcome) {
 }
 
 // noteDisconnected tells the operator of a client whose stream has ended, and what it had got.
-func (s *sharedHub) noteDisconnected(c *Client, cause error) {
+func (s *sharedHub) noteDisconnected(c *hub.Client, cause error) {
 	current := s.current.Load()
 	messages, bytes := c.Sent()
 	duration := c.Age()
 	current.logger.Debug("client disconnected", zap.String("hub", s.name), zap.String("client_id", c.ClientID),
-		zap.String("user", c.User), zap.String("reason", NameOf(cause)), zap.Duration("duration", duration),
+		zap.String("user", c.User), zap.String("reason", hub.NameOf(cause)), zap.Duration("duration", duration),
 		zap.Uint64("messages", messages), zap.Uint64("bytes", bytes))
 	current.emit("sse.disconnected", map[string]any{
-		"hub": s.name, "client_id": c.ClientID, "user": c.User, "reason": NameOf(cause),
+		"hub": s.name, "client_id": c.ClientID, "user": c.User, "reason": hub.NameOf(cause),
 		"seconds": duration.Seconds(), "messages": messages, "bytes": bytes,
 	})
 }

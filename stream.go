@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -103,8 +104,8 @@ func (s *handlerStream) goPast() {
 
 // run writes all that the client is sent, until its stream ends. It returns why. A turn ends after one batch, behind
 // the others, so that messages gather.
-func (s *handlerStream) run(c *Client) error {
-	var batch []*Message
+func (s *handlerStream) run(c *hub.Client) error {
+	var batch []*hub.Message
 	for {
 		var end error
 		batch, end = c.Take(batch[:0])
@@ -130,7 +131,7 @@ func (s *handlerStream) run(c *Client) error {
 }
 
 // writeAll writes the frames of a batch in as few writes as there can be, and flushes once.
-func (s *handlerStream) writeAll(batch []*Message) error {
+func (s *handlerStream) writeAll(batch []*hub.Message) error {
 	pooled := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(pooled)
 	buffer := (*pooled)[:0]
@@ -202,7 +203,7 @@ func (s *handlerStream) watched(write func() error) error {
 	case s.cut != nil:
 		return s.cut
 	case err != nil:
-		return ErrGone
+		return hub.ErrGone
 	}
 	return nil
 }
@@ -220,7 +221,7 @@ func (s *handlerStream) lookForProgress() {
 		acked = s.socket.acked()
 	}
 	if s.stuck(acked, s.timeout) {
-		s.cutLocked(ErrStuck)
+		s.cutLocked(hub.ErrStuck)
 		return
 	}
 	s.watchdog.Reset(s.timeout / 4)
@@ -248,7 +249,7 @@ func (s *handlerStream) Abort() {
 func (s *handlerStream) left() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cutLocked(ErrGone)
+	s.cutLocked(hub.ErrGone)
 }
 
 // cutLocked makes a write under way fail. HTTP/1 has the connection to itself. Of the others only the stream is
@@ -261,7 +262,7 @@ func (s *handlerStream) cutLocked(cause error) {
 	close(s.abort)
 	switch {
 	case s.socket == nil:
-	case s.request.ProtoMajor == 1, errors.Is(cause, ErrStuck) && s.socket.blocked():
+	case s.request.ProtoMajor == 1, errors.Is(cause, hub.ErrStuck) && s.socket.blocked():
 		_ = s.socket.tcp.Close() // and not the TLS connection, which would say goodbye first, and wait
 		return
 	case errors.Is(cause, errAborted) && s.socket.blocked():

@@ -3,13 +3,15 @@ package sse
 import (
 	"net/http"
 	"time"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
 // Group is the streams of one hub and what they share: writers for those that have left their request, turns for the
 // others. The zero Group has none, and only needs Leave.
 type Group struct {
 	// Leave takes a client out whose stream has ended, and why. It reports whether the stream may end in good order.
-	Leave func(c *Client, cause error) bool
+	Leave func(c *hub.Client, cause error) bool
 
 	writers writers
 	turns   turns
@@ -33,7 +35,7 @@ func SetHeaders(w http.ResponseWriter) {
 // was cut does not: there is no telling what the client has.
 func EndsCleanly(cause error) bool {
 	switch cause {
-	case ErrGone, ErrSlow, ErrStuck, errAborted:
+	case hub.ErrGone, hub.ErrSlow, hub.ErrStuck, errAborted:
 		return false
 	}
 	return true

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/sys/unix"
 )
@@ -16,7 +17,7 @@ import (
 // connection go after the headers. It needs no goroutine, no request and no buffer: one of a few writers
 // gives it a turn when there is something to do. All but its atomic fields belong to that writer.
 type directStream struct {
-	client *Client
+	client *hub.Client
 	group  *Group
 	writer *writer
 	fd     int // the socket, which is this stream's alone
@@ -31,7 +32,7 @@ type directStream struct {
 
 // parking is what a stream keeps while its socket is full.
 type parking struct {
-	unsent []*Message
+	unsent []*hub.Message
 	skip   int // how many bytes of the first are sent already
 	headway
 	timer *time.Timer
@@ -73,7 +74,7 @@ func plainSocket(ctx context.Context) bool {
 
 // goDirect goes on with a stream whose headers and hello have been written, without the request, which is to
 // return. It reports whether it does; if not, nothing has happened.
-func (s *handlerStream) goDirect(c *Client) bool {
+func (s *handlerStream) goDirect(c *hub.Client) bool {
 	hijacker, ok := innermost(s.w).(http.Hijacker)
 	if !ok {
 		return false
@@ -97,7 +98,7 @@ func (s *handlerStream) goDirect(c *Client) bool {
 	watched := s.group.writers.watch(c, fd, unix.EPOLLOUT) // before anybody can end the stream, and close its descriptor
 	c.HandOver(direct)
 	switch cut := s.finish(); {
-	case cut == ErrGone:
+	case cut == hub.ErrGone:
 		direct.post(hungUp)
 	case cut != nil || watched != nil:
 		direct.post(aborted)
@@ -111,7 +112,7 @@ func (s *handlerStream) goDirect(c *Client) bool {
 // over HTTP/1 only until the peer has sent anything after its request. The returned function is to be called before the
 // handler returns: the connection may serve another request then. If the socket is closed before, by whomever, the
 // kernel ceases to watch it.
-func (s *handlerStream) noticeHangUp(c *Client) (stop func()) {
+func (s *handlerStream) noticeHangUp(c *hub.Client) (stop func()) {
 	writers := &s.group.writers
 	if s.request.ProtoMajor != 1 || s.socket == nil || writers.add(c, s) == nil {
 		return func() {}
@@ -151,17 +152,17 @@ func (s *directStream) turn(w *writer) (more bool) {
 	case news&aborted != 0:
 		return s.end(errAborted)
 	case news&hungUp != 0:
-		return s.end(ErrGone)
+		return s.end(hub.ErrGone)
 	case news&writable != 0:
 		s.blocked.Store(false)
 	case s.parked == nil:
 	case news&lookNow != 0 && s.parked.stuck(ackedBy(s.fd), s.client.WriteTimeout):
-		return s.end(ErrStuck)
+		return s.end(hub.ErrStuck)
 	default:
 		s.parked.timer.Reset(s.client.WriteTimeout / 4)
 		return false
 	}
-	var batch []*Message
+	var batch []*hub.Message
 	var skip int
 	if s.parked != nil {
 		batch, skip = s.parked.unsent, s.parked.skip
@@ -177,12 +178,12 @@ func (s *directStream) turn(w *writer) (more bool) {
 			return s.end(cause)
 		default:
 			s.cause = cause
-			batch = append(batch, EndOfStream)
+			batch = append(batch, hub.EndOfStream)
 		}
 	}
 	rest, skip, err := w.write(s.fd, batch, skip)
 	if err != nil {
-		return s.end(ErrGone)
+		return s.end(hub.ErrGone)
 	}
 	if sent := batch[:len(batch)-len(rest)]; len(sent) > 0 {
 		s.client.Wrote(sent)
@@ -199,7 +200,7 @@ func (s *directStream) turn(w *writer) (more bool) {
 }
 
 // park keeps what the socket did not take until it is writable.
-func (s *directStream) park(rest []*Message, skip int) {
+func (s *directStream) park(rest []*hub.Message, skip int) {
 	if s.parked == nil {
 		s.parked = &parking{unsent: slices.Clone(rest), headway: headway{acked: ackedBy(s.fd)}}
 		s.parked.timer = time.AfterFunc(s.client.WriteTimeout/4, func() { s.post(lookNow) })

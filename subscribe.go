@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
+	"github.com/caddy-sse/caddy-sse/hub"
 	"go.uber.org/zap"
 )
 
@@ -19,7 +20,7 @@ type subscribeRoute struct {
 	topics         topicRules
 	maxTopics      int    // of a client
 	clientID       string // a placeholder
-	options        *ClientOptions
+	options        *hub.ClientOptions
 	connectedEvent bool
 	directWrites   bool
 	logger         *zap.Logger
@@ -59,7 +60,7 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 
 // turnAway answers a client that the hub does not admit.
 func (route *subscribeRoute) turnAway(w http.ResponseWriter, r *http.Request, cause error) error {
-	if cause == ErrDraining || cause == ErrHubClosed {
+	if cause == hub.ErrDraining || cause == hub.ErrHubClosed {
 		panic(http.ErrAbortHandler)
 	}
 	route.hub.refusals.Do(func() {
@@ -73,13 +74,13 @@ func (route *subscribeRoute) turnAway(w http.ResponseWriter, r *http.Request, ca
 }
 
 // subscription reads from a request what its client asks for.
-func (route *subscribeRoute) subscription(r *http.Request) (Subscription, *problem) {
+func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *problem) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return Subscription{}, problemf(http.StatusBadRequest, "the query can't be read: %v", err)
+		return hub.Subscription{}, problemf(http.StatusBadRequest, "the query can't be read: %v", err)
 	}
-	s := Subscription{
-		Subscriber:  Subscriber{Source: sourceOf(r), ClientOptions: route.options},
+	s := hub.Subscription{
+		Subscriber:  hub.Subscriber{Source: sourceOf(r), ClientOptions: route.options},
 		LastEventID: r.Header.Get("Last-Event-ID"),
 	}
 	if s.LastEventID == "" {
@@ -92,13 +93,13 @@ func (route *subscribeRoute) subscription(r *http.Request) (Subscription, *probl
 	if s.User, s.Expires, p = route.access.authorizeSubscribe(r, s.Topics, s.Patterns); p != nil {
 		return s, p
 	}
-	if s.User != "" && CheckUser(s.User) != nil {
-		return s, problemf(http.StatusBadRequest, "%v", CheckUser(s.User))
+	if s.User != "" && hub.CheckUser(s.User) != nil {
+		return s, problemf(http.StatusBadRequest, "%v", hub.CheckUser(s.User))
 	}
 	if s.ClientID = replacerOf(r).ReplaceAll(route.clientID, ""); s.ClientID == "" {
 		s.ClientID, s.Generated = rand.Text(), true
 	}
-	if err := CheckClientID(s.ClientID); err != nil {
+	if err := hub.CheckClientID(s.ClientID); err != nil {
 		return s, problemf(http.StatusBadRequest, "%v", err)
 	}
 	detach(&s.Subscriber)
@@ -107,7 +108,7 @@ func (route *subscribeRoute) subscription(r *http.Request) (Subscription, *probl
 
 // detach copies what a client is known by for as long as it is there. As it came it may be a part of the request's head,
 // of which nothing is to be kept.
-func detach(s *Subscriber) {
+func detach(s *hub.Subscriber) {
 	s.ClientID, s.User = strings.Clone(s.ClientID), strings.Clone(s.User)
 	for _, names := range [][]string{s.Topics, s.Patterns} {
 		for i, name := range names {
@@ -118,17 +119,17 @@ func detach(s *Subscriber) {
 
 // hello is what every stream begins with: how long to wait before reconnecting, and where the client
 // stands in the log.
-func (route *subscribeRoute) hello(c *Client, welcome Welcome) []byte {
+func (route *subscribeRoute) hello(c *hub.Client, welcome hub.Welcome) []byte {
 	e := eventstream.Event{ID: welcome.ID, Retry: c.Retry.Milliseconds(), HasRetry: true}
 	switch {
 	case route.connectedEvent:
 		e.Name, e.HasData = "connected", true
 		e.Data, _ = json.Marshal(struct { // strings always encode
-			Status   string `json:"status"`
-			ClientID string `json:"client_id"`
-			Resume   Resume `json:"resume"`
+			Status   string     `json:"status"`
+			ClientID string     `json:"client_id"`
+			Resume   hub.Resume `json:"resume"`
 		}{"connected", c.ClientID, welcome.Resume})
-	case welcome.Resume == ResumeGap:
+	case welcome.Resume == hub.ResumeGap:
 		e.Name, e.HasData = "gap", true
 		e.Data = []byte(`{"reason":"unknown_id"}`)
 	}

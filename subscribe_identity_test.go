@@ -22,8 +22,8 @@ func withUsers(body string) string {
 		` + body
 }
 
-// as authenticates a request.
-func as(user string) e2etest.Option {
+// As authenticates a request.
+func As(user string) e2etest.Option {
 	return e2etest.Header("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user+":secret")))
 }
 
@@ -106,15 +106,15 @@ func TestUserGetsMessagesOnEveryConnection(t *testing.T) {
 	s := serve(t, withUsers(openRoute), withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
 		alice := []*e2etest.Stream{
-			e2etest.Subscribe(t, p.url("/events?client_id=a1"), p.via, as("alice")),
-			e2etest.Subscribe(t, p.url("/events"), p.via, as("alice")),
+			e2etest.Subscribe(t, p.url("/events?client_id=a1"), p.via, As("alice")),
+			e2etest.Subscribe(t, p.url("/events"), p.via, As("alice")),
 		}
-		bob := e2etest.Subscribe(t, p.url("/events"), p.via, as("bob"))
+		bob := e2etest.Subscribe(t, p.url("/events"), p.via, As("bob"))
 		for _, stream := range append(alice, bob) {
 			stream.Connected(t)
 		}
-		publish(t, p.url("/events?user=alice"), "for alice", as("bob"))
-		publish(t, p.url("/events?user=bob"), "for bob", as("alice"))
+		publish(t, p.url("/events?user=alice"), "for alice", As("bob"))
+		publish(t, p.url("/events?user=bob"), "for bob", As("alice"))
 		for _, stream := range alice {
 			stream.Expect(t, "for alice")
 		}
@@ -143,11 +143,11 @@ func TestClientIDOfAUserIsRefusedToOthers(t *testing.T) {
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
 		id := "id" + strings.ReplaceAll(p.name, " ", "")
 		query := "?client_id=" + id
-		alice := e2etest.Subscribe(t, p.url("/events"+query), p.via, as("alice"))
+		alice := e2etest.Subscribe(t, p.url("/events"+query), p.via, As("alice"))
 		start := alice.Connected(t)
-		e2etest.Subscribe(t, p.url("/events"+query), p.via, as("alice")).Connected(t) // another tab
+		e2etest.Subscribe(t, p.url("/events"+query), p.via, As("alice")).Connected(t) // another tab
 		for who, answer := range map[string]e2etest.Answer{
-			"bob":    get(t, p.url("/events"+query), as("bob"), p.via),
+			"bob":    get(t, p.url("/events"+query), As("bob"), p.via),
 			"nobody": get(t, p.url("/anonymous"+query), p.via),
 		} {
 			r := wantRefusal(t, answer, http.StatusForbidden, "client_id")
@@ -159,11 +159,11 @@ func TestClientIDOfAUserIsRefusedToOthers(t *testing.T) {
 		publish(t, p.url("/anonymous"+query), "kept")
 		alice.Expect(t, "kept")
 		alice.Close()
-		wantRefusal(t, get(t, p.url("/events"+query), as("bob"), p.via), http.StatusForbidden)
-		if head := e2etest.Send(t, http.MethodHead, p.url("/events"+query), "", as("bob"), p.via); head.Status != http.StatusForbidden {
+		wantRefusal(t, get(t, p.url("/events"+query), As("bob"), p.via), http.StatusForbidden)
+		if head := e2etest.Send(t, http.MethodHead, p.url("/events"+query), "", As("bob"), p.via); head.Status != http.StatusForbidden {
 			t.Errorf("HEAD is answered %d", head.Status)
 		}
-		again := e2etest.Subscribe(t, p.url("/events"+query), p.via, as("alice"), e2etest.LastEventID(start.ID))
+		again := e2etest.Subscribe(t, p.url("/events"+query), p.via, As("alice"), e2etest.LastEventID(start.ID))
 		again.Expect(t, "kept")
 	})
 }
@@ -172,7 +172,7 @@ func TestUserTakesOverTheClientIDOfAnAnonymous(t *testing.T) {
 	s := serve(t, withUsers(openRoute+"\nsse /anonymous"))
 	anonymous := e2etest.Subscribe(t, s.url("/anonymous?client_id=x"))
 	anonymous.Connected(t)
-	alice := e2etest.Subscribe(t, s.url("/events?client_id=x"), as("alice"))
+	alice := e2etest.Subscribe(t, s.url("/events?client_id=x"), As("alice"))
 	alice.Connected(t)
 	if err := anonymous.Ended(patience); err == e2etest.ErrTimeout {
 		t.Error("the anonymous client stays")

@@ -93,14 +93,14 @@ func TestClientWithoutTopicsGetsWhatIsAddressedToIt(t *testing.T) {
 			}
 		}`), withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
-		stream := e2etest.Subscribe(t, p.url("/events?client_id=x"), p.via, as("alice"))
+		stream := e2etest.Subscribe(t, p.url("/events?client_id=x"), p.via, As("alice"))
 		stream.Connected(t)
-		publish(t, p.url("/events?topic=a"), "not this", as("bob"))
-		publish(t, p.url("/events?client_id=y"), "nor this", as("bob"))
-		publish(t, p.url("/events?user=bob"), "nor this", as("bob"))
-		publish(t, p.url("/events?client_id=x"), "by client_id", as("bob"))
-		publish(t, p.url("/events?user=alice"), "by user", as("bob"))
-		publish(t, p.url("/events?broadcast"), "to all", as("bob"))
+		publish(t, p.url("/events?topic=a"), "not this", As("bob"))
+		publish(t, p.url("/events?client_id=y"), "nor this", As("bob"))
+		publish(t, p.url("/events?user=bob"), "nor this", As("bob"))
+		publish(t, p.url("/events?client_id=x"), "by client_id", As("bob"))
+		publish(t, p.url("/events?user=alice"), "by user", As("bob"))
+		publish(t, p.url("/events?broadcast"), "to all", As("bob"))
 		for _, data := range []string{"by client_id", "by user", "to all"} {
 			stream.Expect(t, data)
 		}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/go-jose/go-jose/v4"
 )
@@ -52,7 +53,7 @@ func FuzzClaims(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if said.Subject != "" && CheckUser(said.Subject) != nil {
+		if said.Subject != "" && hub.CheckUser(said.Subject) != nil {
 			t.Errorf("the user %q is taken", said.Subject)
 		}
 		for _, grant := range said.grants.Subscribe {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/go-json-experiment/json"
@@ -59,22 +60,22 @@ func (g grants) check() error {
 
 func knownPublishGrant(grant string) bool {
 	if id, ok := strings.CutPrefix(grant, grantClient); ok {
-		return id == "*" || CheckClientID(id) == nil
+		return id == "*" || hub.CheckClientID(id) == nil
 	}
 	if name, ok := strings.CutPrefix(grant, grantUser); ok {
-		return CheckUser(name) == nil
+		return hub.CheckUser(name) == nil
 	}
 	return grant == grantBroadcast || !strings.HasPrefix(grant, "@") && topic.CheckPattern(grant) == nil
 }
 
 // mayPublish reports whether the grants cover an address.
-func (g grants) mayPublish(to Address) bool {
+func (g grants) mayPublish(to hub.Address) bool {
 	switch to.Kind {
-	case ToClient:
+	case hub.ToClient:
 		return g.grantsName(grantClient, to.Name)
-	case ToUser:
+	case hub.ToUser:
 		return g.grantsName(grantUser, to.Name)
-	case ToBroadcast:
+	case hub.ToBroadcast:
 		return slices.Contains(g.Publish, grantBroadcast)
 	}
 	return !strings.HasPrefix(to.Name, "@") && topic.Covered(g.Publish, to.Name)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/go-json-experiment/json"
@@ -109,7 +110,7 @@ func (v *verifier) checkClaims(said jwt.Claims, now time.Time) error {
 	case err != nil:
 		return errors.New("the token is not valid yet")
 	}
-	if said.Subject != "" && CheckUser(said.Subject) != nil {
+	if said.Subject != "" && hub.CheckUser(said.Subject) != nil {
 		return errors.New(`the token's "sub" is no user: 1 to 256 bytes without control characters`)
 	}
 	return nil

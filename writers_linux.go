@@ -9,6 +9,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,7 +31,7 @@ type watched interface{ post(news uint32) }
 
 // add enters a client's stream, which may then be watched. It returns the writer that is assigned to it, nil if there
 // is none.
-func (w *writers) add(c *Client, s watched) *writer {
+func (w *writers) add(c *hub.Client, s watched) *writer {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.retired || w.sockets == nil && w.startLocked() != nil {
@@ -41,7 +42,7 @@ func (w *writers) add(c *Client, s watched) *writer {
 }
 
 // remove forgets a client's stream, which has ended.
-func (w *writers) remove(c *Client) {
+func (w *writers) remove(c *hub.Client) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.streams, c.Serial())
@@ -108,7 +109,7 @@ func (w *writers) stopIfUnusedLocked() {
 
 // watch has a client's stream told when its peer hangs up, and of what else is asked for. The client's stream has been
 // added, and not removed; so for unwatch.
-func (w *writers) watch(c *Client, socket int, more uint32) error {
+func (w *writers) watch(c *hub.Client, socket int, more uint32) error {
 	return w.control(unix.EPOLL_CTL_ADD, socket, &unix.EpollEvent{
 		Events: unix.EPOLLRDHUP | unix.EPOLLET | more,
 		Fd:     int32(c.Serial()), Pad: int32(c.Serial() >> 32), // data of ours
@@ -174,8 +175,8 @@ type writer struct {
 	stopped bool
 
 	// All below belong to the goroutine.
-	batch    []*Message // what a stream has taken
-	gathered []*Message // whose chunks stand in buffer
+	batch    []*hub.Message // what a stream has taken
+	gathered []*hub.Message // whose chunks stand in buffer
 	buffer   []byte
 }
 
@@ -260,7 +261,7 @@ const (
 
 // write sends the chunks of messages, from skip bytes into the first on, until the socket takes no more. It
 // returns what is left. An error is the end of the connection.
-func (w *writer) write(fd int, messages []*Message, skip int) (rest []*Message, skipped int, err error) {
+func (w *writer) write(fd int, messages []*hub.Message, skip int) (rest []*hub.Message, skipped int, err error) {
 	for len(messages) > 0 {
 		piece, n := w.gather(messages)
 		sent, err := send(fd, piece[skip:])
@@ -284,7 +285,7 @@ func (w *writer) write(fd int, messages []*Message, skip int) (rest []*Message, 
 
 // gather returns the bytes of as many messages as are to be sent at once, and how many those are. Clients that
 // are sent the same share the work.
-func (w *writer) gather(messages []*Message) (piece []byte, n int) {
+func (w *writer) gather(messages []*hub.Message) (piece []byte, n int) {
 	size := 0
 	for n < len(messages) && len(messages[n].Chunk()) < minAlone && size+len(messages[n].Chunk()) <= maxGathered {
 		size += len(messages[n].Chunk())
