@@ -145,19 +145,9 @@ func notFound(format string, args ...any) error {
 	return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf(format, args...)}
 }
 
-// runningHubs returns the hubs that routes use, by name.
-func runningHubs() (running []*sharedHub) {
-	hubs.Range(func(_, value any) bool {
-		running = append(running, value.(*sharedHub))
-		return true
-	})
-	slices.SortFunc(running, func(a, b *sharedHub) int { return strings.Compare(a.name, b.name) })
-	return running
-}
-
 func hubOf(r *http.Request) (*sharedHub, error) {
 	name := r.PathValue("hub")
-	for _, hub := range runningHubs() {
+	for _, hub := range allHubs() {
 		if hub.name == name {
 			return hub, nil
 		}
@@ -207,8 +197,8 @@ func (a *Admin) hubs(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	summaries := []summary{}
-	for _, hub := range runningHubs() {
-		summaries = append(summaries, hub.summary())
+	for _, hub := range allHubs() {
+		summaries = append(summaries, summarize(hub))
 	}
 	return answerJSON(w, http.StatusOK, map[string]any{"hubs": summaries})
 }
@@ -219,7 +209,7 @@ func (a *Admin) health(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	status, down := http.StatusOK, []string{}
-	for _, hub := range runningHubs() {
+	for _, hub := range allHubs() {
 		if !hub.up() {
 			status = http.StatusServiceUnavailable
 			down = append(down, hub.name)

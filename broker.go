@@ -114,7 +114,7 @@ func (MemoryBroker) Identity() string { return "memory" }
 
 // Open implements BrokerModule.
 func (MemoryBroker) Open(string) (Broker, error) {
-	return &memoryLog{epoch: hub.NewEpoch(), answers: newAnswers()}, nil
+	return OpenMemory(), nil
 }
 
 // memoryLog orders messages by a mutex: whoever holds it has the next position.
@@ -126,6 +126,9 @@ type memoryLog struct {
 	last    uint64
 	answers *answers
 }
+
+// OpenMemory returns an empty log.
+func OpenMemory() *memoryLog { return &memoryLog{epoch: hub.NewEpoch(), answers: newAnswers()} }
 
 func (l *memoryLog) Start(h *hub.Hub, ready func()) {
 	l.mu.Lock()

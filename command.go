@@ -23,8 +23,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func init() {
-	caddycmd.RegisterCommand(caddycmd.Command{
+// Command returns the command `caddy sse`.
+func Command() caddycmd.Command {
+	return caddycmd.Command{
 		Name:  "sse",
 		Short: "Listens and publishes to hubs of the sse module",
 		Long: `
@@ -42,7 +43,7 @@ were there.`,
 			cmd.Args = cobra.NoArgs // so that an unknown command is an error
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		},
-	})
+	}
 }
 
 // Exit codes beside 0 and 1, which are cobra's.

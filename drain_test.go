@@ -9,10 +9,7 @@ import (
 
 func TestAMessageThatComesAfterTheDrainIsRefusedNotLost(t *testing.T) {
 	shared := hub.NewHub(hub.Limits{History: hub.HistoryLimits{Count: 10}})
-	log, err := MemoryBroker{}.Open("test")
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := OpenMemory()
 	log.Start(shared, func() {})
 	publish := func(key string, ephemeral bool) (*Publication, int, error) {
 		p := &Publication{Message: &hub.Message{To: hub.Topics("a"), Data: []byte("x"), Ephemeral: ephemeral}, Key: key}

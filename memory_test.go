@@ -8,10 +8,7 @@ import (
 
 // newTestLog returns a memory broker that feeds a hub.
 func newTestLog(t testing.TB, h *hub.Hub) *memoryLog {
-	broker, err := MemoryBroker{}.Open("test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	broker.Start(h, func() {})
-	return broker.(*memoryLog)
+	log := OpenMemory()
+	log.Start(h, func() {})
+	return log
 }

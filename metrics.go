@@ -51,13 +51,12 @@ func (collector) Describe(descs chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (collector) Collect(metrics chan<- prometheus.Metric) {
-	hubs.Range(func(_, value any) bool {
-		value.(*sharedHub).collect(metrics)
-		return true
-	})
+	for _, hub := range allHubs() {
+		collect(hub, metrics)
+	}
 }
 
-func (s *sharedHub) collect(metrics chan<- prometheus.Metric) {
+func collect(s *sharedHub, metrics chan<- prometheus.Metric) {
 	send := func(desc *prometheus.Desc, kind prometheus.ValueType, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(desc, kind, value, append([]string{s.name}, labels...)...)
 	}
@@ -123,7 +122,8 @@ type summary struct {
 	Lag          *float64          `json:"broker_lag_seconds,omitempty"`
 }
 
-func (s *sharedHub) summary() summary {
+// summarize returns what the admin endpoint says of a hub.
+func summarize(s *sharedHub) summary {
 	stats := s.Core.Stats()
 	all := summary{
 		Name:         s.name,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -17,6 +18,7 @@ import (
 func init() {
 	caddy.RegisterModule(new(App))
 	caddy.RegisterModule(Handler{})
+	caddycmd.RegisterCommand(Command())
 }
 
 // App holds the hubs: the state that routes share and that outlives config reloads.
@@ -283,7 +285,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if h.JWT != nil && h.JWT.address != "" {
-		h.JWT.verifier.set = h.hub.keySet(h.JWT.address, h.hub.keySetFailed)
+		h.JWT.verifier.set = h.hub.KeySets.keySet(h.JWT.address, h.hub.keySetFailed)
 	}
 	h.wire(ctx.Logger())
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {

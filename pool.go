@@ -31,7 +31,8 @@ type sharedHub struct {
 	shutOnce  sync.Once
 	streams   Group
 	limiters
-	keySets
+	// KeySets are those that the tokens of its routes are verified with.
+	KeySets keySets
 	// When a refused client is logged, and a publish that failed, lest a flood of them fills the disk.
 	refusals, failures rate.Sometimes
 
@@ -70,6 +71,16 @@ func acquireHub(name string) *sharedHub {
 func releaseHub(name string) error {
 	_, err := hubs.Delete(name)
 	return err
+}
+
+// allHubs returns the hubs that routes use, by name.
+func allHubs() (all []*sharedHub) {
+	hubs.Range(func(_, value any) bool {
+		all = append(all, value.(*sharedHub))
+		return true
+	})
+	slices.SortFunc(all, func(a, b *sharedHub) int { return strings.Compare(a.name, b.name) })
+	return all
 }
 
 // Destruct closes the hub with the last reference to it. When the process exits it waits for direct streams to

@@ -29,15 +29,14 @@ type testLog struct {
 
 func (b *testBroker) Identity() string { return b.identity }
 
-func (b *testBroker) Open(hub string) (Broker, error) {
+func (b *testBroker) Open(string) (Broker, error) {
 	if b.fails != nil {
 		return nil, b.fails
 	}
-	log, err := MemoryBroker{}.Open(hub)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.opened = append(b.opened, &testLog{memoryLog: log.(*memoryLog)})
-	return b.opened[len(b.opened)-1], err
+	b.opened = append(b.opened, &testLog{memoryLog: OpenMemory()})
+	return b.opened[len(b.opened)-1], nil
 }
 
 func (l *testLog) Start(h *hub.Hub, ready func()) { l.started++; l.memoryLog.Start(h, ready) }
@@ -56,6 +55,13 @@ func (b *testBroker) wantLogs(t *testing.T, runs ...bool) {
 		}
 	}
 }
+
+// memory is a broker module of logs that are in reach from the start.
+type memory struct{}
+
+func (memory) Identity() string { return "memory" }
+
+func (memory) Open(string) (Broker, error) { return OpenMemory(), nil }
 
 // config is what one config says about a hub: its limit of clients, and its broker.
 func config(maxClients int, module BrokerModule) *settings {
@@ -155,7 +161,7 @@ func TestRequestsWaitUntilTheHubHasStarted(t *testing.T) {
 		t.Errorf("the hub has not started, and lets in with %v", err)
 	case <-time.After(20 * time.Millisecond):
 	}
-	mustOffer(t, hub, config(1, new(MemoryBroker)))
+	mustOffer(t, hub, config(1, memory{}))
 	if err := <-waiting; err != nil {
 		t.Errorf("who waited for the hub got %v", err)
 	}
@@ -167,7 +173,7 @@ func TestRequestsWaitUntilTheHubHasStarted(t *testing.T) {
 func TestTheSettingsOfTheOldestRunningConfigHold(t *testing.T) {
 	hub := use(t)
 	defer release(t)
-	first, second, third := config(1, new(MemoryBroker)), config(2, new(MemoryBroker)), config(3, new(MemoryBroker))
+	first, second, third := config(1, memory{}), config(2, memory{}), config(3, memory{})
 	wantHolding := func(holding *settings) {
 		t.Helper()
 		if hub.current.Load() != holding || hub.Core.Limits() != holding.limits {
@@ -276,7 +282,7 @@ func TestAReloadWithAnotherBrokerKeepsTheClientsAndTellsThem(t *testing.T) {
 func TestWhatAConfigOfferedThatFailedLaterIsTakenBack(t *testing.T) {
 	s := use(t)
 	defer release(t)
-	runs, failed := config(1, new(MemoryBroker)), config(2, new(MemoryBroker))
+	runs, failed := config(1, memory{}), config(2, memory{})
 	mustOffer(t, s, runs)
 	mustOffer(t, s, failed)
 	app := &App{offers: map[*sharedHub]*settings{s: failed}}
@@ -285,7 +291,7 @@ func TestWhatAConfigOfferedThatFailedLaterIsTakenBack(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	next := config(3, new(MemoryBroker))
+	next := config(3, memory{})
 	mustOffer(t, s, next)
 	s.withdraw(runs)
 	if s.current.Load() != next {
@@ -304,9 +310,8 @@ type outageLog struct {
 
 func (b outageBroker) Identity() string { return fmt.Sprintf("in reach: %v", b.inReach) }
 
-func (b outageBroker) Open(hub string) (Broker, error) {
-	log, err := MemoryBroker{}.Open(hub)
-	return &outageLog{memoryLog: log.(*memoryLog), inReach: b.inReach}, err
+func (b outageBroker) Open(string) (Broker, error) {
+	return &outageLog{memoryLog: OpenMemory(), inReach: b.inReach}, nil
 }
 
 func (l *outageLog) Start(h *hub.Hub, ready func()) {
@@ -317,7 +322,7 @@ func (l *outageLog) Start(h *hub.Hub, ready func()) {
 }
 
 func TestABrokerInPlaceOfOneThatIsAwayIsToldToBeUp(t *testing.T) {
-	for name, next := range map[string]BrokerModule{"cannot be away": MemoryBroker{}, "can": outageBroker{inReach: true}} {
+	for name, next := range map[string]BrokerModule{"cannot be away": memory{}, "can": outageBroker{inReach: true}} {
 		t.Run(name, func(t *testing.T) {
 			s := use(t)
 			defer release(t)
@@ -343,7 +348,7 @@ func TestABrokerInPlaceOfOneThatIsAwayIsToldToBeUp(t *testing.T) {
 func TestAKeyIsRememberedOverAReload(t *testing.T) {
 	hub := use(t)
 	defer release(t)
-	old, young := config(1, new(MemoryBroker)), config(1, new(MemoryBroker))
+	old, young := config(1, memory{}), config(1, memory{})
 	mustOffer(t, hub, old)
 	publish := func() Receipt {
 		batch := one("a", "hi", "key")
@@ -363,7 +368,7 @@ func TestAKeyIsRememberedOverAReload(t *testing.T) {
 func TestNothingIsPublishedOnceTheHubDrains(t *testing.T) {
 	shared := use(t)
 	defer release(t)
-	mustOffer(t, shared, config(1, new(MemoryBroker)))
+	mustOffer(t, shared, config(1, memory{}))
 	before := shared.Core.Position()
 	shared.Core.Drain()
 	if n, err := shared.publish(t.Context(), one("a", "hi", "key")); n != 0 || !errors.Is(err, hub.ErrDraining) {

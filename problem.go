@@ -23,8 +23,8 @@ type problem struct {
 	Published *int `json:"published,omitempty"`
 	Line      int  `json:"line,omitempty"`
 
-	challenge  string // WWW-Authenticate, with a 401
-	retryAfter int    // seconds, with a 429 or 503
+	challenge  string `json:"-"` // WWW-Authenticate, with a 401
+	retryAfter int    `json:"-"` // seconds, with a 429 or 503
 }
 
 func problemf(status int, format string, args ...any) *problem {

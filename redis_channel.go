@@ -159,6 +159,9 @@ type channelMessage struct {
 	Hub string `json:"hub,omitempty"`
 }
 
+// hubOfNone is the hub that a message is for which names none.
+const hubOfNone = "default"
+
 // decodeChannelMessage reads what any program may have sent, and says which hub it is for, or would be:
 // without a hub it is the default one.
 func decodeChannelMessage(payload string) (m *hub.Message, hub string, err error) {
@@ -166,7 +169,7 @@ func decodeChannelMessage(payload string) (m *hub.Message, hub string, err error
 	if err := json.Unmarshal([]byte(payload), &c, exactly); err != nil {
 		return nil, hubOfMalformed(payload), explainJSON(err)
 	}
-	hub = cmp.Or(c.Hub, defaultHub)
+	hub = cmp.Or(c.Hub, hubOfNone)
 	d, err := c.draft()
 	if err != nil {
 		return nil, hub, err
@@ -181,9 +184,9 @@ func hubOfMalformed(payload string) string {
 		Hub string `json:"hub"`
 	}
 	if err := json.Unmarshal([]byte(payload), &named); err != nil {
-		return defaultHub
+		return hubOfNone
 	}
-	return cmp.Or(named.Hub, defaultHub)
+	return cmp.Or(named.Hub, hubOfNone)
 }
 
 // encodeChannelMessage writes an ephemeral message for the channel.
