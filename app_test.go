@@ -7,26 +7,53 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/hub"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 )
 
+// countedBroker is a broker module whose logs count how often they are closed.
+type countedBroker struct {
+	fails  error // what Open returns
+	opened []*countedLog
+}
+
+type countedLog struct {
+	Broker
+	closed int
+}
+
+func (b *countedBroker) Identity() string { return "counted" }
+
+func (b *countedBroker) Open(string) (Broker, error) {
+	if b.fails != nil {
+		return nil, b.fails
+	}
+	b.opened = append(b.opened, &countedLog{Broker: OpenMemory()})
+	return b.opened[len(b.opened)-1], nil
+}
+
+func (l *countedLog) Close() error { l.closed++; return l.Broker.Close() }
+
+// An app offers its settings to all hubs of its routes or to none.
 func TestAnAppThatCannotStartTakesBackWhatItOffered(t *testing.T) {
-	good, bad := &testBroker{identity: "good"}, &testBroker{identity: "bad", fails: errors.New("disk full")}
+	good, bad := new(countedBroker), &countedBroker{fails: errors.New("disk full")}
 	names := map[string]BrokerModule{"one": good, "two": good, "three": bad, "four": good}
 	app := &App{Hubs: make(map[string]*HubConfig), used: make(map[string]*sharedHub)}
 	for name, module := range names {
 		app.Hubs[name] = &HubConfig{broker: module}
 		app.used[name] = acquireHub(name)
 	}
-	for range 5 { // the order of hubs is random
+	for i := range 5 { // the order of hubs is random
 		if err := app.Start(); !errors.Is(err, bad.fails) {
 			t.Fatalf("an app with a broken broker starts: %v", err)
 		}
-		for name, hub := range app.used {
-			if len(hub.settings) != 0 {
-				t.Errorf("hub %s still has settings of an app that did not start", name)
+		for name, s := range app.used { // nothing stands before what is offered next
+			next := &settings{limits: hub.Limits{MaxClients: 1 + i}, module: good, logger: zap.NewNop(), emit: func(string, map[string]any) {}}
+			if err := s.offer(next); err != nil || s.Core.Limits() != next.limits {
+				t.Errorf("hub %s still has settings of an app that did not start, or %v", name, err)
 			}
+			s.withdraw(next)
 		}
 	}
 	bad.fails = nil
@@ -51,8 +78,8 @@ func TestAnAppThatCannotStartTakesBackWhatItOffered(t *testing.T) {
 func TestThatPublishingFailsIsLoggedOnceASecondHoweverManyPublish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.WarnLevel)
-		p := &post{publishRoute: &publishRoute{hub: use(t), logger: zap.New(core)}}
-		defer release(t)
+		p := &post{publishRoute: &publishRoute{hub: acquireHub(t.Name()), logger: zap.New(core)}}
+		defer func() { _ = releaseHub(t.Name()) }()
 		for second := 1; second <= 3; second++ {
 			for range 100 {
 				if refusal := p.failed(ErrUnavailable); refusal.Status != http.StatusServiceUnavailable {

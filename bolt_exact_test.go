@@ -64,7 +64,7 @@ func newRecords(t testing.TB, limits hub.HistoryLimits) *records {
 		book:    make([][]hub.Address, 1),
 	}
 	r.hasty = true
-	for i := range visitors {
+	for i := range hubtest.Visitors {
 		s := hubtest.With([][]string{{"a/1"}, {"a/1", "b/2"}, {"a/*"}, {"**"}, {}, {"b/0", "b/1", "b/2", "b/3"}}[i%6]...)
 		s.ClientID = fmt.Sprint("c", i)
 		if i%2 == 0 {
@@ -126,7 +126,7 @@ func (r *records) post() {
 	batch := make([]*Publication, 1+r.random.IntN(4))
 	var targets [][]hub.Address
 	for i := range batch {
-		to := (&world{}).randomTarget(r.random)
+		to := hubtest.RandomTarget(r.random)
 		targets = append(targets, to)
 		batch[i] = &Publication{Message: &hub.Message{To: to, Data: []byte(strconv.Itoa(len(r.book) + i))}}
 	}

@@ -2,7 +2,6 @@ package sse
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -13,13 +12,6 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
-
-// one is a batch of one message to a topic, under an idempotency key if there is one.
-func one(topic, text, key string) []*Publication {
-	return []*Publication{{
-		Message: &hub.Message{To: hub.Topics(topic), Data: []byte(text)}, Key: key, Fingerprint: sha256.Sum256([]byte(text)),
-	}}
-}
 
 // mustPublish puts a batch into the log and returns the answer to its first message.
 func (l *memoryLog) mustPublish(t testing.TB, batch []*Publication) Receipt {

@@ -22,7 +22,7 @@ import (
 
 const (
 	publishers = 4
-	visitors   = 12
+	visitors   = hubtest.Visitors
 	posts      = 1000 // of each publisher
 )
 
@@ -114,16 +114,12 @@ func (w *world) visit(i int, with func(*visitor)) {
 		v.User = fmt.Sprint("u", i%4)
 	}
 	for range random.IntN(4) {
-		v.Topics = append(v.Topics, randomTopic(random))
+		v.Topics = append(v.Topics, hubtest.RandomTopic(random))
 	}
 	v.Topics = topic.Distinct(v.Topics)
 	v.Patterns = [][]string{nil, {"a/*"}, {"*/1", "b/**"}, {"**"}, nil}[random.IntN(5)]
 	with(v)
 	w.visitors = append(w.visitors, v)
-}
-
-func randomTopic(random *rand.Rand) string {
-	return fmt.Sprintf("%c/%d", 'a'+random.IntN(2), random.IntN(4))
 }
 
 // run publishes everything and returns when every visitor has had the last message.
@@ -132,7 +128,7 @@ func (w *world) run() {
 		n := 0
 		w.traffic.GoLoop(posts, func(random *rand.Rand) {
 			n++
-			m := &hub.Message{To: w.randomTarget(random), Data: fmt.Append(nil, i, "-", n), Ephemeral: random.IntN(10) == 0}
+			m := &hub.Message{To: hubtest.RandomTarget(random), Data: fmt.Append(nil, i, "-", n), Ephemeral: random.IntN(10) == 0}
 			w.publish(m)
 			if random.IntN(30) == 0 {
 				time.Sleep(time.Duration(random.IntN(10)) * time.Millisecond)
@@ -161,20 +157,6 @@ func (w *world) run() {
 }
 
 const theEnd = "the end"
-
-func (w *world) randomTarget(random *rand.Rand) []hub.Address {
-	switch random.IntN(8) {
-	case 0:
-		return []hub.Address{{Kind: hub.ToClient, Name: fmt.Sprint("c", random.IntN(visitors))}}
-	case 1:
-		return []hub.Address{{Kind: hub.ToUser, Name: fmt.Sprint("u", random.IntN(4))}}
-	case 2:
-		return []hub.Address{{Kind: hub.ToBroadcast}}
-	case 3, 4:
-		return hub.Topics(randomTopic(random), randomTopic(random))
-	}
-	return hub.Topics(randomTopic(random))
-}
 
 func (w *world) publish(m *hub.Message) {
 	p := &posted{m, string(m.Data)}

@@ -279,27 +279,6 @@ func TestAReloadWithAnotherBrokerKeepsTheClientsAndTellsThem(t *testing.T) {
 }
 
 // Caddy ends a config that has started by Cleanup alone, if what comes after all Starts fails.
-func TestWhatAConfigOfferedThatFailedLaterIsTakenBack(t *testing.T) {
-	s := use(t)
-	defer release(t)
-	runs, failed := config(1, memory{}), config(2, memory{})
-	mustOffer(t, s, runs)
-	mustOffer(t, s, failed)
-	app := &App{offers: map[*sharedHub]*settings{s: failed}}
-	for range 2 {
-		if err := app.Cleanup(); err != nil {
-			t.Error(err)
-		}
-	}
-	next := config(3, memory{})
-	mustOffer(t, s, next)
-	s.withdraw(runs)
-	if s.current.Load() != next {
-		t.Error("the settings that hold are not those of the next config")
-	}
-	s.withdraw(next)
-}
-
 // outageBroker's log is in reach from the start, or never.
 type outageBroker struct{ inReach bool }
 
@@ -379,4 +358,20 @@ func TestNothingIsPublishedOnceTheHubDrains(t *testing.T) {
 	}
 }
 
-// An app offers its settings to all hubs of its routes or to none.
+func TestWhatAConfigOfferedThatFailedLaterIsTakenBack(t *testing.T) {
+	s := use(t)
+	defer release(t)
+	runs, failed := config(1, memory{}), config(2, memory{})
+	mustOffer(t, s, runs)
+	mustOffer(t, s, failed)
+	for range 2 { // Stop and Cleanup may both take it back
+		s.withdraw(failed)
+	}
+	next := config(3, memory{})
+	mustOffer(t, s, next)
+	s.withdraw(runs)
+	if s.current.Load() != next {
+		t.Error("the settings that hold are not those of the next config")
+	}
+	s.withdraw(next)
+}

@@ -15,6 +15,9 @@ import (
 const ownerOfC = "{sse:default}:owner:c"
 
 // tryClaim enters a client as the handler does: it is asked first whose its client_id is.
+// clientC is the address of the client_id "c".
+var clientC = []hub.Address{{Kind: hub.ToClient, Name: "c"}}
+
 func (i *instance) tryClaim(clientID, user string) (*reader, error) {
 	s := hubtest.As(clientID, user)
 	i.log.Claim(i.t.Context(), &s)
@@ -93,7 +96,7 @@ func TestRedisKeepsAClientIDItsUsersWhileMessagesAreKept(t *testing.T) {
 	awaitPresence(a, b)
 	a.claim("c", "alice").leave()
 	published := time.Now()
-	b.publish("secret", toC...)
+	b.publish("secret", clientC...)
 	for time.Since(published) < 6*time.Second {
 		b.wantOwned("bob")
 		b.wantOwned("")
@@ -115,7 +118,7 @@ func TestRedisGivesNoClientIDAwayForWhichOthersMayKeepMessages(t *testing.T) {
 	})
 	kept.awaitUp()
 	kept.claim("c", "alice").leave()
-	kept.publish("secret", toC...)
+	kept.publish("secret", clientC...)
 	kept.publish("other", hub.Topics("a")...)
 	do(t, client, "XTRIM "+defaultLog+" MAXLEN 1")
 	later := launch(t, newOptions(t, server.URL()), func(i *instance) {
@@ -135,7 +138,7 @@ func TestRedisTellsOwnersToAnInstanceThatBeginsAnew(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a := start(t, server.URL())
 	a.claim("c", "alice").leave()
-	a.publish("secret", toC...)
+	a.publish("secret", clientC...)
 	a.stop()
 	b := start(t, server.URL())
 	b.wantOwned("bob")
@@ -172,7 +175,7 @@ func TestRedisCutsWhoeverListensElsewhereUnderAClientIDThatIsClaimed(t *testing.
 	alice := a.claim("c", "alice")
 	<-stranger.done
 	b.wantOwned("")
-	a.publish("for alice", toC...)
+	a.publish("for alice", clientC...)
 	alice.awaitText("for alice")
 	hubtest.Want(t, stranger.texts())
 	select {
