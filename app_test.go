@@ -2,6 +2,7 @@ package sse
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -23,7 +24,7 @@ type countedLog struct {
 	closed int
 }
 
-func (b *countedBroker) Identity() string { return "counted" }
+func (b *countedBroker) Identity() string { return fmt.Sprintf("%p", b) }
 
 func (b *countedBroker) Open(string) (Broker, error) {
 	if b.fails != nil {
