@@ -8,7 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/memlog"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 )
@@ -20,26 +22,26 @@ type countedBroker struct {
 }
 
 type countedLog struct {
-	Broker
+	broker.Log
 	closed int
 }
 
 func (b *countedBroker) Identity() string { return fmt.Sprintf("%p", b) }
 
-func (b *countedBroker) Open(string) (Broker, error) {
+func (b *countedBroker) Open(string) (broker.Log, error) {
 	if b.fails != nil {
 		return nil, b.fails
 	}
-	b.opened = append(b.opened, &countedLog{Broker: OpenMemory()})
+	b.opened = append(b.opened, &countedLog{Log: memlog.Open()})
 	return b.opened[len(b.opened)-1], nil
 }
 
-func (l *countedLog) Close() error { l.closed++; return l.Broker.Close() }
+func (l *countedLog) Close() error { l.closed++; return l.Log.Close() }
 
 // An app offers its settings to all hubs of its routes or to none.
 func TestAnAppThatCannotStartTakesBackWhatItOffered(t *testing.T) {
 	good, bad := new(countedBroker), &countedBroker{fails: errors.New("disk full")}
-	names := map[string]BrokerModule{"one": good, "two": good, "three": bad, "four": good}
+	names := map[string]broker.Module{"one": good, "two": good, "three": bad, "four": good}
 	app := &App{Hubs: make(map[string]*HubConfig), used: make(map[string]*sharedHub)}
 	for name, module := range names {
 		app.Hubs[name] = &HubConfig{broker: module}
@@ -83,7 +85,7 @@ func TestThatPublishingFailsIsLoggedOnceASecondHoweverManyPublish(t *testing.T) 
 		defer func() { _ = releaseHub(t.Name()) }()
 		for second := 1; second <= 3; second++ {
 			for range 100 {
-				if refusal := p.failed(ErrUnavailable); refusal.Status != http.StatusServiceUnavailable {
+				if refusal := p.failed(broker.ErrUnavailable); refusal.Status != http.StatusServiceUnavailable {
 					t.Errorf("it is answered %d", refusal.Status)
 				}
 			}

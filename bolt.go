@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-json-experiment/json"
@@ -60,7 +61,7 @@ func (b *BoltBroker) Identity() string { return fmt.Sprintf("bolt %t %s", *b.Syn
 var boltFiles = caddy.NewUsagePool()
 
 // Open implements BrokerModule. A file that is open already, for a config before this one, is shared.
-func (b *BoltBroker) Open(hub string) (Broker, error) {
+func (b *BoltBroker) Open(hub string) (broker.Log, error) {
 	path, err := Path(b.File)
 	if err != nil {
 		return nil, err
@@ -120,7 +121,7 @@ type boltLog struct {
 
 // boltRequest is one request's batch on its way into the file.
 type boltRequest struct {
-	batch     []*Publication
+	batch     []*broker.Publication
 	published int
 	err       error
 	done      chan struct{}
@@ -253,7 +254,7 @@ func (l *boltLog) restore(from []byte) (next []byte, err error) {
 func (l *boltLog) fail(err error) { l.replica.LogLost(fmt.Errorf("the log file %s: %w", l.path, err)) }
 
 // Publish implements Broker.
-func (l *boltLog) Publish(ctx context.Context, batch []*Publication) (int, error) {
+func (l *boltLog) Publish(ctx context.Context, batch []*broker.Publication) (int, error) {
 	if len(batch) == 0 {
 		return 0, nil
 	}
@@ -261,9 +262,9 @@ func (l *boltLog) Publish(ctx context.Context, batch []*Publication) (int, error
 	select {
 	case l.queue <- r:
 	case <-ctx.Done():
-		return 0, ErrUnavailable
+		return 0, broker.ErrUnavailable
 	case <-l.context.Done():
-		return 0, ErrUnavailable
+		return 0, broker.ErrUnavailable
 	}
 	<-r.done // a disk answers, late perhaps
 	for _, p := range batch[:r.published] {
@@ -273,11 +274,11 @@ func (l *boltLog) Publish(ctx context.Context, batch []*Publication) (int, error
 }
 
 // CheckKeys implements Broker.
-func (l *boltLog) CheckKeys(_ context.Context, batch []*Publication) (fine int, err error) {
+func (l *boltLog) CheckKeys(_ context.Context, batch []*broker.Publication) (fine int, err error) {
 	err = l.db.View(func(tx *bbolt.Tx) error {
 		answers := tx.Bucket(answersBucket)
 		if answers == nil { // the file could not be begun yet
-			return ErrUnavailable
+			return broker.ErrUnavailable
 		}
 		for ; fine < len(batch); fine++ {
 			looked := *batch[fine] // it is not answered yet
@@ -341,9 +342,9 @@ func (l *boltLog) commit(requests []*boltRequest) {
 	fresh, err := l.write(requests)
 	if err != nil {
 		l.fail(err)
-		outcome := ErrUnavailable
+		outcome := broker.ErrUnavailable
 		if l.landed() {
-			outcome = ErrUnknownOutcome
+			outcome = broker.ErrUnknownOutcome
 		}
 		for _, r := range requests {
 			r.published, r.err = 0, fmt.Errorf("%w: %w", outcome, err)
@@ -357,7 +358,7 @@ func (l *boltLog) commit(requests []*boltRequest) {
 }
 
 // write makes one commit of all the requests. It returns what is to be delivered.
-func (l *boltLog) write(requests []*boltRequest) (fresh []*Publication, err error) {
+func (l *boltLog) write(requests []*boltRequest) (fresh []*broker.Publication, err error) {
 	if err := l.load(); err != nil {
 		return nil, err
 	}
@@ -401,7 +402,7 @@ func (l *boltLog) landed() bool {
 
 // store puts one request's messages into a transaction. It returns those that are to be delivered:
 // all but the ones whose keys had an answer. A key that is refused ends its request, and no other.
-func (l *boltLog) store(tx *bbolt.Tx, r *boltRequest) (fresh []*Publication, err error) {
+func (l *boltLog) store(tx *bbolt.Tx, r *boltRequest) (fresh []*broker.Publication, err error) {
 	r.published, r.err = 0, nil
 	log, answers := tx.Bucket(logBucket), tx.Bucket(answersBucket)
 	for _, p := range r.batch {
@@ -414,7 +415,7 @@ func (l *boltLog) store(tx *bbolt.Tx, r *boltRequest) (fresh []*Publication, err
 			r.published++
 			continue
 		}
-		p.Receipt = Receipt{Receivers: l.replica.Reach(p.To)}
+		p.Receipt = broker.Receipt{Receivers: l.replica.Reach(p.To)}
 		p.Time = time.Now()
 		if !p.Ephemeral {
 			if err := storeMessage(log, p.Message, l.replica.OwnerOf(p.Message)); err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 	"github.com/caddy-sse/caddy-sse/topic"
@@ -123,12 +124,12 @@ func (r *records) depart(v *regular) {
 
 // post publishes a few messages at once; whoever is here gets them.
 func (r *records) post() {
-	batch := make([]*Publication, 1+r.random.IntN(4))
+	batch := make([]*broker.Publication, 1+r.random.IntN(4))
 	var targets [][]hub.Address
 	for i := range batch {
 		to := hubtest.RandomTarget(r.random)
 		targets = append(targets, to)
-		batch[i] = &Publication{Message: &hub.Message{To: to, Data: []byte(strconv.Itoa(len(r.book) + i))}}
+		batch[i] = &broker.Publication{Message: &hub.Message{To: to, Data: []byte(strconv.Itoa(len(r.book) + i))}}
 	}
 	if n, err := r.log.Publish(r.t.Context(), batch); n != len(batch) || err != nil {
 		r.t.Fatalf("published %d of %d: %v", n, len(batch), err)

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/go-json-experiment/json"
 	"go.etcd.io/bbolt"
@@ -380,12 +381,12 @@ type storedAnswer struct {
 }
 
 func (a storedAnswer) over(now time.Time) bool {
-	return now.Sub(time.UnixMilli(a.At)) >= idempotencyPeriod
+	return now.Sub(time.UnixMilli(a.At)) >= broker.IdempotencyPeriod
 }
 
 // findAnswer gives p the answer that its key got before. It returns ErrKeyReused if that was for
 // another message.
-func findAnswer(answers *bbolt.Bucket, p *Publication, now time.Time) (found bool, err error) {
+func findAnswer(answers *bbolt.Bucket, p *broker.Publication, now time.Time) (found bool, err error) {
 	if p.Key == "" {
 		return false, nil
 	}
@@ -401,13 +402,13 @@ func findAnswer(answers *bbolt.Bucket, p *Publication, now time.Time) (found boo
 	case a.over(now):
 		return false, nil
 	case a.Fingerprint != p.Fingerprint:
-		return false, ErrKeyReused
+		return false, broker.ErrKeyReused
 	}
-	p.Receipt, p.Repeated = Receipt{a.ID, a.Receivers}, true
+	p.Receipt, p.Repeated = broker.Receipt{ID: a.ID, Receivers: a.Receivers}, true
 	return true, nil
 }
 
-func keepAnswer(answers *bbolt.Bucket, p *Publication) error {
+func keepAnswer(answers *bbolt.Bucket, p *broker.Publication) error {
 	value, err := json.Marshal(storedAnswer{p.Receipt.ID, p.Receipt.Receivers, p.Fingerprint, p.Time.UnixMilli()})
 	if err != nil {
 		return err

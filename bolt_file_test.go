@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"go.etcd.io/bbolt"
 )
@@ -142,7 +143,7 @@ func storedLog(t testing.TB) []byte {
 	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 30}})
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range 40 {
-		batch := make([]*Publication, 20)
+		batch := make([]*broker.Publication, 20)
 		for j := range batch {
 			p := keyed(fmt.Sprint("key ", i, j%5), fmt.Sprint(i, j%5, strings.Repeat("x", random.IntN(500))))
 			p.To = hub.Topics(fmt.Sprint("topic ", random.IntN(20)))

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
@@ -38,7 +39,7 @@ func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 				text := strconv.Itoa(i) + "-" + strconv.Itoa(n) + strings.Repeat(" filling", 500)
 				_, err := d.tryPublish(hub.Topics("a"), text)
 				if err != nil {
-					if !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUnknownOutcome) {
+					if !errors.Is(err, broker.ErrUnavailable) || errors.Is(err, broker.ErrUnknownOutcome) {
 						t.Errorf("refused with %v", err)
 					}
 					return

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 )
@@ -16,7 +17,7 @@ func TestTwoHubsDoNotShareAFile(t *testing.T) {
 	if err := os.Symlink(file, link); err != nil {
 		t.Skip(err)
 	}
-	opened := func(path, hub string) (Broker, error) {
+	opened := func(path, hub string) (broker.Log, error) {
 		on := true
 		b := &BoltBroker{File: path, Sync: &on, logger: zap.NewNop()}
 		return b.Open(hub)
@@ -33,7 +34,7 @@ func TestTwoHubsDoNotShareAFile(t *testing.T) {
 		if err != nil {
 			t.Errorf("the same hub doesn't get the file again: %v", err)
 		}
-		for _, log := range []Broker{first, same} {
+		for _, log := range []broker.Log{first, same} {
 			if err := log.Close(); err != nil {
 				t.Error(err)
 			}

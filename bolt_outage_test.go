@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
@@ -30,7 +31,7 @@ func TestAFileThatCanNotBeWrittenAtTheStartIsLoadedOnceItCan(t *testing.T) {
 			if d.hub.LogUp() {
 				t.Error("the log is said to be in reach")
 			}
-			if _, err := d.tryPublish(hub.Topics("a"), "refused"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, errDisk) {
+			if _, err := d.tryPublish(hub.Topics("a"), "refused"); !errors.Is(err, broker.ErrUnavailable) || !errors.Is(err, errDisk) {
 				t.Errorf("refused with %v", err)
 			}
 			live := d.hub.Enter(hubtest.With("a"))
@@ -81,7 +82,7 @@ func TestACommitThatFailedAtTheVeryEndIsCalledUnknownAndTheLogRenamed(t *testing
 		d.commit.Store(nil)
 		return errors.Join(commit(), errDisk) // it is written, but nobody knows whether it lasts
 	})
-	if _, err := d.tryPublish(hub.Topics("a"), "2"); !errors.Is(err, ErrUnknownOutcome) || errors.Is(err, ErrUnavailable) {
+	if _, err := d.tryPublish(hub.Topics("a"), "2"); !errors.Is(err, broker.ErrUnknownOutcome) || errors.Is(err, broker.ErrUnavailable) {
 		t.Errorf("refused with %v", err)
 	}
 	next := d.publish(hub.Topics("a"), "3")
@@ -99,13 +100,13 @@ func TestAFailedCommitTakesNothingBackFromOthers(t *testing.T) {
 	live := d.hub.Listen(hubtest.With("a"))
 	first := d.publish(hub.Topics("a"), "1")
 	mend := d.breakDisk()
-	batch := []*Publication{keyed("k", "2"), keyed("", "3")}
-	if n, err := d.log.Publish(t.Context(), batch); n != 0 || !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUnknownOutcome) {
+	batch := []*broker.Publication{keyed("k", "2"), keyed("", "3")}
+	if n, err := d.log.Publish(t.Context(), batch); n != 0 || !errors.Is(err, broker.ErrUnavailable) || errors.Is(err, broker.ErrUnknownOutcome) {
 		t.Errorf("published %d, %v", n, err)
 	}
 	hubtest.Want(t, live.Texts(), "1")
 	mend()
-	if n, err := d.log.Publish(t.Context(), []*Publication{keyed("k", "another")}); n != 1 || err != nil {
+	if n, err := d.log.Publish(t.Context(), []*broker.Publication{keyed("k", "another")}); n != 1 || err != nil {
 		t.Errorf("the key is not free: published %d, %v", n, err)
 	}
 	hubtest.Want(t, live.Texts(), "another")
@@ -144,7 +145,7 @@ func TestAValueThatIsNotWhatWasWrittenIsAnErrorAndNoMessage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 2}})
 			d.publishAll("a", 1, 2)
-			if _, err := d.log.Publish(t.Context(), []*Publication{keyed("k", "3")}); err != nil {
+			if _, err := d.log.Publish(t.Context(), []*broker.Publication{keyed("k", "3")}); err != nil {
 				t.Fatal(err)
 			}
 			d.publishAll("b", 1, 3)
@@ -185,11 +186,11 @@ func moveValue(bucket *bbolt.Bucket) error {
 func TestDamageThatComesLaterIsAnErrorAndNoPanic(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	d.publishAll("a", 1, 2)
-	if _, err := d.log.Publish(t.Context(), []*Publication{keyed("k", "3")}); err != nil {
+	if _, err := d.log.Publish(t.Context(), []*broker.Publication{keyed("k", "3")}); err != nil {
 		t.Fatal(err)
 	}
 	d.update(func(tx *bbolt.Tx) error { return twist(tx.Bucket(answersBucket), []byte("k")) })
-	if _, err := d.log.Publish(t.Context(), []*Publication{keyed("k", "3")}); !errors.Is(err, errDamaged) {
+	if _, err := d.log.Publish(t.Context(), []*broker.Publication{keyed("k", "3")}); !errors.Is(err, errDamaged) {
 		t.Errorf("the answer is read as %v", err)
 	}
 	if !d.hub.LogUp() {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
@@ -31,7 +32,7 @@ func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
 		{To: hub.Topics("x/☃ \u2028 " + strings.Repeat("l", 200)), Data: []byte("snow \u2028 ☃ \U0001f511 \x00 \" \\ <&>")},
 		{To: hub.Topics("a"), Event: "empty"},
 	} {
-		if _, err := d.log.Publish(t.Context(), []*Publication{{Message: m}}); err != nil {
+		if _, err := d.log.Publish(t.Context(), []*broker.Publication{{Message: m}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -185,10 +186,10 @@ func TestTheFileStaysBoundedUnderLongPublishing(t *testing.T) {
 	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 20}})
 	text := strings.Repeat("x", 1000)
 	publish := func(messages int) {
-		batch := make([]*Publication, 100)
+		batch := make([]*broker.Publication, 100)
 		for range messages / len(batch) {
 			for i := range batch {
-				batch[i] = &Publication{Message: &hub.Message{To: hub.Topics(fmt.Sprint(i % 5)), Data: []byte(text)}}
+				batch[i] = &broker.Publication{Message: &hub.Message{To: hub.Topics(fmt.Sprint(i % 5)), Data: []byte(text)}}
 			}
 			if _, err := d.log.Publish(t.Context(), batch); err != nil {
 				t.Fatal(err)
@@ -213,10 +214,10 @@ func TestTheFileStaysBoundedUnderLongPublishing(t *testing.T) {
 func TestLowerLimitsAreAppliedToTheFileInBoundedMemory(t *testing.T) {
 	const messages, size = 3000, 20_000
 	d := newDiskHub(t, hubtest.Plenty)
-	batch := make([]*Publication, 500)
+	batch := make([]*broker.Publication, 500)
 	for range messages / len(batch) {
 		for i := range batch {
-			batch[i] = &Publication{Message: &hub.Message{To: hub.Topics("a"), Data: bytes.Repeat([]byte("x"), size)}}
+			batch[i] = &broker.Publication{Message: &hub.Message{To: hub.Topics("a"), Data: bytes.Repeat([]byte("x"), size)}}
 		}
 		if _, err := d.log.Publish(t.Context(), batch); err != nil {
 			t.Fatal(err)
@@ -255,9 +256,9 @@ func TestAHundredThousandMessagesAreLoadedAndResumed(t *testing.T) {
 	const messages = 100_000
 	d := newDiskHub(t, hubtest.Plenty)
 	begin := d.hub.Position().String()
-	batch := make([]*Publication, 1000)
+	batch := make([]*broker.Publication, 1000)
 	for i := range messages {
-		batch[i%len(batch)] = &Publication{Message: &hub.Message{To: hub.Topics(fmt.Sprint(i % 100)), Data: fmt.Appendf(nil, "%d %0100d", i, 0)}}
+		batch[i%len(batch)] = &broker.Publication{Message: &hub.Message{To: hub.Topics(fmt.Sprint(i % 100)), Data: fmt.Appendf(nil, "%d %0100d", i, 0)}}
 		if i%len(batch) == len(batch)-1 {
 			if _, err := d.log.Publish(t.Context(), batch); err != nil {
 				t.Fatal(err)

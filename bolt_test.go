@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
@@ -174,9 +175,9 @@ func (d *diskHub) crash() {
 }
 
 // tryPublish publishes a message to addresses.
-func (d *diskHub) tryPublish(to []hub.Address, text string) (Receipt, error) {
-	p := &Publication{Message: &hub.Message{To: to, Data: []byte(text)}}
-	_, err := d.log.Publish(d.t.Context(), []*Publication{p})
+func (d *diskHub) tryPublish(to []hub.Address, text string) (broker.Receipt, error) {
+	p := &broker.Publication{Message: &hub.Message{To: to, Data: []byte(text)}}
+	_, err := d.log.Publish(d.t.Context(), []*broker.Publication{p})
 	return p.Receipt, err
 }
 
@@ -325,8 +326,8 @@ func TestEphemeralMessagesAreNotStored(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	live := d.hub.Listen(hubtest.With("a"))
 	before := d.publish(hub.Topics("a"), "1")
-	p := &Publication{Message: &hub.Message{To: hub.Topics("a"), Data: []byte("tick"), Ephemeral: true}}
-	if _, err := d.log.Publish(t.Context(), []*Publication{p}); err != nil || p.Receipt != (Receipt{"", 1}) {
+	p := &broker.Publication{Message: &hub.Message{To: hub.Topics("a"), Data: []byte("tick"), Ephemeral: true}}
+	if _, err := d.log.Publish(t.Context(), []*broker.Publication{p}); err != nil || p.Receipt != (broker.Receipt{ID: "", Receivers: 1}) {
 		t.Errorf("the receipt is %+v, %v", p.Receipt, err)
 	}
 	hubtest.Want(t, live.Texts(), "1", "tick")
@@ -361,8 +362,8 @@ func TestReceiversCountAClientOnceOnDiskToo(t *testing.T) {
 }
 
 // keyed returns a publication with an idempotency key. Its fingerprint is made of its data.
-func keyed(key, text string) *Publication {
-	p := &Publication{Message: &hub.Message{To: hub.Topics("a"), Data: []byte(text)}, Key: key}
+func keyed(key, text string) *broker.Publication {
+	p := &broker.Publication{Message: &hub.Message{To: hub.Topics("a"), Data: []byte(text)}, Key: key}
 	copy(p.Fingerprint[:], text)
 	return p
 }
@@ -371,13 +372,13 @@ func TestAKeyPublishesOnceAcrossRestarts(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	d.hub.Listen(hubtest.With("a"))
 	first := keyed("k", "1")
-	batch := []*Publication{first, keyed("k", "1")} // also within one commit
+	batch := []*broker.Publication{first, keyed("k", "1")} // also within one commit
 	if n, err := d.log.Publish(t.Context(), batch); n != 2 || err != nil || batch[1].Receipt != first.Receipt {
 		t.Errorf("published %d, %v: %+v", n, err, batch[1].Receipt)
 	}
 	d.crash()
 	again := keyed("k", "1")
-	if n, err := d.log.Publish(t.Context(), []*Publication{again}); n != 1 || err != nil || again.Receipt != first.Receipt {
+	if n, err := d.log.Publish(t.Context(), []*broker.Publication{again}); n != 1 || err != nil || again.Receipt != first.Receipt {
 		t.Errorf("published %d, %v: %+v; want %+v", n, err, again.Receipt, first.Receipt)
 	}
 	if n := d.kept(); n != 1 {
@@ -390,8 +391,8 @@ func TestKeysOfAFileThatCouldNotBeBegunCannotBeTold(t *testing.T) {
 	mend := d.breakDisk()
 	d.start()
 	t.Cleanup(d.stop)
-	batch := []*Publication{keyed("k", "1")}
-	if n, err := d.log.CheckKeys(t.Context(), batch); n != 0 || !errors.Is(err, ErrUnavailable) {
+	batch := []*broker.Publication{keyed("k", "1")}
+	if n, err := d.log.CheckKeys(t.Context(), batch); n != 0 || !errors.Is(err, broker.ErrUnavailable) {
 		t.Errorf("found %d to be fine, %v", n, err)
 	}
 	mend()
@@ -403,23 +404,23 @@ func TestKeysOfAFileThatCouldNotBeBegunCannotBeTold(t *testing.T) {
 
 func TestAKeyThatComesWithAnotherMessageEndsItsRequestAlone(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
-	if _, err := d.log.Publish(t.Context(), []*Publication{keyed("k", "1")}); err != nil {
+	if _, err := d.log.Publish(t.Context(), []*broker.Publication{keyed("k", "1")}); err != nil {
 		t.Fatal(err)
 	}
 	d.restart()
 	live := d.hub.Listen(hubtest.With("a"))
 	for range 2 { // the refusal leaves the other keys as they are
-		batch := []*Publication{keyed("x", "2"), keyed("k", "other"), keyed("y", "3")}
-		if n, err := d.log.CheckKeys(t.Context(), batch); n != 1 || !errors.Is(err, ErrKeyReused) {
+		batch := []*broker.Publication{keyed("x", "2"), keyed("k", "other"), keyed("y", "3")}
+		if n, err := d.log.CheckKeys(t.Context(), batch); n != 1 || !errors.Is(err, broker.ErrKeyReused) {
 			t.Errorf("found %d to be fine, %v", n, err)
 		}
 		n, err := d.log.Publish(t.Context(), batch)
-		if n != 1 || !errors.Is(err, ErrKeyReused) {
+		if n != 1 || !errors.Is(err, broker.ErrKeyReused) {
 			t.Errorf("published %d, %v", n, err)
 		}
 	}
 	hubtest.Want(t, live.Texts(), "2")
-	if n, err := d.log.Publish(t.Context(), []*Publication{keyed("y", "4")}); n != 1 || err != nil {
+	if n, err := d.log.Publish(t.Context(), []*broker.Publication{keyed("y", "4")}); n != 1 || err != nil {
 		t.Errorf("a key that was not used is refused: %d, %v", n, err)
 	}
 	hubtest.Want(t, live.Texts(), "4")
@@ -428,13 +429,13 @@ func TestAKeyThatComesWithAnotherMessageEndsItsRequestAlone(t *testing.T) {
 func TestKeysAreForgottenWhenTheirTimeIsOver(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	p := keyed("k", "1")
-	if _, err := d.log.Publish(t.Context(), []*Publication{p}); err != nil {
+	if _, err := d.log.Publish(t.Context(), []*broker.Publication{p}); err != nil {
 		t.Fatal(err)
 	}
-	over := p.Time.Add(idempotencyPeriod + time.Millisecond)
+	over := p.Time.Add(broker.IdempotencyPeriod + time.Millisecond)
 	d.update(func(tx *bbolt.Tx) error {
 		answers := tx.Bucket(answersBucket)
-		for now, want := range map[time.Time]bool{p.Time.Add(idempotencyPeriod / 2): true, over: false} {
+		for now, want := range map[time.Time]bool{p.Time.Add(broker.IdempotencyPeriod / 2): true, over: false} {
 			if found, err := findAnswer(answers, keyed("k", "1"), now); found != want || err != nil {
 				t.Errorf("%v later it is %t that the key has an answer, %v", now.Sub(p.Time), found, err)
 			}
@@ -442,7 +443,7 @@ func TestKeysAreForgottenWhenTheirTimeIsOver(t *testing.T) {
 		if _, err := findAnswer(answers, keyed("k", "other"), over); err != nil {
 			t.Errorf("a key that is free again is refused: %v", err)
 		}
-		if err := forgetAnswers(p.Time.Add(idempotencyPeriod / 2))(tx); err != nil || answers.Stats().KeyN != 1 {
+		if err := forgetAnswers(p.Time.Add(broker.IdempotencyPeriod / 2))(tx); err != nil || answers.Stats().KeyN != 1 {
 			t.Errorf("%d answers are left, %v; want 1", answers.Stats().KeyN, err)
 		}
 		return forgetAnswers(over)(tx)
@@ -529,8 +530,8 @@ func TestAClosedLogRefusesAndAnswersWhatWasUnderWay(t *testing.T) {
 		for range 10 {
 			under.Go(func() {
 				for {
-					if _, err := log.Publish(t.Context(), []*Publication{keyed("", "x")}); err != nil {
-						if !errors.Is(err, ErrUnavailable) {
+					if _, err := log.Publish(t.Context(), []*broker.Publication{keyed("", "x")}); err != nil {
+						if !errors.Is(err, broker.ErrUnavailable) {
 							t.Errorf("refused with %v", err)
 						}
 						return
@@ -558,7 +559,7 @@ func TestAPublisherThatLeavesIsNotWaitedFor(t *testing.T) {
 	l := &boltLog{queue: make(chan *boltRequest), context: t.Context()} // nobody commits
 	gone, leave := context.WithCancel(t.Context())
 	leave()
-	if n, err := l.Publish(gone, []*Publication{keyed("", "x")}); n != 0 || !errors.Is(err, ErrUnavailable) {
+	if n, err := l.Publish(gone, []*broker.Publication{keyed("", "x")}); n != 0 || !errors.Is(err, broker.ErrUnavailable) {
 		t.Errorf("published %d, %v", n, err)
 	}
 	if n, err := l.Publish(t.Context(), nil); n != 0 || err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -50,7 +51,7 @@ type HubConfig struct {
 	// negative: they all come back after their retry.
 	DrainSpread caddy.Duration `json:"drain_spread,omitempty"`
 
-	broker BrokerModule
+	broker broker.Module
 }
 
 // CaddyModule returns the Caddy module information.
@@ -98,7 +99,7 @@ func (c *HubConfig) provision(ctx caddy.Context) error {
 		if err != nil {
 			return fmt.Errorf("loading the broker: %w", err)
 		}
-		c.broker = module.(BrokerModule)
+		c.broker = module.(broker.Module)
 	}
 	setDefault(&c.HistoryCount, 1000)
 	setDefault(&c.HistoryAge, caddy.Duration(time.Hour))

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -42,17 +43,17 @@ type sharedHub struct {
 	settings []*settings // of the configs that have started, the oldest first, whose hold
 
 	brokerMu sync.RWMutex // held for reading while publishing, for writing while brokers change
-	broker   Broker
+	broker   broker.Log
 	identity string // of broker
 }
 
 // settings is what one config says about a hub.
 type settings struct {
 	limits hub.Limits
-	module BrokerModule
+	module broker.Module
 	logger *zap.Logger
 	emit   func(event string, data map[string]any)
-	broker Broker // opened ahead for when these settings come to hold; nil if the running one stays
+	broker broker.Log // opened ahead for when these settings come to hold; nil if the running one stays
 }
 
 // acquireHub returns the hub of that name, made if nobody has it yet. releaseHub gives it back.
@@ -226,7 +227,7 @@ func (s *sharedHub) join(ctx context.Context, sub hub.Subscription, stream hub.S
 func (s *sharedHub) claim(ctx context.Context, sub *hub.Subscription) {
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
-	owners, joined := s.broker.(Owners)
+	owners, joined := s.broker.(broker.Claimer)
 	if !joined {
 		return
 	}
@@ -241,7 +242,7 @@ func (s *sharedHub) kick(ctx context.Context, clientID string) (connections int,
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
 	connections = s.Core.Connections(clientID)
-	others, joined := s.broker.(Kicker)
+	others, joined := s.broker.(broker.Kicker)
 	if joined {
 		var elsewhere int
 		elsewhere, err = others.Connections(ctx, clientID, connections == 0)
@@ -268,7 +269,7 @@ func (s *sharedHub) up() bool {
 func (s *sharedHub) fileSize() (bytes int64, ok bool) {
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
-	log, ok := s.broker.(Sizer)
+	log, ok := s.broker.(broker.Sizer)
 	if !ok {
 		return 0, false
 	}
@@ -279,7 +280,7 @@ func (s *sharedHub) fileSize() (bytes int64, ok bool) {
 func (s *sharedHub) lag() (lag time.Duration, ok bool) {
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
-	log, ok := s.broker.(Follower)
+	log, ok := s.broker.(broker.Follower)
 	if !ok {
 		return 0, false
 	}
@@ -287,7 +288,7 @@ func (s *sharedHub) lag() (lag time.Duration, ok bool) {
 }
 
 // withBroker runs what a publisher asks of the hub's broker, once there is one.
-func (s *sharedHub) withBroker(ctx context.Context, do func(context.Context, Broker) (int, error)) (int, error) {
+func (s *sharedHub) withBroker(ctx context.Context, do func(context.Context, broker.Log) (int, error)) (int, error) {
 	if err := s.wait(ctx); err != nil {
 		return 0, err
 	}
@@ -302,11 +303,11 @@ func (s *sharedHub) withBroker(ctx context.Context, do func(context.Context, Bro
 }
 
 // checkKeys looks whether a batch can be published as a whole; see Broker.CheckKeys.
-func (s *sharedHub) checkKeys(ctx context.Context, batch []*Publication) (int, error) {
-	fresh := make(map[string]*Publication)
+func (s *sharedHub) checkKeys(ctx context.Context, batch []*broker.Publication) (int, error) {
+	fresh := make(map[string]*broker.Publication)
 	for i, p := range batch {
 		if before := fresh[p.Key]; before != nil && before.Fingerprint != p.Fingerprint {
-			return i, ErrKeyReused
+			return i, broker.ErrKeyReused
 		}
 		if p.Key != "" {
 			fresh[p.Key] = p
@@ -315,12 +316,12 @@ func (s *sharedHub) checkKeys(ctx context.Context, batch []*Publication) (int, e
 	if len(fresh) == 0 {
 		return len(batch), nil
 	}
-	return s.withBroker(ctx, func(ctx context.Context, b Broker) (int, error) { return b.CheckKeys(ctx, batch) })
+	return s.withBroker(ctx, func(ctx context.Context, b broker.Log) (int, error) { return b.CheckKeys(ctx, batch) })
 }
 
 // publish puts a batch into the hub's log; see Broker.Publish.
-func (s *sharedHub) publish(ctx context.Context, batch []*Publication) (int, error) {
-	n, err := s.withBroker(ctx, func(ctx context.Context, b Broker) (int, error) { return b.Publish(ctx, batch) })
+func (s *sharedHub) publish(ctx context.Context, batch []*broker.Publication) (int, error) {
+	n, err := s.withBroker(ctx, func(ctx context.Context, b broker.Log) (int, error) { return b.Publish(ctx, batch) })
 	for _, p := range batch[:n] {
 		if !p.Repeated {
 			s.Core.CountPublished()

@@ -8,8 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/broker/brokertest"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
+	"github.com/caddy-sse/caddy-sse/internal/memlog"
 	"go.uber.org/zap"
 )
 
@@ -23,24 +26,24 @@ type testBroker struct {
 }
 
 type testLog struct {
-	*memoryLog
+	*memlog.Log
 	started, closed int
 }
 
 func (b *testBroker) Identity() string { return b.identity }
 
-func (b *testBroker) Open(string) (Broker, error) {
+func (b *testBroker) Open(string) (broker.Log, error) {
 	if b.fails != nil {
 		return nil, b.fails
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.opened = append(b.opened, &testLog{memoryLog: OpenMemory()})
+	b.opened = append(b.opened, &testLog{Log: memlog.Open()})
 	return b.opened[len(b.opened)-1], nil
 }
 
-func (l *testLog) Start(h *hub.Hub, ready func()) { l.started++; l.memoryLog.Start(h, ready) }
-func (l *testLog) Close() error                   { l.closed++; return l.memoryLog.Close() }
+func (l *testLog) Start(h *hub.Hub, ready func()) { l.started++; l.Log.Start(h, ready) }
+func (l *testLog) Close() error                   { l.closed++; return l.Log.Close() }
 
 // wantLogs checks how many logs were opened, and which of them run.
 func (b *testBroker) wantLogs(t *testing.T, runs ...bool) {
@@ -61,10 +64,10 @@ type memory struct{}
 
 func (memory) Identity() string { return "memory" }
 
-func (memory) Open(string) (Broker, error) { return OpenMemory(), nil }
+func (memory) Open(string) (broker.Log, error) { return memlog.Open(), nil }
 
 // config is what one config says about a hub: its limit of clients, and its broker.
-func config(maxClients int, module BrokerModule) *settings {
+func config(maxClients int, module broker.Module) *settings {
 	return &settings{
 		limits: hub.Limits{MaxClients: maxClients, History: hubtest.Plenty.History}, module: module,
 		logger: zap.NewNop(), emit: func(string, map[string]any) {},
@@ -98,7 +101,7 @@ func mustOffer(t *testing.T, s *sharedHub, o *settings) {
 
 func (s *sharedHub) mustPublish(t *testing.T, topic, text string) {
 	t.Helper()
-	if n, err := s.publish(t.Context(), one(topic, text, "")); n != 1 || err != nil {
+	if n, err := s.publish(t.Context(), brokertest.One(topic, text, "")); n != 1 || err != nil {
 		t.Errorf("publishing: %d, %v", n, err)
 	}
 }
@@ -128,7 +131,7 @@ func TestRoutesOfOneNameShareAHubUntilTheLastIsGone(t *testing.T) {
 	module.wantLogs(t, false)
 	hubtest.Want(t, l.Texts())
 	hubtest.Want(t, []error{l.End, l.Leave()}, hub.ErrHubClosed, hub.ErrHubClosed)
-	if n, err := first.publish(t.Context(), one("a", "2", "")); n != 0 || !errors.Is(err, hub.ErrHubClosed) {
+	if n, err := first.publish(t.Context(), brokertest.One("a", "2", "")); n != 0 || !errors.Is(err, hub.ErrHubClosed) {
 		t.Errorf("a closed hub published %d, %v", n, err)
 	}
 	if clients, _ := first.Core.Size(); clients != 0 {
@@ -267,11 +270,11 @@ func TestAReloadWithAnotherBrokerKeepsTheClientsAndTellsThem(t *testing.T) {
 	shared.mustPublish(t, "a", "3")
 	batch := l.TakeAll()
 	hubtest.Want(t, hubtest.TextsOf(t, batch), "1", "2", hubtest.Gap("broker_changed"), "3")
-	if id := hubtest.Decode(t, batch[2]).ID; id != two.opened[0].epoch+"-0" {
+	if id := hubtest.Decode(t, batch[2]).ID; id != two.opened[0].Epoch+"-0" {
 		t.Errorf("the gap is told at %s, which is not where the new log begins", id)
 	}
 	back := h.Enter(hubtest.Returning(hubtest.With("a"), seen))
-	back.WantResume(hub.ResumeGap, two.opened[0].epoch+"-0", "3")
+	back.WantResume(hub.ResumeGap, two.opened[0].Epoch+"-0", "3")
 	l.Leave()
 	back.Leave()
 	release(t)
@@ -283,30 +286,30 @@ func TestAReloadWithAnotherBrokerKeepsTheClientsAndTellsThem(t *testing.T) {
 type outageBroker struct{ inReach bool }
 
 type outageLog struct {
-	*memoryLog
+	*memlog.Log
 	inReach bool
 }
 
 func (b outageBroker) Identity() string { return fmt.Sprintf("in reach: %v", b.inReach) }
 
-func (b outageBroker) Open(string) (Broker, error) {
-	return &outageLog{memoryLog: OpenMemory(), inReach: b.inReach}, nil
+func (b outageBroker) Open(string) (broker.Log, error) {
+	return &outageLog{Log: memlog.Open(), inReach: b.inReach}, nil
 }
 
 func (l *outageLog) Start(h *hub.Hub, ready func()) {
-	l.memoryLog.Start(h, ready)
+	l.Log.Start(h, ready)
 	if !l.inReach {
 		h.LogLost(errors.New("away"))
 	}
 }
 
 func TestABrokerInPlaceOfOneThatIsAwayIsToldToBeUp(t *testing.T) {
-	for name, next := range map[string]BrokerModule{"cannot be away": memory{}, "can": outageBroker{inReach: true}} {
+	for name, next := range map[string]broker.Module{"cannot be away": memory{}, "can": outageBroker{inReach: true}} {
 		t.Run(name, func(t *testing.T) {
 			s := use(t)
 			defer release(t)
 			var events []string
-			noted := func(module BrokerModule) *settings {
+			noted := func(module broker.Module) *settings {
 				o := config(0, module)
 				o.emit = func(name string, _ map[string]any) { events = append(events, name) }
 				return o
@@ -329,8 +332,8 @@ func TestAKeyIsRememberedOverAReload(t *testing.T) {
 	defer release(t)
 	old, young := config(1, memory{}), config(1, memory{})
 	mustOffer(t, hub, old)
-	publish := func() Receipt {
-		batch := one("a", "hi", "key")
+	publish := func() broker.Receipt {
+		batch := brokertest.One("a", "hi", "key")
 		if _, err := hub.publish(t.Context(), batch); err != nil {
 			t.Error(err)
 		}
@@ -350,7 +353,7 @@ func TestNothingIsPublishedOnceTheHubDrains(t *testing.T) {
 	mustOffer(t, shared, config(1, memory{}))
 	before := shared.Core.Position()
 	shared.Core.Drain()
-	if n, err := shared.publish(t.Context(), one("a", "hi", "key")); n != 0 || !errors.Is(err, hub.ErrDraining) {
+	if n, err := shared.publish(t.Context(), brokertest.One("a", "hi", "key")); n != 0 || !errors.Is(err, hub.ErrDraining) {
 		t.Errorf("a draining hub published %d, %v", n, err)
 	}
 	if shared.Core.Position() != before {

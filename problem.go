@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
@@ -58,12 +59,12 @@ func problemOf(err error) *problem {
 		return p
 	case errors.Is(err, hub.ErrDraining), errors.Is(err, hub.ErrHubClosed):
 		return problemf(http.StatusServiceUnavailable, "the server is going down; the message was not published, try again")
-	case errors.Is(err, ErrUnknownOutcome):
+	case errors.Is(err, broker.ErrUnknownOutcome):
 		return problemf(http.StatusServiceUnavailable,
 			"the outcome is unknown: the broker went away before it answered; repeat the request with the same Idempotency-Key, which publishes once")
-	case errors.Is(err, ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, broker.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return problemf(http.StatusServiceUnavailable, "the broker can't be reached, or takes no messages now; the message was not published, try again")
-	case errors.Is(err, ErrKeyReused):
+	case errors.Is(err, broker.ErrKeyReused):
 		return problemf(http.StatusUnprocessableEntity,
 			"this Idempotency-Key was used for another message within the last 10 minutes; use a new key for a new message")
 	}

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -105,7 +106,7 @@ func (p *post) whole() error {
 	if refusal != nil {
 		return p.refuse(refusal)
 	}
-	batch := make([]*Publication, len(messages))
+	batch := make([]*broker.Publication, len(messages))
 	for i, m := range messages {
 		if refusal := p.check(m.Message); refusal != nil {
 			if isArray {
@@ -144,7 +145,7 @@ func (p *post) whole() error {
 	return writeAnswer(p.w, publishedOne{idOrNull(batch[0].Receipt), batch[0].Receipt.Receivers})
 }
 
-func (p *post) answerArray(batch []*Publication) error {
+func (p *post) answerArray(batch []*broker.Publication) error {
 	answer := publishedArray{make([]*string, len(batch)), make([]int, len(batch))}
 	for i, b := range batch {
 		answer.IDs[i], answer.Receivers[i] = idOrNull(b.Receipt), b.Receipt.Receivers
@@ -171,8 +172,8 @@ func (p *post) check(m *hub.Message) *problem {
 
 // publication prepares a draft for the broker. nth counts the messages of the request from 1; extent is
 // what all of them together are told from another request by, where that has to be.
-func (p *post) publication(d draft, nth int, extent []byte) *Publication {
-	b := &Publication{Message: d.Message}
+func (p *post) publication(d draft, nth int, extent []byte) *broker.Publication {
+	b := &broker.Publication{Message: d.Message}
 	key := p.key
 	if d.key != "" {
 		key, nth, extent = d.key, 1, nil
@@ -319,7 +320,7 @@ func writeAnswer(w http.ResponseWriter, answer any) error {
 	return writeJSON(w, http.StatusOK, answer)
 }
 
-func idOrNull(r Receipt) *string { return orNull(r.ID) }
+func idOrNull(r broker.Receipt) *string { return orNull(r.ID) }
 
 func orNull(id string) *string {
 	if id == "" {

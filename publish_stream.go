@@ -2,6 +2,8 @@ package sse
 
 import (
 	"io"
+
+	"github.com/caddy-sse/caddy-sse/broker"
 )
 
 // maxBatch bounds how many messages of a body, if they are there already, go to the broker at once.
@@ -52,7 +54,7 @@ func (p *post) lines() source {
 }
 
 // collect reads one message, waiting for it, and those that are there already.
-func (p *post) collect(s source, nth *int) (batch []*Publication, lines []int, ended error) {
+func (p *post) collect(s source, nth *int) (batch []*broker.Publication, lines []int, ended error) {
 	for {
 		d, err := s.next()
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
@@ -225,7 +226,7 @@ func (b *RedisBroker) Identity() string {
 }
 
 // Open implements BrokerModule.
-func (b *RedisBroker) Open(hub string) (Broker, error) {
+func (b *RedisBroker) Open(hub string) (broker.Log, error) {
 	if strings.Contains(hub, ":") { // what is before it would be taken for the prefix's
 		return nil, fmt.Errorf("broker redis: the hub %q has a colon in its name, which parts it from the prefix in Redis; name it otherwise", hub)
 	}

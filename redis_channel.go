@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/go-json-experiment/json"
 	"github.com/redis/go-redis/v9"
@@ -56,7 +57,7 @@ func (l *redisLog) awaitHearing(ctx context.Context) error {
 	default:
 	}
 	if l.replica.LogAway() {
-		return ErrUnavailable
+		return broker.ErrUnavailable
 	}
 	select {
 	case <-heard:
@@ -64,7 +65,7 @@ func (l *redisLog) awaitHearing(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-l.context.Done():
 	}
-	return fmt.Errorf("%w: the channel %s can't be listened to", ErrUnavailable, l.Channel)
+	return fmt.Errorf("%w: the channel %s can't be listened to", broker.ErrUnavailable, l.Channel)
 }
 
 // listen hands over the ephemeral messages on the channel, our own among them, until the end. While

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddyserver/caddy/v2"
@@ -33,7 +34,7 @@ func provision(t testing.TB, b *RedisBroker) error {
 }
 
 // openRedis opens the log that a config asks for and has a hub follow it.
-func openRedis(t testing.TB, b *RedisBroker) (*hub.Hub, Broker) {
+func openRedis(t testing.TB, b *RedisBroker) (*hub.Hub, broker.Log) {
 	t.Helper()
 	log, err := b.Open("default")
 	if err != nil {
@@ -48,8 +49,8 @@ func openRedis(t testing.TB, b *RedisBroker) (*hub.Hub, Broker) {
 	return h, log
 }
 
-func publishOne(t testing.TB, log Broker) error {
-	_, err := log.Publish(t.Context(), []*Publication{{Message: &hub.Message{To: hub.Topics("a"), Data: []byte("hello")}}})
+func publishOne(t testing.TB, log broker.Log) error {
+	_, err := log.Publish(t.Context(), []*broker.Publication{{Message: &hub.Message{To: hub.Topics("a"), Data: []byte("hello")}}})
 	return err
 }
 
@@ -163,7 +164,7 @@ func TestRedisOverTLSWithItsOwnAuthorityAndClientCertificates(t *testing.T) {
 	right := func(b *RedisBroker) {
 		b.TLSCA, b.TLSCert, b.TLSKey, b.TLSServerName = file("ca.crt"), file("client.crt"), file("client.key"), "redis.internal"
 	}
-	opened := func(change ...func(*RedisBroker)) (*hub.Hub, Broker) {
+	opened := func(change ...func(*RedisBroker)) (*hub.Hub, broker.Log) {
 		b := &RedisBroker{URLs: []string{url}, Timeout: caddy.Duration(time.Second)}
 		for _, f := range append([]func(*RedisBroker){right}, change...) {
 			f(b)
@@ -176,7 +177,7 @@ func TestRedisOverTLSWithItsOwnAuthorityAndClientCertificates(t *testing.T) {
 	h, log := opened()
 	e2etest.Await(t, "Redis to be reached", h.LogUp)
 	large := []byte(strings.Repeat("x", 1<<20))
-	if _, err := log.Publish(t.Context(), []*Publication{{Message: &hub.Message{To: hub.Topics("a"), Data: large}}}); err != nil {
+	if _, err := log.Publish(t.Context(), []*broker.Publication{{Message: &hub.Message{To: hub.Topics("a"), Data: large}}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := publishOne(t, log); err != nil {

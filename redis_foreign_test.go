@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
@@ -89,7 +90,7 @@ func TestAnEphemeralMessageIsNotAcknowledgedWhileItsInstanceHearsNothing(t *test
 			p := newPublication(text, hub.Topics("a")...)
 			p.Ephemeral = true
 			_, err := i.tryPublish(p)
-			if err != nil && !errors.Is(err, ErrUnavailable) {
+			if err != nil && !errors.Is(err, broker.ErrUnavailable) {
 				t.Errorf("message %s: %v", text, err)
 			}
 			return err == nil

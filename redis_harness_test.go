@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
@@ -173,25 +174,25 @@ func (i *instance) present() int {
 func (i *instance) warnings(message string) int { return i.logs.FilterMessageSnippet(message).Len() }
 
 // newPublication returns a message for the broker.
-func newPublication(text string, to ...hub.Address) *Publication {
-	return &Publication{Message: &hub.Message{To: to, Data: []byte(text)}}
+func newPublication(text string, to ...hub.Address) *broker.Publication {
+	return &broker.Publication{Message: &hub.Message{To: to, Data: []byte(text)}}
 }
 
 // withKey returns a message with an idempotency key.
-func withKey(key, text string, to ...hub.Address) *Publication {
+func withKey(key, text string, to ...hub.Address) *broker.Publication {
 	p := newPublication(text, to...)
 	p.Key, p.Fingerprint = key, sha256.Sum256([]byte(text))
 	return p
 }
 
 // publish publishes a message and fails the test if that does not work.
-func (i *instance) publish(text string, to ...hub.Address) Receipt {
+func (i *instance) publish(text string, to ...hub.Address) broker.Receipt {
 	i.t.Helper()
 	return i.publishAll(newPublication(text, to...))[0]
 }
 
 // publishAll publishes a batch and returns its receipts.
-func (i *instance) publishAll(batch ...*Publication) (receipts []Receipt) {
+func (i *instance) publishAll(batch ...*broker.Publication) (receipts []broker.Receipt) {
 	i.t.Helper()
 	n, err := i.log.Publish(i.t.Context(), batch)
 	if err != nil || n != len(batch) {
@@ -204,8 +205,8 @@ func (i *instance) publishAll(batch ...*Publication) (receipts []Receipt) {
 }
 
 // tryPublish publishes one message.
-func (i *instance) tryPublish(p *Publication) (Receipt, error) {
-	_, err := i.log.Publish(i.t.Context(), []*Publication{p})
+func (i *instance) tryPublish(p *broker.Publication) (broker.Receipt, error) {
+	_, err := i.log.Publish(i.t.Context(), []*broker.Publication{p})
 	return p.Receipt, err
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
@@ -24,7 +25,7 @@ func TestRedisStreamKeepsAboutMaxLenMessages(t *testing.T) {
 	r := i.subscribe(hubtest.With("a"))
 	var ids []string
 	for k := range 30 {
-		batch := make([]*Publication, 100)
+		batch := make([]*broker.Publication, 100)
 		for n := range batch {
 			batch[n] = newPublication(strconv.Itoa(100*k+n), hub.Topics("a")...)
 		}
@@ -220,7 +221,7 @@ func TestARedisBurstBeyondMaxLenIsNotLostSilently(t *testing.T) {
 	r := i.subscribe(hubtest.With("a"))
 	next := 0
 	for range 3 { // on the fresh log first
-		batch := make([]*Publication, maxCallAddresses)
+		batch := make([]*broker.Publication, maxCallAddresses)
 		for k := range batch {
 			batch[k] = newPublication(strconv.Itoa(next), hub.Topics("a")...)
 			next++

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/broker/brokertest"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
@@ -41,7 +43,7 @@ func TestARedisInstanceStartsWhileRedisIsDown(t *testing.T) {
 			}
 			began = time.Now()
 			_, err := i.tryPublish(newPublication("refused", hub.Topics("a")...))
-			if took := time.Since(began); !errors.Is(err, ErrUnavailable) && !hang || err == nil || took > 8*time.Second {
+			if took := time.Since(began); !errors.Is(err, broker.ErrUnavailable) && !hang || err == nil || took > 8*time.Second {
 				t.Errorf("publishing ended after %v with %v", took, err)
 			}
 			elsewhere.publish("meanwhile", hub.Topics("a")...)
@@ -103,7 +105,7 @@ func TestRedisThatTakesNoWritesIsSaidToBeDown(t *testing.T) {
 			for _, ephemeral := range []bool{false, true} {
 				p := withKey("key", "refused", hub.Topics("a")...)
 				p.Ephemeral = ephemeral
-				if _, err := i.tryPublish(p); !errors.Is(err, ErrUnavailable) {
+				if _, err := i.tryPublish(p); !errors.Is(err, broker.ErrUnavailable) {
 					t.Errorf("publishing gave %v", err)
 				}
 			}
@@ -121,8 +123,8 @@ func TestWhoGivesUpIsNotHeldUpByAFrozenRedis(t *testing.T) {
 	server.Freeze()
 	for name, ask := range map[string]func(context.Context){
 		"a claim":        func(ctx context.Context) { s := hubtest.As("c", "alice"); i.log.Claim(ctx, &s) },
-		"a look at keys": func(ctx context.Context) { _, _ = i.log.CheckKeys(ctx, one("a", "x", "key")) },
-		"publishing":     func(ctx context.Context) { _, _ = i.log.Publish(ctx, one("a", "x", "key")) },
+		"a look at keys": func(ctx context.Context) { _, _ = i.log.CheckKeys(ctx, brokertest.One("a", "x", "key")) },
+		"publishing":     func(ctx context.Context) { _, _ = i.log.Publish(ctx, brokertest.One("a", "x", "key")) },
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(100*time.Millisecond, cancel)
@@ -204,7 +206,7 @@ func TestARedisLineThatFellSilentIsFoundOutAndReplaced(t *testing.T) {
 	proxy.Hold()
 	began := time.Now()
 	p := withKey("k", "unknown", hub.Topics("a")...)
-	if _, err := i.tryPublish(p); !errors.Is(err, ErrUnknownOutcome) {
+	if _, err := i.tryPublish(p); !errors.Is(err, broker.ErrUnknownOutcome) {
 		t.Errorf("publishing into a silent line gave %v", err)
 	}
 	for k := range 10 {
@@ -351,7 +353,7 @@ func TestARedisThatHangsHoldsNoExitUp(t *testing.T) {
 	}
 	closing.Wait()
 	for range instances {
-		if err := <-errs; !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUnknownOutcome) {
+		if err := <-errs; !errors.Is(err, broker.ErrUnavailable) && !errors.Is(err, broker.ErrUnknownOutcome) {
 			t.Errorf("a message under way was answered %v", err)
 		}
 	}
@@ -383,7 +385,7 @@ func TestRedisLagIsHowFarAnInstanceMayBeBehind(t *testing.T) {
 	proxy.Heal()
 	r.want("1", "2")
 	e2etest.Await(t, "the lag to be over", func() bool { return i.log.Lag() == 0 })
-	many := make([]*Publication, 5*tailCount)
+	many := make([]*broker.Publication, 5*tailCount)
 	for n := range many {
 		many[n] = newPublication(hubtest.Numbers(n, n)[0], hub.Topics("a")...)
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/redis/go-redis/v9"
 )
@@ -24,12 +25,12 @@ const (
 
 // pendingPublish is a batch on its way to Redis, small enough for one call.
 type pendingPublish struct {
-	batch []*Publication
+	batch []*broker.Publication
 	// state is decided once: either the batch is sent, or its publisher has stopped waiting.
 	state    atomic.Int32
-	receipts []Receipt // of the messages that were published
-	repeated []bool    // whether each had been before
-	err      error     // why not all were
+	receipts []broker.Receipt // of the messages that were published
+	repeated []bool           // whether each had been before
+	err      error            // why not all were
 	done     chan struct{}
 }
 
@@ -42,7 +43,7 @@ const (
 // callLoad is how much of a call messages take up.
 type callLoad struct{ addresses, bytes int }
 
-func (c *callLoad) add(m *Publication) {
+func (c *callLoad) add(m *broker.Publication) {
 	c.addresses += len(m.To)
 	c.bytes += len(m.Data)
 }
@@ -51,7 +52,7 @@ func (c *callLoad) full() bool { return c.addresses >= maxCallAddresses || c.byt
 
 // Publish implements Broker. What many requests publish at the same time goes to Redis in one call; a
 // lone one waits for nobody, and a large one goes in several.
-func (l *redisLog) Publish(ctx context.Context, batch []*Publication) (published int, err error) {
+func (l *redisLog) Publish(ctx context.Context, batch []*broker.Publication) (published int, err error) {
 	for published < len(batch) && err == nil {
 		var call callLoad
 		end := published
@@ -67,13 +68,13 @@ func (l *redisLog) Publish(ctx context.Context, batch []*Publication) (published
 }
 
 // publishSome publishes what fits into one call, or fails in time.
-func (l *redisLog) publishSome(ctx context.Context, batch []*Publication) (int, error) {
+func (l *redisLog) publishSome(ctx context.Context, batch []*broker.Publication) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
 	if err := l.awaitJoined(ctx); err != nil {
 		return 0, err
 	}
-	if slices.ContainsFunc(batch, func(p *Publication) bool { return p.Ephemeral }) {
+	if slices.ContainsFunc(batch, func(p *broker.Publication) bool { return p.Ephemeral }) {
 		if err := l.awaitHearing(ctx); err != nil {
 			return 0, err
 		}
@@ -82,17 +83,17 @@ func (l *redisLog) publishSome(ctx context.Context, batch []*Publication) (int, 
 	select {
 	case l.queue <- p:
 	case <-ctx.Done():
-		return 0, ErrUnavailable
+		return 0, broker.ErrUnavailable
 	case <-l.context.Done():
-		return 0, ErrUnavailable
+		return 0, broker.ErrUnavailable
 	}
 	select {
 	case <-p.done:
 	case <-ctx.Done():
 		if p.state.CompareAndSwap(waitingToBeSent, abandoned) {
-			return 0, ErrUnavailable
+			return 0, broker.ErrUnavailable
 		}
-		return 0, ErrUnknownOutcome
+		return 0, broker.ErrUnknownOutcome
 	}
 	for i, receipt := range p.receipts {
 		batch[i].Receipt, batch[i].Repeated = receipt, p.repeated[i]
@@ -109,7 +110,7 @@ func (l *redisLog) awaitJoined(ctx context.Context) error {
 	case <-l.context.Done():
 	}
 	if !l.joined.Load() {
-		return ErrUnavailable
+		return broker.ErrUnavailable
 	}
 	return nil
 }
@@ -153,7 +154,7 @@ func (l *redisLog) abandonPending() {
 	for {
 		select {
 		case p := <-l.queue:
-			p.err = ErrUnavailable
+			p.err = broker.ErrUnavailable
 			close(p.done)
 		default:
 			return
@@ -189,12 +190,12 @@ func (l *redisLog) send(requests []*pendingPublish) {
 }
 
 // CheckKeys implements Broker.
-func (l *redisLog) CheckKeys(ctx context.Context, batch []*Publication) (int, error) {
+func (l *redisLog) CheckKeys(ctx context.Context, batch []*broker.Publication) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return 0, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 	}
 	pipe, answers := node.Pipeline(), make([]*redis.StringCmd, len(batch))
 	for i, p := range batch {
@@ -207,16 +208,16 @@ func (l *redisLog) CheckKeys(ctx context.Context, batch []*Publication) (int, er
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return 0, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 	}
 	for i, answer := range answers {
 		switch {
 		case answer == nil || errors.Is(answer.Err(), redis.Nil):
 		case answer.Err() != nil:
 			refresh(ctx, l.publishing)
-			return i, fmt.Errorf("%w: %w", ErrUnavailable, answer.Err())
+			return i, fmt.Errorf("%w: %w", broker.ErrUnavailable, answer.Err())
 		case !strings.HasPrefix(answer.Val(), hex.EncodeToString(batch[i].Fingerprint[:])):
-			return i, ErrKeyReused
+			return i, broker.ErrKeyReused
 		}
 	}
 	return len(batch), nil
@@ -226,7 +227,7 @@ func (l *redisLog) CheckKeys(ctx context.Context, batch []*Publication) (int, er
 func (l *redisLog) call(ctx context.Context, requests []*pendingPublish) ([]any, error) {
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 	}
 	instances := l.presence.others()
 	keys := []string{l.logKey, l.epochKey}
@@ -235,14 +236,14 @@ func (l *redisLog) call(ctx context.Context, requests []*pendingPublish) ([]any,
 	}
 	_, cluster := l.publishing.(*redis.ClusterClient) // where we may listen at another of its servers
 	args := make([]any, 0, 5+16*len(requests))        // enough for messages with one topic
-	args = append(args, l.MaxLen, idempotencyPeriod.Milliseconds(), hub.NewEpoch(), len(instances), !cluster)
+	args = append(args, l.MaxLen, broker.IdempotencyPeriod.Milliseconds(), hub.NewEpoch(), len(instances), !cluster)
 	for i, p := range requests {
 		for _, m := range p.batch {
 			if m.Key != "" {
 				keys = append(keys, l.idemKey+m.Key)
 			}
 			if args, err = l.appendMessage(args, i, m); err != nil {
-				return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+				return nil, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 			}
 		}
 	}
@@ -251,13 +252,13 @@ func (l *redisLog) call(ctx context.Context, requests []*pendingPublish) ([]any,
 	case err == nil:
 		return replies, nil
 	case mayHaveBeenSent(err):
-		return nil, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+		return nil, fmt.Errorf("%w: %w", broker.ErrUnknownOutcome, err)
 	}
-	return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	return nil, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 }
 
 // appendMessage appends what publishScript is to know of one message.
-func (l *redisLog) appendMessage(args []any, request int, m *Publication) ([]any, error) {
+func (l *redisLog) appendMessage(args []any, request int, m *broker.Publication) ([]any, error) {
 	kind := "log"
 	if m.Ephemeral {
 		kind = "channel"
@@ -387,18 +388,18 @@ func (l *redisLog) settle(p *pendingPublish, replies []any) {
 		first, rest, _ := strings.Cut(text, " ")
 		switch first {
 		case "conflict":
-			p.err = ErrKeyReused
+			p.err = broker.ErrKeyReused
 			return
 		case "unknown": // it is in the log, but not its key
-			p.err = fmt.Errorf("%w: redis: %s", ErrUnknownOutcome, rest)
+			p.err = fmt.Errorf("%w: redis: %s", broker.ErrUnknownOutcome, rest)
 			return
 		case "error":
-			p.err = fmt.Errorf("%w: redis: %s", ErrUnavailable, rest)
+			p.err = fmt.Errorf("%w: redis: %s", broker.ErrUnavailable, rest)
 			return
 		}
 		at, rest, _ := strings.Cut(rest, " ")
 		receivers, _, repeated := strings.Cut(rest, " ")
-		var receipt Receipt
+		var receipt broker.Receipt
 		receipt.Receivers, p.err = strconv.Atoi(receivers)
 		if at != "-" && p.err == nil {
 			id := hub.ID{Epoch: first}
@@ -410,7 +411,7 @@ func (l *redisLog) settle(p *pendingPublish, replies []any) {
 			}
 		}
 		if p.err != nil {
-			p.err = fmt.Errorf("%w: redis: %s", ErrUnavailable, text)
+			p.err = fmt.Errorf("%w: redis: %s", broker.ErrUnavailable, text)
 			return
 		}
 		p.receipts = append(p.receipts, receipt)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
@@ -22,7 +23,7 @@ func TestRedisPublishesAKeyOnceWhicheverInstanceIsAsked(t *testing.T) {
 	readers := []*reader{instances[0].subscribe(hubtest.With("a")), instances[1].subscribe(hubtest.With("a"))}
 	awaitPresence(instances...)
 	const keys, tries = 20, 8
-	receipts := make([][tries]Receipt, keys)
+	receipts := make([][tries]broker.Receipt, keys)
 	var publishers sync.WaitGroup
 	for try := range tries {
 		publishers.Go(func() {
@@ -60,7 +61,7 @@ func TestRedisKeepsTheAnswersOfEphemeralMessagesToo(t *testing.T) {
 	for range 3 {
 		p := withKey("k", "passing", hub.Topics("a")...)
 		p.Ephemeral = true
-		if got := i.publishAll(p)[0]; got != (Receipt{"", 1}) {
+		if got := i.publishAll(p)[0]; got != (broker.Receipt{ID: "", Receivers: 1}) {
 			t.Errorf("the answer was %v", got)
 		}
 	}
@@ -79,18 +80,18 @@ func TestRedisRefusesAKeyThatWasUsedForAnotherMessage(t *testing.T) {
 	a, b := start(t, server.URL()), start(t, server.URL())
 	r := a.subscribe(hubtest.With("a"))
 	first := a.publishAll(withKey("k", "first", hub.Topics("a")...))[0]
-	batch := []*Publication{
+	batch := []*broker.Publication{
 		newPublication("before", hub.Topics("a")...),
 		withKey("k", "another", hub.Topics("a")...),
 		newPublication("after", hub.Topics("a")...),
 		withKey("free", "after too", hub.Topics("a")...),
 	}
-	for name, attempt := range map[string]func(context.Context, []*Publication) (int, error){"looked at": b.log.CheckKeys, "published": b.log.Publish} {
-		if n, err := attempt(t.Context(), batch); n != 1 || !errors.Is(err, ErrKeyReused) {
+	for name, attempt := range map[string]func(context.Context, []*broker.Publication) (int, error){"looked at": b.log.CheckKeys, "published": b.log.Publish} {
+		if n, err := attempt(t.Context(), batch); n != 1 || !errors.Is(err, broker.ErrKeyReused) {
 			t.Errorf("%s %d, error %v; want 1 and ErrKeyReused", name, n, err)
 		}
 	}
-	if n, err := b.log.CheckKeys(t.Context(), []*Publication{withKey("k", "first", hub.Topics("a")...), batch[3]}); n != 2 || err != nil {
+	if n, err := b.log.CheckKeys(t.Context(), []*broker.Publication{withKey("k", "first", hub.Topics("a")...), batch[3]}); n != 2 || err != nil {
 		t.Errorf("of a batch that may be published %d are fine: %v", n, err)
 	}
 	if batch[0].Receipt.ID == "" || batch[2].Receipt.ID != "" {
@@ -109,8 +110,8 @@ func TestRedisForgetsKeysInTime(t *testing.T) {
 	i := start(t, server.URL())
 	i.publishAll(withKey("k", "first", hub.Topics("a")...))
 	left := admin(t, server.URL()).PTTL(t.Context(), "{sse:default}:idem:k").Val()
-	if left > idempotencyPeriod || left < idempotencyPeriod-time.Minute {
-		t.Errorf("the key is kept for %v; want %v", left, idempotencyPeriod)
+	if left > broker.IdempotencyPeriod || left < broker.IdempotencyPeriod-time.Minute {
+		t.Errorf("the key is kept for %v; want %v", left, broker.IdempotencyPeriod)
 	}
 }
 
@@ -164,7 +165,7 @@ func TestRedisTakesABatchOfAnySize(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL())
 	const n = 20_000 // in one call five times as many would be more arguments than Redis before 7 takes
-	batch := make([]*Publication, n)
+	batch := make([]*broker.Publication, n)
 	for k := range batch {
 		batch[k] = newPublication(strconv.Itoa(k), hub.Topics("a")...)
 	}
@@ -212,10 +213,10 @@ func TestRedisOneBadKeyHarmsNoOtherMessage(t *testing.T) {
 	r := a.subscribe(hubtest.With("a"))
 	b.subscribe(hubtest.With("a"))
 	awaitPresence(a, b)
-	n, err := a.log.Publish(t.Context(), []*Publication{
+	n, err := a.log.Publish(t.Context(), []*broker.Publication{
 		newPublication("1", hub.Topics("a")...), withKey("bad", "2", hub.Topics("a")...), newPublication("3", hub.Topics("a")...),
 	})
-	if n != 1 || !errors.Is(err, ErrUnavailable) {
+	if n != 1 || !errors.Is(err, broker.ErrUnavailable) {
 		t.Errorf("published %d, error %v; want 1, ErrUnavailable", n, err)
 	}
 	// What others know of presence may be spoilt; messages don't depend on it.
@@ -242,7 +243,7 @@ func TestRedisPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
 			if took := time.Since(began); took > 8*time.Second {
 				t.Errorf("publishing took %v", took)
 			}
-			if !errors.Is(errs[n], ErrUnavailable) && !errors.Is(errs[n], ErrUnknownOutcome) {
+			if !errors.Is(errs[n], broker.ErrUnavailable) && !errors.Is(errs[n], broker.ErrUnknownOutcome) {
 				t.Errorf("publishing to a Redis that hangs gave %v", errs[n])
 			}
 		})
@@ -250,7 +251,7 @@ func TestRedisPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
 	running.Wait()
 	server.Thaw()
 	for n, err := range errs {
-		if errors.Is(err, ErrUnavailable) {
+		if errors.Is(err, broker.ErrUnavailable) {
 			continue // it was not published, and must not be
 		}
 		e2etest.Await(t, "Redis to take messages again", func() bool {
@@ -265,7 +266,7 @@ func TestRedisPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
 	r.awaitText("last")
 	for n, err := range errs {
 		want := 1
-		if errors.Is(err, ErrUnavailable) {
+		if errors.Is(err, broker.ErrUnavailable) {
 			want = 0
 		}
 		if got := count(r.got(), "message "+strconv.Itoa(n)); got != want {
@@ -284,7 +285,7 @@ func TestRedisPublishEndsWithItsRequest(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	began := time.Now()
-	_, err := i.log.Publish(ctx, []*Publication{newPublication("x", hub.Topics("a")...)})
+	_, err := i.log.Publish(ctx, []*broker.Publication{newPublication("x", hub.Topics("a")...)})
 	if err == nil || time.Since(began) > 10*time.Second {
 		t.Errorf("publishing ended after %v with %v", time.Since(began), err)
 	}

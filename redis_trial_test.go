@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
@@ -58,9 +59,9 @@ func outcomeOf(t testing.TB, err error) e2etest.Outcome {
 	switch {
 	case err == nil:
 		return e2etest.OutcomePublished
-	case errors.Is(err, ErrUnknownOutcome):
+	case errors.Is(err, broker.ErrUnknownOutcome):
 		return e2etest.OutcomeUnknown
-	case errors.Is(err, ErrUnavailable):
+	case errors.Is(err, broker.ErrUnavailable):
 		return e2etest.OutcomeRefused
 	}
 	t.Errorf("publishing gave %v", err)
@@ -93,7 +94,7 @@ func newTrial(t *testing.T, instances ...*instance) *trial {
 						return "", e2etest.OutcomePublished // or so: nobody will judge it
 					}
 					m := withKey(text, text, hub.Topics(topic)...)
-					_, err := i.log.Publish(context.Background(), []*Publication{m})
+					_, err := i.log.Publish(context.Background(), []*broker.Publication{m})
 					if err == nil {
 						count.add()
 					}

@@ -1,8 +1,10 @@
-package sse
+package memlog
 
 import (
 	"crypto/sha256"
 	"time"
+
+	"github.com/caddy-sse/caddy-sse/broker"
 )
 
 // answers remembers what idempotency keys were answered, for idempotencyPeriod. It is guarded by
@@ -13,7 +15,7 @@ type answers struct {
 }
 
 type answer struct {
-	receipt     Receipt
+	receipt     broker.Receipt
 	fingerprint [sha256.Size]byte
 	at          time.Time
 }
@@ -22,7 +24,7 @@ func newAnswers() *answers { return &answers{byKey: make(map[string]answer)} }
 
 // find gives p the answer that its key got before. It returns ErrKeyReused if that was for another
 // message.
-func (a *answers) find(p *Publication) (found bool, err error) {
+func (a *answers) find(p *broker.Publication) (found bool, err error) {
 	if p.Key == "" {
 		return false, nil
 	}
@@ -32,14 +34,14 @@ func (a *answers) find(p *Publication) (found bool, err error) {
 	case !found:
 		return false, nil
 	case old.fingerprint != p.Fingerprint:
-		return false, ErrKeyReused
+		return false, broker.ErrKeyReused
 	}
 	p.Receipt, p.Repeated = old.receipt, true
 	return true, nil
 }
 
 // keep remembers the answer that p got.
-func (a *answers) keep(p *Publication) {
+func (a *answers) keep(p *broker.Publication) {
 	if p.Key != "" {
 		a.byKey[p.Key] = answer{p.Receipt, p.Fingerprint, time.Now()}
 		a.order = append(a.order, p.Key)
@@ -48,7 +50,7 @@ func (a *answers) keep(p *Publication) {
 
 // forget drops the answers whose time is over.
 func (a *answers) forget(now time.Time) {
-	for len(a.order) > 0 && now.Sub(a.byKey[a.order[0]].at) >= idempotencyPeriod {
+	for len(a.order) > 0 && now.Sub(a.byKey[a.order[0]].at) >= broker.IdempotencyPeriod {
 		delete(a.byKey, a.order[0])
 		a.order[0] = ""
 		a.order = a.order[1:]

@@ -1,4 +1,4 @@
-package sse
+package memlog
 
 import (
 	"context"
@@ -9,12 +9,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/broker/brokertest"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
 // mustPublish puts a batch into the log and returns the answer to its first message.
-func (l *memoryLog) mustPublish(t testing.TB, batch []*Publication) Receipt {
+func (l *Log) mustPublish(t testing.TB, batch []*broker.Publication) broker.Receipt {
 	t.Helper()
 	if n, err := l.Publish(t.Context(), batch); err != nil || n != len(batch) {
 		t.Fatalf("of %d messages %d were published: %v", len(batch), n, err)
@@ -27,8 +29,8 @@ func TestAPublisherIsToldTheIDThatClientsAreToldAndHowManyTheyAre(t *testing.T) 
 	log := newTestLog(t, h.Hub)
 	a, b := h.Listen(hubtest.With("a")), h.Listen(hubtest.With("*"))
 	for i := range 3 {
-		receipt := log.mustPublish(t, one("a", fmt.Sprint(i), ""))
-		if want := (Receipt{ID: fmt.Sprint(log.epoch, "-", i+1), Receivers: 2}); receipt != want {
+		receipt := log.mustPublish(t, brokertest.One("a", fmt.Sprint(i), ""))
+		if want := (broker.Receipt{ID: fmt.Sprint(log.Epoch, "-", i+1), Receivers: 2}); receipt != want {
 			t.Errorf("the answer is %+v; want %+v", receipt, want)
 		}
 		for _, l := range []*hubtest.Client{a, b} {
@@ -37,7 +39,7 @@ func TestAPublisherIsToldTheIDThatClientsAreToldAndHowManyTheyAre(t *testing.T) 
 			}
 		}
 	}
-	if receipt := log.mustPublish(t, one("b", "x", "")); receipt.Receivers != 1 {
+	if receipt := log.mustPublish(t, brokertest.One("b", "x", "")); receipt.Receivers != 1 {
 		t.Errorf("%d receivers; want 1", receipt.Receivers)
 	}
 }
@@ -46,9 +48,9 @@ func TestAnEphemeralMessageHasNoIDInItsAnswer(t *testing.T) {
 	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
 	h.Listen(hubtest.With("a"))
-	batch := one("a", "tick", "")
+	batch := brokertest.One("a", "tick", "")
 	batch[0].Ephemeral = true
-	if receipt := log.mustPublish(t, batch); receipt != (Receipt{Receivers: 1}) {
+	if receipt := log.mustPublish(t, batch); receipt != (broker.Receipt{Receivers: 1}) {
 		t.Errorf("the answer is %+v", receipt)
 	}
 }
@@ -56,7 +58,7 @@ func TestAnEphemeralMessageHasNoIDInItsAnswer(t *testing.T) {
 func TestEveryMemoryLogHasAnEpochOfItsOwn(t *testing.T) {
 	epochs := make(map[string]bool)
 	for range 100 {
-		epochs[newTestLog(t, hub.NewHub(hubtest.Plenty)).epoch] = true
+		epochs[newTestLog(t, hub.NewHub(hubtest.Plenty)).Epoch] = true
 	}
 	if len(epochs) != 100 {
 		t.Errorf("100 logs have %d epochs", len(epochs))
@@ -72,7 +74,7 @@ func TestConcurrentPublishersAreOrderedAndEachIsToldItsPlace(t *testing.T) {
 	var play hubtest.Traffic
 	for range 4 {
 		play.GoLoop(500, func(*rand.Rand) {
-			batch := append(one("a", hub.NewEpoch(), ""), one("a", hub.NewEpoch(), "")...)
+			batch := append(brokertest.One("a", hub.NewEpoch(), ""), brokertest.One("a", hub.NewEpoch(), "")...)
 			texts := [2]string{string(batch[0].Data), string(batch[1].Data)}
 			if n, err := log.Publish(t.Context(), batch); n != 2 || err != nil {
 				t.Errorf("of 2 messages %d were published: %v", n, err)
@@ -108,7 +110,7 @@ func TestAPublisherWhoGivesUpWaitingHasPublished(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		begin := time.Now()
-		n, err := log.Publish(ctx, append(one("a", "x", ""), one("a", "y", "")...))
+		n, err := log.Publish(ctx, append(brokertest.One("a", "x", ""), brokertest.One("a", "y", "")...))
 		if n != 2 || err != nil || time.Since(begin) != time.Minute {
 			t.Errorf("after %v: %d published, %v", time.Since(begin), n, err)
 		}
@@ -120,25 +122,25 @@ func TestTheSameKeyPublishesOnceAndGetsTheSameAnswer(t *testing.T) {
 	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
 	l := h.Listen(hubtest.With("a"))
-	first := log.mustPublish(t, one("a", "hi", "key"))
+	first := log.mustPublish(t, brokertest.One("a", "hi", "key"))
 	h.Listen(hubtest.With("a")) // the answer stays as it was
-	if again := log.mustPublish(t, one("a", "hi", "key")); again != first {
+	if again := log.mustPublish(t, brokertest.One("a", "hi", "key")); again != first {
 		t.Errorf("the second answer is %+v, the first was %+v", again, first)
 	}
-	if other := log.mustPublish(t, one("a", "hi", "other")); other == first {
+	if other := log.mustPublish(t, brokertest.One("a", "hi", "other")); other == first {
 		t.Error("another key got the same answer")
 	}
-	log.mustPublish(t, one("a", "hi", ""))
-	log.mustPublish(t, one("a", "hi", ""))
+	log.mustPublish(t, brokertest.One("a", "hi", ""))
+	log.mustPublish(t, brokertest.One("a", "hi", ""))
 	hubtest.Want(t, l.Texts(), "hi", "hi", "hi", "hi")
 
-	ephemeral := func() []*Publication {
-		batch := one("a", "tick", "ephemeral")
+	ephemeral := func() []*broker.Publication {
+		batch := brokertest.One("a", "tick", "ephemeral")
 		batch[0].Ephemeral = true
 		return batch
 	}
 	log.mustPublish(t, ephemeral())
-	if again := log.mustPublish(t, ephemeral()); again != (Receipt{Receivers: 2}) {
+	if again := log.mustPublish(t, ephemeral()); again != (broker.Receipt{Receivers: 2}) {
 		t.Errorf("the answer to a repeated ephemeral message is %+v", again)
 	}
 	hubtest.Want(t, l.Texts(), "tick")
@@ -148,15 +150,15 @@ func TestTheSameKeyAtTheSameTimePublishesOnce(t *testing.T) {
 	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
 	l := h.Listen(hubtest.With("a"))
-	receipts := make(chan Receipt, 100)
+	receipts := make(chan broker.Receipt, 100)
 	var play hubtest.Traffic
 	for range 4 {
-		play.GoLoop(25, func(*rand.Rand) { receipts <- log.mustPublish(t, one("a", "hi", "key")) })
+		play.GoLoop(25, func(*rand.Rand) { receipts <- log.mustPublish(t, brokertest.One("a", "hi", "key")) })
 	}
 	play.Wait()
 	close(receipts)
 	for receipt := range receipts {
-		if receipt.ID != log.epoch+"-1" {
+		if receipt.ID != log.Epoch+"-1" {
 			t.Errorf("an answer is %+v", receipt)
 		}
 	}
@@ -167,11 +169,11 @@ func TestAKeyUsedForAnotherMessageIsRefusedAndStaysWhatItWas(t *testing.T) {
 	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
 	l := h.Listen(hubtest.With("a"))
-	first := log.mustPublish(t, one("a", "hi", "key"))
-	if n, err := log.Publish(t.Context(), one("a", "ho", "key")); n != 0 || !errors.Is(err, ErrKeyReused) {
+	first := log.mustPublish(t, brokertest.One("a", "hi", "key"))
+	if n, err := log.Publish(t.Context(), brokertest.One("a", "ho", "key")); n != 0 || !errors.Is(err, broker.ErrKeyReused) {
 		t.Errorf("%d published, %v", n, err)
 	}
-	if again := log.mustPublish(t, one("a", "hi", "key")); again != first {
+	if again := log.mustPublish(t, brokertest.One("a", "hi", "key")); again != first {
 		t.Errorf("the key's answer was %+v and is %+v", first, again)
 	}
 	hubtest.Want(t, l.Texts(), "hi")
@@ -181,32 +183,32 @@ func TestABatchEndsWithTheFirstThatIsRefused(t *testing.T) {
 	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
 	l := h.Listen(hubtest.With("a"))
-	log.mustPublish(t, one("a", "0", "key"))
-	batch := append(append(one("a", "1", "before"), one("a", "2", "key")...), one("a", "3", "behind")...)
-	if n, err := log.Publish(t.Context(), batch); n != 1 || !errors.Is(err, ErrKeyReused) {
+	log.mustPublish(t, brokertest.One("a", "0", "key"))
+	batch := append(append(brokertest.One("a", "1", "before"), brokertest.One("a", "2", "key")...), brokertest.One("a", "3", "behind")...)
+	if n, err := log.Publish(t.Context(), batch); n != 1 || !errors.Is(err, broker.ErrKeyReused) {
 		t.Errorf("%d published, %v", n, err)
 	}
 	hubtest.Want(t, l.Texts(), "0", "1")
-	log.mustPublish(t, one("a", "something else", "behind")) // its key was not used
+	log.mustPublish(t, brokertest.One("a", "something else", "behind")) // its key was not used
 }
 
 func TestAKeyIsRememberedForTenMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hubtest.New(t, hubtest.Plenty)
 		log := newTestLog(t, h.Hub)
-		first := log.mustPublish(t, one("a", "hi", "key"))
+		first := log.mustPublish(t, brokertest.One("a", "hi", "key"))
 		time.Sleep(5 * time.Minute)
-		log.mustPublish(t, one("a", "hi", "later"))
+		log.mustPublish(t, brokertest.One("a", "hi", "later"))
 		time.Sleep(5*time.Minute - 1)
-		if again := log.mustPublish(t, one("a", "hi", "key")); again != first {
+		if again := log.mustPublish(t, brokertest.One("a", "hi", "key")); again != first {
 			t.Error("the key was forgotten too early")
 		}
 		time.Sleep(time.Nanosecond)
-		if again := log.mustPublish(t, one("a", "ho", "key")); again == first {
+		if again := log.mustPublish(t, brokertest.One("a", "ho", "key")); again == first {
 			t.Error("the key is not forgotten")
 		}
 		time.Sleep(10 * time.Minute)
-		log.mustPublish(t, one("a", "hi", "last"))
+		log.mustPublish(t, brokertest.One("a", "hi", "last"))
 		if len(log.answers.byKey) != 1 || len(log.answers.order) != 1 {
 			t.Errorf("%d keys are remembered, in an order of %d; want the last one", len(log.answers.byKey), len(log.answers.order))
 		}

@@ -1,4 +1,4 @@
-package sse
+package memlog
 
 import (
 	"testing"
@@ -7,8 +7,8 @@ import (
 )
 
 // newTestLog returns a memory broker that feeds a hub.
-func newTestLog(t testing.TB, h *hub.Hub) *memoryLog {
-	log := OpenMemory()
+func newTestLog(t testing.TB, h *hub.Hub) *Log {
+	log := Open()
 	log.Start(h, func() {})
 	return log
 }

@@ -1,4 +1,4 @@
-package sse
+package memlog
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 	"github.com/caddy-sse/caddy-sse/topic"
@@ -81,7 +82,7 @@ func TestWhatIsMissingIsToldAsAGap(t *testing.T) {
 type world struct {
 	t        *testing.T
 	hub      *hubtest.Hub
-	log      *memoryLog
+	log      *Log
 	visitors []*visitor
 	traffic  hubtest.Traffic
 	over     atomic.Bool   // all has been published but the end
@@ -160,7 +161,7 @@ const theEnd = "the end"
 
 func (w *world) publish(m *hub.Message) {
 	p := &posted{m, string(m.Data)}
-	if _, err := w.log.Publish(w.t.Context(), []*Publication{{Message: m}}); err != nil {
+	if _, err := w.log.Publish(w.t.Context(), []*broker.Publication{{Message: m}}); err != nil {
 		w.t.Error(err)
 	}
 	w.mu.Lock()

@@ -1,19 +1,20 @@
-package sse
+package memlog
 
 import (
 	"errors"
 	"testing"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
 func TestAMessageThatComesAfterTheDrainIsRefusedNotLost(t *testing.T) {
 	shared := hub.NewHub(hub.Limits{History: hub.HistoryLimits{Count: 10}})
-	log := OpenMemory()
+	log := Open()
 	log.Start(shared, func() {})
-	publish := func(key string, ephemeral bool) (*Publication, int, error) {
-		p := &Publication{Message: &hub.Message{To: hub.Topics("a"), Data: []byte("x"), Ephemeral: ephemeral}, Key: key}
-		n, err := log.Publish(t.Context(), []*Publication{p})
+	publish := func(key string, ephemeral bool) (*broker.Publication, int, error) {
+		p := &broker.Publication{Message: &hub.Message{To: hub.Topics("a"), Data: []byte("x"), Ephemeral: ephemeral}, Key: key}
+		n, err := log.Publish(t.Context(), []*broker.Publication{p})
 		return p, n, err
 	}
 	before, n, err := publish("key", false)

@@ -1,0 +1,26 @@
+package sse
+
+import (
+	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/internal/memlog"
+	"github.com/caddyserver/caddy/v2"
+)
+
+func init() { caddy.RegisterModule(MemoryBroker{}) }
+
+// MemoryBroker keeps a hub's log in this process: order without anything to install, gone with the
+// process. It is the default and has no options.
+type MemoryBroker struct{}
+
+// CaddyModule returns the Caddy module information.
+func (MemoryBroker) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "sse.brokers.memory", New: func() caddy.Module { return new(MemoryBroker) }}
+}
+
+// Identity implements BrokerModule.
+func (MemoryBroker) Identity() string { return "memory" }
+
+// Open implements BrokerModule.
+func (MemoryBroker) Open(string) (broker.Log, error) {
+	return memlog.Open(), nil
+}
