@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/ingest"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 )
@@ -63,7 +64,7 @@ func (route *publishRoute) serve(w http.ResponseWriter, r *http.Request) error {
 		if p.to == nil {
 			return p.refuse(problemf(http.StatusBadRequest, "a text/event-stream body says nothing of its target; name it in the URL, as ?topic=news"))
 		}
-		return p.stream(newEventSource(p.body, p.config.MaxSize, p.formA))
+		return p.stream(ingest.NewEvents(p.body, p.config.MaxSize, p.formA))
 	case "application/x-ndjson":
 		return p.stream(p.lines())
 	}
@@ -79,8 +80,8 @@ func (p *post) prepare() (refusal *problem) {
 	if err != nil {
 		return problemf(http.StatusBadRequest, "the query can't be read: %v", err)
 	}
-	if p.key = p.request.Header.Get("Idempotency-Key"); len(p.key) > maxKeyBytes {
-		return problemf(http.StatusBadRequest, "the Idempotency-Key has %d bytes; the limit is %d", len(p.key), maxKeyBytes)
+	if p.key = p.request.Header.Get("Idempotency-Key"); len(p.key) > ingest.MaxKeyBytes {
+		return problemf(http.StatusBadRequest, "the Idempotency-Key has %d bytes; the limit is %d", len(p.key), ingest.MaxKeyBytes)
 	}
 	if p.literal, refusal = p.topics.literal(p.request); refusal != nil {
 		return refusal
@@ -93,8 +94,6 @@ func (p *post) prepare() (refusal *problem) {
 	}
 	return p.readDefaults(query)
 }
-
-const maxKeyBytes = 255
 
 // whole publishes a body that is read to its end first: one message, or an array of them.
 func (p *post) whole() error {
@@ -164,24 +163,24 @@ func (p *post) check(m *hub.Message) *problem {
 	if refusal := p.who.expired(); refusal != nil {
 		return refusal
 	}
-	if len(m.To) > maxTargets { // as many as the route has topics
-		return problemf(http.StatusBadRequest, "a message for %d topics; name %d or fewer in the URL", len(m.To), maxTargets)
+	if len(m.To) > ingest.MaxTargets { // as many as the route has topics
+		return problemf(http.StatusBadRequest, "a message for %d topics; name %d or fewer in the URL", len(m.To), ingest.MaxTargets)
 	}
 	return p.access.mayAddress(p.who, m.To, p.literal)
 }
 
 // publication prepares a draft for the broker. nth counts the messages of the request from 1; extent is
 // what all of them together are told from another request by, where that has to be.
-func (p *post) publication(d draft, nth int, extent []byte) *broker.Publication {
+func (p *post) publication(d ingest.Draft, nth int, extent []byte) *broker.Publication {
 	b := &broker.Publication{Message: d.Message}
 	key := p.key
-	if d.key != "" {
-		key, nth, extent = d.key, 1, nil
+	if d.Key != "" {
+		key, nth, extent = d.Key, 1, nil
 	}
 	if key != "" {
 		scoped := sha256.Sum256([]byte(p.who.name + "\x00" + key + "/" + strconv.Itoa(nth)))
 		b.Key = hex.EncodeToString(scoped[:])
-		b.Fingerprint = d.fingerprint(extent)
+		b.Fingerprint = d.Fingerprint(extent)
 	}
 	return b
 }
@@ -208,7 +207,7 @@ func (p *post) failed(err error) *problem {
 func (p *post) unreadable(err error) *problem {
 	var refusal *problem
 	var limit *http.MaxBytesError // of the site, by request_body
-	var malformed *contentError
+	var malformed *ingest.Error
 	switch {
 	case errors.As(err, &refusal):
 		return refusal
@@ -224,7 +223,7 @@ func (p *post) unreadable(err error) *problem {
 	panic(http.ErrAbortHandler)
 }
 
-func malformedBody(err *contentError) *problem {
+func malformedBody(err *ingest.Error) *problem {
 	if err.TooLarge {
 		return problemf(http.StatusRequestEntityTooLarge, "%v", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/ingest"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -23,7 +24,7 @@ func urlTarget(query url.Values) ([]hub.Address, *problem) {
 			return nil, problemf(http.StatusBadRequest, "%s stands in the URL %d times; give it once", name, n)
 		}
 	}
-	fields := targetFields{Topics: query["topic"], hasTopic: query.Has("topic")}
+	fields := ingest.Target{Topics: query["topic"], HasTopic: query.Has("topic")}
 	if query.Has("client_id") {
 		fields.ClientID = new(string)
 		*fields.ClientID = query.Get("client_id")
@@ -33,13 +34,13 @@ func urlTarget(query url.Values) ([]hub.Address, *problem) {
 		*fields.User = query.Get("user")
 	}
 	if query.Has("broadcast") {
-		on, err := parseBool(cmp.Or(query.Get("broadcast"), "true"))
+		on, err := ingest.ParseBool(cmp.Or(query.Get("broadcast"), "true"))
 		if err != nil {
 			return nil, problemf(http.StatusBadRequest, "broadcast in the URL must be empty, true or false")
 		}
 		fields.Broadcast = on
 	}
-	to, err := fields.addresses()
+	to, err := fields.Addresses()
 	if err != nil {
 		return nil, problemf(http.StatusBadRequest, "%v", err)
 	}
@@ -57,12 +58,12 @@ func (p *post) readDefaults(query url.Values) *problem {
 	var err error
 	if query.Has("retry") {
 		p.defaults.HasRetry = true
-		if p.defaults.Retry, err = parseRetry(query.Get("retry")); err != nil {
+		if p.defaults.Retry, err = ingest.ParseRetry(query.Get("retry")); err != nil {
 			return problemf(http.StatusBadRequest, "%v", err)
 		}
 	}
 	if query.Has("ephemeral") {
-		if p.defaults.Ephemeral, err = parseBool(cmp.Or(query.Get("ephemeral"), "true")); err != nil {
+		if p.defaults.Ephemeral, err = ingest.ParseBool(cmp.Or(query.Get("ephemeral"), "true")); err != nil {
 			return problemf(http.StatusBadRequest, "ephemeral in the URL must be empty, true or false")
 		}
 	}
@@ -93,15 +94,15 @@ func bodyTooLarge(limit int64) *problem {
 }
 
 // decode returns the messages of a whole body.
-func (p *post) decode(body []byte) (drafts []draft, isArray bool, refusal *problem) {
+func (p *post) decode(body []byte) (drafts []ingest.Draft, isArray bool, refusal *problem) {
 	if p.to != nil {
-		return []draft{{Message: p.formA(body)}}, false, nil
+		return []ingest.Draft{{Message: p.formA(body)}}, false, nil
 	}
 	text := bytes.TrimLeft(body, " \t\r\n")
 	looksJSON := len(text) > 0 && (text[0] == '{' || text[0] == '[')
 	switch media := mediaType(p.request); {
 	case media == "application/json":
-		drafts, isArray, err := decodeJSON(text)
+		drafts, isArray, err := ingest.JSON(text)
 		if err != nil {
 			return nil, isArray, problemf(http.StatusBadRequest, "%v", err)
 		}
@@ -115,11 +116,11 @@ func (p *post) decode(body []byte) (drafts []draft, isArray bool, refusal *probl
 	case looksJSON:
 		return nil, false, problemf(http.StatusBadRequest, "the body looks like JSON; send it with Content-Type: application/json")
 	case media == "application/x-www-form-urlencoded":
-		d, err := decodeForm(body)
+		d, err := ingest.Form(body)
 		if err != nil {
 			return nil, false, problemf(http.StatusBadRequest, "%v", err)
 		}
-		return []draft{d}, false, nil
+		return []ingest.Draft{d}, false, nil
 	}
 	return nil, false, problemf(http.StatusBadRequest,
 		"no target; name one in the URL, as ?topic=news, or send a message with its target as application/json")

@@ -4,13 +4,14 @@ import (
 	"io"
 
 	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/internal/ingest"
 )
 
 // maxBatch bounds how many messages of a body, if they are there already, go to the broker at once.
 const maxBatch = 64
 
 // stream publishes the messages of a body as they arrive.
-func (p *post) stream(s source) error {
+func (p *post) stream(s ingest.Source) error {
 	published, lastID := 0, ""
 	for nth := 1; ; {
 		batch, lines, ended := p.collect(s, &nth)
@@ -34,7 +35,7 @@ func (p *post) stream(s source) error {
 			return writeAnswer(p.w, publishedStream{published, orNull(lastID)})
 		case ended != nil:
 			refusal = p.unreadable(ended)
-			refusal.Line = s.line()
+			refusal.Line = s.Line()
 		default:
 			continue
 		}
@@ -45,18 +46,18 @@ func (p *post) stream(s source) error {
 
 // lines reads the body as NDJSON: data of messages for the target of the URL or the route, or else messages that name
 // theirs.
-func (p *post) lines() source {
+func (p *post) lines() ingest.Source {
 	if p.to == nil {
 		// Each byte of data may be escaped, and there are other fields.
-		return newLineSource(p.body, 6*p.config.MaxSize+16<<10, decodeObject)
+		return ingest.NewLines(p.body, 6*p.config.MaxSize+16<<10, ingest.Object)
 	}
-	return newLineSource(p.body, p.config.MaxSize, func(line []byte) (draft, error) { return draft{Message: p.formA(line)}, nil })
+	return ingest.NewLines(p.body, p.config.MaxSize, func(line []byte) (ingest.Draft, error) { return ingest.Draft{Message: p.formA(line)}, nil })
 }
 
 // collect reads one message, waiting for it, and those that are there already.
-func (p *post) collect(s source, nth *int) (batch []*broker.Publication, lines []int, ended error) {
+func (p *post) collect(s ingest.Source, nth *int) (batch []*broker.Publication, lines []int, ended error) {
 	for {
-		d, err := s.next()
+		d, err := s.Next()
 		if err != nil {
 			return batch, lines, err
 		}
@@ -68,9 +69,9 @@ func (p *post) collect(s source, nth *int) (batch []*broker.Publication, lines [
 			return batch, lines, refusal
 		}
 		batch = append(batch, p.publication(d, *nth, nil))
-		lines = append(lines, s.line())
+		lines = append(lines, s.Line())
 		*nth++
-		if len(batch) == maxBatch || !s.buffered() {
+		if len(batch) == maxBatch || !s.Buffered() {
 			return batch, lines, nil
 		}
 	}

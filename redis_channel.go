@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/ingest"
 	"github.com/go-json-experiment/json"
 	"github.com/redis/go-redis/v9"
 )
@@ -156,7 +157,7 @@ func (l *redisLog) Kick(ctx context.Context, clientID string) error {
 
 // channelMessage is an ephemeral message on the pub/sub channel: form B, and the hub it is for.
 type channelMessage struct {
-	jsonMessage
+	ingest.Fields
 	Hub string `json:"hub,omitempty"`
 }
 
@@ -167,11 +168,11 @@ const hubOfNone = "default"
 // without a hub it is the default one.
 func decodeChannelMessage(payload string) (m *hub.Message, hub string, err error) {
 	var c channelMessage
-	if err := json.Unmarshal([]byte(payload), &c, exactly); err != nil {
-		return nil, hubOfMalformed(payload), explainJSON(err)
+	if err := json.Unmarshal([]byte(payload), &c, ingest.Strict); err != nil {
+		return nil, hubOfMalformed(payload), ingest.Explain(err)
 	}
 	hub = cmp.Or(c.Hub, hubOfNone)
-	d, err := c.draft()
+	d, err := c.Draft()
 	if err != nil {
 		return nil, hub, err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/ingest"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -27,7 +28,7 @@ func (e entry) message() (*hub.Message, error) {
 	}
 	now := uint64(time.Now().UnixMilli()) // anybody may have chosen the position
 	m := &hub.Message{Position: e.position, Time: time.UnixMilli(int64(min(e.position.Major, now)))}
-	var target targetFields
+	var target ingest.Target
 	seen := make([]string, 0, 8) // as many as there are names but topic
 	for i := 0; i < len(e.fields); i += 2 {
 		name, value := e.fields[i], e.fields[i+1]
@@ -40,20 +41,20 @@ func (e entry) message() (*hub.Message, error) {
 		var err error
 		switch name {
 		case "topic":
-			target.Topics, target.hasTopic = append(target.Topics, value), true
+			target.Topics, target.HasTopic = append(target.Topics, value), true
 		case "client_id":
 			target.ClientID = &value
 		case "user":
 			target.User = &value
 		case "broadcast":
-			target.Broadcast, err = parseBool(value)
+			target.Broadcast, err = ingest.ParseBool(value)
 		case "event":
 			m.Event = value
 		case "data":
 			m.Data = []byte(value)
 		case "retry":
 			m.HasRetry = true
-			m.Retry, err = parseRetry(value)
+			m.Retry, err = ingest.ParseRetry(value)
 		default:
 			return nil, fmt.Errorf("unknown field %q", name)
 		}
@@ -65,7 +66,7 @@ func (e entry) message() (*hub.Message, error) {
 		return nil, errors.New("data is missing")
 	}
 	var err error
-	if m.To, err = target.addresses(); err != nil {
+	if m.To, err = target.Addresses(); err != nil {
 		return nil, err
 	}
 	return m, m.Check()

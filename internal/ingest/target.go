@@ -1,4 +1,4 @@
-package sse
+package ingest
 
 import (
 	"errors"
@@ -9,23 +9,23 @@ import (
 	"github.com/caddy-sse/caddy-sse/topic"
 )
 
-// maxTargets bounds how many topics one message may be published to.
-const maxTargets = 100
+// MaxTargets bounds how many topics one message may be published to.
+const MaxTargets = 100
 
-// targetFields are the ways to say whom a message is for, of which exactly one is to be used.
-type targetFields struct {
+// Target are the ways to say whom a message is for, of which exactly one is to be used.
+type Target struct {
 	Topics    []string
-	hasTopic  bool
+	HasTopic  bool
 	ClientID  *string
 	User      *string
 	Broadcast bool
 }
 
-// addresses returns whom the fields name, nil if nobody. The names are copies: they are kept with the message, and nothing
+// Addresses returns whom the fields name, nil if nobody. The names are copies: they are kept with the message, and nothing
 // else of what they came in is to be.
-func (f targetFields) addresses() (to []hub.Address, err error) {
+func (f Target) Addresses() (to []hub.Address, err error) {
 	named := 0
-	if f.hasTopic {
+	if f.HasTopic {
 		to = hub.Topics(topic.Distinct(f.Topics)...)
 		named++
 	}
@@ -44,10 +44,10 @@ func (f targetFields) addresses() (to []hub.Address, err error) {
 	switch {
 	case named > 1:
 		return nil, errors.New("a message has one kind of target; use only one of topic, client_id, user and broadcast")
-	case f.hasTopic && len(to) == 0:
+	case f.HasTopic && len(to) == 0:
 		return nil, errors.New("topic names no topic; give at least one")
-	case len(to) > maxTargets:
-		return nil, fmt.Errorf("%d topics are too many for one message; the limit is %d", len(to), maxTargets)
+	case len(to) > MaxTargets:
+		return nil, fmt.Errorf("%d topics are too many for one message; the limit is %d", len(to), MaxTargets)
 	}
 	for i := range to {
 		to[i].Name = strings.Clone(to[i].Name)

@@ -1,4 +1,4 @@
-package sse
+package ingest
 
 import (
 	"crypto/sha256"
@@ -10,20 +10,20 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// draft is a message as its publisher sent it.
-type draft struct {
+// Draft is a message as its publisher sent it.
+type Draft struct {
 	*hub.Message
-	key string // idempotency_key
+	Key string // idempotency_key
 }
 
 func checkKey(key string) error {
-	if len(key) > maxKeyBytes {
-		return fmt.Errorf("idempotency_key has %d bytes; the limit is %d", len(key), maxKeyBytes)
+	if len(key) > MaxKeyBytes {
+		return fmt.Errorf("idempotency_key has %d bytes; the limit is %d", len(key), MaxKeyBytes)
 	}
 	return nil
 }
 
-func parseRetry(text string) (int64, error) {
+func ParseRetry(text string) (int64, error) {
 	ms, err := strconv.ParseUint(text, 10, 63)
 	if err != nil {
 		return 0, errors.New("retry must be a whole number of milliseconds, 0 or more")
@@ -31,7 +31,7 @@ func parseRetry(text string) (int64, error) {
 	return int64(ms), nil
 }
 
-func parseBool(text string) (bool, error) {
+func ParseBool(text string) (bool, error) {
 	switch text {
 	case "true", "1":
 		return true, nil
@@ -41,8 +41,8 @@ func parseBool(text string) (bool, error) {
 	return false, errors.New("must be true or false")
 }
 
-// fingerprint tells the draft, and the extent of the request it is part of, from any other.
-func (m draft) fingerprint(extent []byte) [sha256.Size]byte {
+// Fingerprint tells the draft, and the extent of the request it is part of, from any other.
+func (m Draft) Fingerprint(extent []byte) [sha256.Size]byte {
 	hash := sha256.New()
 	field := func(b []byte) {
 		var length [8]byte
@@ -60,3 +60,5 @@ func (m draft) fingerprint(extent []byte) [sha256.Size]byte {
 	field(extent)
 	return [sha256.Size]byte(hash.Sum(nil))
 }
+
+const MaxKeyBytes = 255

@@ -1,4 +1,4 @@
-package sse
+package ingest
 
 import (
 	"cmp"
@@ -10,8 +10,8 @@ import (
 	"github.com/caddy-sse/caddy-sse/topic"
 )
 
-// eventSource reads a text/event-stream body, whose ids are dropped: the log gives its own.
-type eventSource struct {
+// Events reads a text/event-stream body, whose ids are dropped: the log gives its own.
+type Events struct {
 	decoder *eventstream.Decoder
 	maxSize int
 	message func(data []byte) *hub.Message
@@ -19,32 +19,32 @@ type eventSource struct {
 	retry   *int64       // of a block without data: it goes with the next message
 }
 
-// newEventSource reads messages of at most maxSize bytes of data, each of which is made by message and then given
+// NewEvents reads messages of at most maxSize bytes of data, each of which is made by message and then given
 // the event and retry of its block.
-func newEventSource(body io.Reader, maxSize int, message func(data []byte) *hub.Message) *eventSource {
+func NewEvents(body io.Reader, maxSize int, message func(data []byte) *hub.Message) *Events {
 	decoder := eventstream.NewDecoder(body, maxSize+topic.MaxBytes)
 	decoder.KeepIncomplete = true
-	return &eventSource{decoder: decoder, maxSize: maxSize, message: message}
+	return &Events{decoder: decoder, maxSize: maxSize, message: message}
 }
 
-func (s *eventSource) next() (draft, error) {
+func (s *Events) Next() (Draft, error) {
 	for s.ahead == nil {
 		e, err := s.decoder.Next()
 		if errors.Is(err, eventstream.ErrTooLarge) {
-			return draft{}, tooLarge("a message has more than %d bytes of data", s.maxSize)
+			return Draft{}, tooLarge("a message has more than %d bytes of data", s.maxSize)
 		}
 		if err != nil {
-			return draft{}, err
+			return Draft{}, err
 		}
 		s.ahead = s.read(e)
 	}
 	m := s.ahead
 	s.ahead = nil
-	return draft{Message: m}, nil
+	return Draft{Message: m}, nil
 }
 
 // read returns what a block says; nil if it has no data, as browsers dispatch nothing either.
-func (s *eventSource) read(e eventstream.Event) *hub.Message {
+func (s *Events) read(e eventstream.Event) *hub.Message {
 	if e.HasRetry {
 		s.retry = &e.Retry
 	}
@@ -60,7 +60,7 @@ func (s *eventSource) read(e eventstream.Event) *hub.Message {
 	return m
 }
 
-func (s *eventSource) buffered() bool {
+func (s *Events) Buffered() bool {
 	for s.ahead == nil && s.decoder.Buffered() {
 		e, _ := s.decoder.Next() // what is buffered has no error
 		s.ahead = s.read(e)
@@ -68,4 +68,4 @@ func (s *eventSource) buffered() bool {
 	return s.ahead != nil
 }
 
-func (s *eventSource) line() int { return s.decoder.Line() }
+func (s *Events) Line() int { return s.decoder.Line() }

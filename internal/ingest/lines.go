@@ -1,4 +1,4 @@
-package sse
+package ingest
 
 import (
 	"bufio"
@@ -7,38 +7,38 @@ import (
 	"io"
 )
 
-// lineSource reads NDJSON: one message on each line.
-type lineSource struct {
+// Lines reads NDJSON: one message on each line.
+type Lines struct {
 	reader *bufio.Reader
 	limit  int // bytes of a line
-	read   func(line []byte) (draft, error)
+	read   func(line []byte) (Draft, error)
 	number int
 }
 
-// newLineSource reads lines of at most limit bytes, each of which read makes a message of.
-func newLineSource(body io.Reader, limit int, read func(line []byte) (draft, error)) *lineSource {
-	return &lineSource{reader: bufio.NewReaderSize(body, 16<<10), limit: limit, read: read}
+// NewLines reads lines of at most limit bytes, each of which read makes a message of.
+func NewLines(body io.Reader, limit int, read func(line []byte) (Draft, error)) *Lines {
+	return &Lines{reader: bufio.NewReaderSize(body, 16<<10), limit: limit, read: read}
 }
 
-func (s *lineSource) next() (draft, error) {
+func (s *Lines) Next() (Draft, error) {
 	for {
 		line, err := s.readLine()
 		if err != nil {
-			return draft{}, err
+			return Draft{}, err
 		}
 		if len(line) == 0 {
 			continue
 		}
 		d, err := s.read(line)
 		if err != nil {
-			return draft{}, &contentError{err: err}
+			return Draft{}, &Error{err: err}
 		}
 		return d, nil
 	}
 }
 
 // readLine returns the next line without its end. The last one needs none if the body ended properly.
-func (s *lineSource) readLine() (line []byte, err error) {
+func (s *Lines) readLine() (line []byte, err error) {
 	s.number++
 	for {
 		part, err := s.reader.ReadSlice('\n')
@@ -57,10 +57,10 @@ func (s *lineSource) readLine() (line []byte, err error) {
 	}
 }
 
-func (s *lineSource) buffered() bool {
+func (s *Lines) Buffered() bool {
 	ahead, _ := s.reader.Peek(s.reader.Buffered())
 	ahead = bytes.TrimLeft(ahead, "\r\n") // empty lines are no messages
 	return bytes.IndexByte(ahead, '\n') >= 0
 }
 
-func (s *lineSource) line() int { return s.number }
+func (s *Lines) Line() int { return s.number }

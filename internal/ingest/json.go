@@ -1,4 +1,4 @@
-package sse
+package ingest
 
 import (
 	"errors"
@@ -9,8 +9,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// jsonMessage is a message in form B.
-type jsonMessage struct {
+// Fields is a message in form B.
+type Fields struct {
 	Topic          jsontext.Value `json:"topic"`
 	ClientID       *string        `json:"client_id"`
 	User           *string        `json:"user"`
@@ -24,18 +24,18 @@ type jsonMessage struct {
 
 const messageFields = "topic, client_id, user, broadcast, event, data, retry, ephemeral, idempotency_key"
 
-// decodeJSON reads an object, or an array of objects.
-func decodeJSON(body []byte) (drafts []draft, isArray bool, err error) {
+// JSON reads an object, or an array of objects.
+func JSON(body []byte) (drafts []Draft, isArray bool, err error) {
 	if len(body) == 0 || body[0] != '[' {
-		d, err := decodeObject(body)
-		return []draft{d}, false, err
+		d, err := Object(body)
+		return []Draft{d}, false, err
 	}
 	var objects []jsontext.Value
 	if err := json.Unmarshal(body, &objects); err != nil {
-		return nil, true, explainJSON(err)
+		return nil, true, Explain(err)
 	}
 	for i, object := range objects {
-		d, err := decodeObject(object)
+		d, err := Object(object)
 		if err != nil {
 			return nil, true, fmt.Errorf("message %d: %w", i+1, err)
 		}
@@ -44,19 +44,19 @@ func decodeJSON(body []byte) (drafts []draft, isArray bool, err error) {
 	return drafts, true, nil
 }
 
-// decodeObject reads one message. Names are matched exactly, and none may be unknown or there twice.
-func decodeObject(object []byte) (draft, error) {
-	var j jsonMessage
-	if err := json.Unmarshal(object, &j, exactly); err != nil {
-		return draft{}, explainJSON(err)
+// Object reads one message. Names are matched exactly, and none may be unknown or there twice.
+func Object(object []byte) (Draft, error) {
+	var j Fields
+	if err := json.Unmarshal(object, &j, Strict); err != nil {
+		return Draft{}, Explain(err)
 	}
-	return j.draft()
+	return j.Draft()
 }
 
-// exactly are the rules that messages are read by: a field is known and has a value, or is left out. Null
+// Strict are the rules that messages are read by: a field is known and has a value, or is left out. Null
 // would leave fields as they were, and a target with null in it would be no target; as data it is JSON
 // like any other, which is read later.
-var exactly = json.JoinOptions(
+var Strict = json.JoinOptions(
 	json.RejectUnknownMembers(true),
 	json.WithUnmarshalers(json.UnmarshalFromFunc(func(d *jsontext.Decoder, value any) error {
 		if _, raw := value.(*jsontext.Value); !raw && d.PeekKind() == 'n' {
@@ -70,26 +70,26 @@ var errNull = errors.New("null")
 
 var errTopicKind = errors.New("topic must be a string or an array of strings; where it is not the target, leave it out")
 
-// draft makes a message of the fields.
-func (j *jsonMessage) draft() (draft, error) {
-	target := targetFields{ClientID: j.ClientID, User: j.User, Broadcast: j.Broadcast}
+// Draft makes a message of the fields.
+func (j *Fields) Draft() (Draft, error) {
+	target := Target{ClientID: j.ClientID, User: j.User, Broadcast: j.Broadcast}
 	var one string
 	switch j.Topic.Kind() {
 	case 0:
 	case '"':
 		_ = json.Unmarshal(j.Topic, &one) // a string already parsed
-		target.Topics, target.hasTopic = []string{one}, true
+		target.Topics, target.HasTopic = []string{one}, true
 	case '[':
-		target.hasTopic = true
-		if err := json.Unmarshal(j.Topic, &target.Topics, exactly); err != nil {
-			return draft{}, errTopicKind
+		target.HasTopic = true
+		if err := json.Unmarshal(j.Topic, &target.Topics, Strict); err != nil {
+			return Draft{}, errTopicKind
 		}
 	default:
-		return draft{}, errTopicKind
+		return Draft{}, errTopicKind
 	}
-	to, err := target.addresses()
+	to, err := target.Addresses()
 	if err != nil {
-		return draft{}, err
+		return Draft{}, err
 	}
 	m := &hub.Message{To: to, Event: j.Event, Ephemeral: j.Ephemeral}
 	if j.Retry != nil {
@@ -97,22 +97,22 @@ func (j *jsonMessage) draft() (draft, error) {
 	}
 	switch j.Data.Kind() {
 	case 0:
-		return draft{}, errors.New("data is missing; give the message data, be it an empty string")
+		return Draft{}, errors.New("data is missing; give the message data, be it an empty string")
 	case '"':
 		var text string
 		_ = json.Unmarshal(j.Data, &text) // a string already parsed
 		m.Data = []byte(text)
 	default:
 		if err := j.Data.Compact(); err != nil {
-			return draft{}, explainJSON(err)
+			return Draft{}, Explain(err)
 		}
 		m.Data = j.Data
 	}
-	return draft{m, j.IdempotencyKey}, checkKey(j.IdempotencyKey)
+	return Draft{m, j.IdempotencyKey}, checkKey(j.IdempotencyKey)
 }
 
-// explainJSON says what is wrong with JSON in words for whoever sent it.
-func explainJSON(err error) error {
+// Explain says what is wrong with JSON in words for whoever sent it.
+func Explain(err error) error {
 	var semantic *json.SemanticError
 	var syntactic *jsontext.SyntacticError
 	switch {

@@ -1,0 +1,56 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+
+	"github.com/caddy-sse/caddy-sse/hub"
+)
+
+// Form reads one message from a form, whose fields are those of form B.
+func Form(body []byte) (Draft, error) {
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		return Draft{}, fmt.Errorf("the form can't be read: %w", err)
+	}
+	target := Target{Topics: form["topic"], HasTopic: form.Has("topic")}
+	m := &hub.Message{}
+	key := ""
+	for name, values := range form {
+		value := values[0]
+		if len(values) > 1 && name != "topic" {
+			return Draft{}, fmt.Errorf("field %q is there twice", name)
+		}
+		switch name {
+		case "topic":
+		case "client_id":
+			target.ClientID = &value
+		case "user":
+			target.User = &value
+		case "broadcast":
+			target.Broadcast, err = ParseBool(value)
+		case "event":
+			m.Event = value
+		case "data":
+			m.Data = []byte(value)
+		case "retry":
+			m.HasRetry = true
+			m.Retry, err = ParseRetry(value)
+		case "ephemeral":
+			m.Ephemeral, err = ParseBool(value)
+		case "idempotency_key":
+			key, err = value, checkKey(value)
+		default:
+			return Draft{}, fmt.Errorf("unknown field %q; the fields are %s", name, messageFields)
+		}
+		if err != nil {
+			return Draft{}, fmt.Errorf("field %q: %w", name, err)
+		}
+	}
+	if !form.Has("data") {
+		return Draft{}, errors.New("data is missing; give the message data, be it empty")
+	}
+	m.To, err = target.Addresses()
+	return Draft{m, key}, err
+}
