@@ -1,4 +1,4 @@
-package sse
+package boltlog
 
 import (
 	"bytes"
@@ -30,7 +30,7 @@ type diskHub struct {
 	hasty  bool // commits are not waited for to be on disk
 
 	hub *hubtest.Hub
-	log *boltLog // nil while it is closed
+	log *Log // nil while it is closed
 
 	// commit, if set, is what becomes of commits.
 	commit atomic.Pointer[func(commit func() error) error]
@@ -99,12 +99,12 @@ var openFiles struct {
 }
 
 type openFile struct {
-	*boltFile
+	*File
 	users int
 }
 
 // useFile opens a file or takes a share in it. The returned function gives that back.
-func useFile(path string) (file *boltFile, release func() error, err error) {
+func useFile(path string) (file *File, release func() error, err error) {
 	if path, err = Path(path); err != nil {
 		return nil, nil, err
 	}
@@ -118,11 +118,11 @@ func useFile(path string) (file *boltFile, release func() error, err error) {
 		if file, err = OpenFile(path, "test"); err != nil {
 			return nil, nil, err
 		}
-		shared = &openFile{boltFile: file}
+		shared = &openFile{File: file}
 		openFiles.byPath[path] = shared
 	}
 	shared.users++
-	return shared.boltFile, func() error {
+	return shared.File, func() error {
 		openFiles.Lock()
 		defer openFiles.Unlock()
 		if shared.users--; shared.users > 0 {
@@ -133,13 +133,13 @@ func useFile(path string) (file *boltFile, release func() error, err error) {
 	}, nil
 }
 
-func openTestLog(t testing.TB, module *testModule) *boltLog {
+func openTestLog(t testing.TB, module *testModule) *Log {
 	t.Helper()
 	file, release, err := useFile(module.File)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return OpenBolt(file, boltOptions{Sync: module.Sync, Logger: module.logger, Release: release})
+	return Open(file, Options{Sync: module.Sync, Logger: module.logger, Release: release})
 }
 
 // stop ends the run in good order.
@@ -556,7 +556,7 @@ func TestAClosedLogRefusesAndAnswersWhatWasUnderWay(t *testing.T) {
 }
 
 func TestAPublisherThatLeavesIsNotWaitedFor(t *testing.T) {
-	l := &boltLog{queue: make(chan *boltRequest), context: t.Context()} // nobody commits
+	l := &Log{queue: make(chan *request), context: t.Context()} // nobody commits
 	gone, leave := context.WithCancel(t.Context())
 	leave()
 	if n, err := l.Publish(gone, []*broker.Publication{keyed("", "x")}); n != 0 || !errors.Is(err, broker.ErrUnavailable) {

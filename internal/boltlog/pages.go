@@ -1,4 +1,4 @@
-package sse
+package boltlog
 
 import (
 	"bytes"
@@ -13,21 +13,21 @@ import (
 // not there, which ends the process. So they are checked before, by plain reading, and strictly: what
 // is not as bbolt writes it is damage.
 
-// boltPages are the pages of a file that is being checked.
-type boltPages struct {
+// pages are the pages of a file that is being checked.
+type pages struct {
 	file io.ReaderAt
 	size uint64 // of a page
 	used []bool // by page, whether something refers to it
 }
 
 const (
-	boltHeaderSize   = 16 // of a page, and of each of its elements
-	boltBranchPage   = 0x01
-	boltLeafPage     = 0x02
-	boltFreelistPage = 0x10
-	boltBucketFlag   = 0x01
-	boltNoFreelist   = ^uint64(0)
-	boltMaxCount     = 0xFFFF // means that the number of free pages stands elsewhere
+	headerSize   = 16 // of a page, and of each of its elements
+	branchPage   = 0x01
+	leafPage     = 0x02
+	freelistPage = 0x10
+	bucketFlag   = 0x01
+	noFreelist   = ^uint64(0)
+	maxCount     = 0xFFFF // means that the number of free pages stands elsewhere
 )
 
 // checkPages says what is wrong with the pages of a file. torn tells that one of the two places where
@@ -37,8 +37,8 @@ func checkPages(file io.ReaderAt, fileSize int64, pageSize int) (torn bool, err 
 	if _, err := file.ReadAt(metas, 0); err != nil {
 		return false, fmt.Errorf("reading its first pages: %w", err)
 	}
-	first, ok0 := parseBoltMeta(metas)
-	meta, ok1 := parseBoltMeta(metas[pageSize:])
+	first, ok0 := parseMeta(metas)
+	meta, ok1 := parseMeta(metas[pageSize:])
 	switch {
 	case !ok0 && !ok1:
 		return false, errors.New("both of its first pages are broken")
@@ -48,12 +48,12 @@ func checkPages(file io.ReaderAt, fileSize int64, pageSize int) (torn bool, err 
 	if meta.pages < 2 || meta.pages > uint64(fileSize)/uint64(pageSize) {
 		return false, errors.New("it ends too early")
 	}
-	p := &boltPages{file, uint64(pageSize), make([]bool, meta.pages)}
+	p := &pages{file, uint64(pageSize), make([]bool, meta.pages)}
 	p.used[0], p.used[1] = true, true
 	if err := p.checkTree(meta.root, nil, nil); err != nil {
 		return false, err
 	}
-	if meta.freelist != boltNoFreelist {
+	if meta.freelist != noFreelist {
 		if err := p.checkFreelist(meta.freelist); err != nil {
 			return false, err
 		}
@@ -61,21 +61,21 @@ func checkPages(file io.ReaderAt, fileSize int64, pageSize int) (torn bool, err 
 	return !ok0 || !ok1, nil
 }
 
-// boltMeta is what a file says of its newest commit, or the one before.
-type boltMeta struct{ root, freelist, pages, transaction uint64 }
+// metaPage is what a file says of its newest commit, or the one before.
+type metaPage struct{ root, freelist, pages, transaction uint64 }
 
-func parseBoltMeta(page []byte) (meta boltMeta, ok bool) {
+func parseMeta(page []byte) (meta metaPage, ok bool) {
 	const magic, version, checksumAt = 0xED0CDAED, 2, 56
-	b := page[boltHeaderSize:]
+	b := page[headerSize:]
 	u64 := func(at int) uint64 { return binary.NativeEndian.Uint64(b[at:]) }
 	sum := fnv.New64a()
 	_, _ = sum.Write(b[:checksumAt])
-	meta = boltMeta{root: u64(16), freelist: u64(32), pages: u64(40), transaction: u64(48)}
+	meta = metaPage{root: u64(16), freelist: u64(32), pages: u64(40), transaction: u64(48)}
 	return meta, binary.NativeEndian.Uint32(b) == magic && binary.NativeEndian.Uint32(b[4:]) == version && u64(checksumAt) == sum.Sum64()
 }
 
 // read returns a page with those that continue it, and takes all of them out of the unused.
-func (p *boltPages) read(id uint64) ([]byte, error) {
+func (p *pages) read(id uint64) ([]byte, error) {
 	if id >= uint64(len(p.used)) {
 		return nil, fmt.Errorf("page %d does not exist", id)
 	}
@@ -101,7 +101,7 @@ func (p *boltPages) read(id uint64) ([]byte, error) {
 	return page, nil
 }
 
-func (p *boltPages) use(id uint64) error {
+func (p *pages) use(id uint64) error {
 	if id >= uint64(len(p.used)) || p.used[id] {
 		return fmt.Errorf("page %d is used twice", id)
 	}
@@ -111,12 +111,12 @@ func (p *boltPages) use(id uint64) error {
 
 // checkTree checks a page and all below it, whose keys are to lie from low on and before high; nil is
 // no bound. It ends, since it comes to no page twice.
-func (p *boltPages) checkTree(id uint64, low, high []byte) error {
+func (p *pages) checkTree(id uint64, low, high []byte) error {
 	page, err := p.read(id)
 	if err != nil {
 		return err
 	}
-	elements, err := parseBoltPage(page, low, high)
+	elements, err := parsePage(page, low, high)
 	if err != nil {
 		return fmt.Errorf("page %d: %w", id, err)
 	}
@@ -139,18 +139,18 @@ func (p *boltPages) checkTree(id uint64, low, high []byte) error {
 }
 
 // checkBucket checks a bucket: a small one stands in its value, a larger one in pages of its own.
-func (p *boltPages) checkBucket(value []byte) error {
-	if len(value) < boltHeaderSize {
+func (p *pages) checkBucket(value []byte) error {
+	if len(value) < headerSize {
 		return errors.New("a bucket is broken")
 	}
 	if root := binary.NativeEndian.Uint64(value); root != 0 {
 		return p.checkTree(root, nil, nil)
 	}
-	inline := value[boltHeaderSize:]
-	if len(inline) < boltHeaderSize || binary.NativeEndian.Uint16(inline[8:]) != boltLeafPage {
+	inline := value[headerSize:]
+	if len(inline) < headerSize || binary.NativeEndian.Uint16(inline[8:]) != leafPage {
 		return errors.New("a small bucket is broken")
 	}
-	elements, err := parseBoltPage(inline, nil, nil)
+	elements, err := parsePage(inline, nil, nil)
 	if err != nil {
 		return fmt.Errorf("a small bucket: %w", err)
 	}
@@ -162,43 +162,43 @@ func (p *boltPages) checkBucket(value []byte) error {
 	return nil
 }
 
-// boltElement is an element of a page: on a leaf a key with its value or bucket, on a branch the first
+// element is an element of a page: on a leaf a key with its value or bucket, on a branch the first
 // key of a child.
-type boltElement struct {
+type element struct {
 	key, value []byte
 	bucket     bool
 	child      uint64
 }
 
-// parseBoltPage takes a leaf or branch apart. The keys and values follow their table without gaps, so
+// parsePage takes a leaf or branch apart. The keys and values follow their table without gaps, so
 // a wrong length or count shows; the keys grow.
-func parseBoltPage(page []byte, low, high []byte) ([]boltElement, error) {
+func parsePage(page []byte, low, high []byte) ([]element, error) {
 	errBroken := errors.New("it is broken")
 	flags, count := binary.NativeEndian.Uint16(page[8:]), int(binary.NativeEndian.Uint16(page[10:]))
-	at := uint64(boltHeaderSize * (1 + count))
+	at := uint64(headerSize * (1 + count))
 	switch {
-	case flags != boltLeafPage && flags != boltBranchPage, at > uint64(len(page)), flags == boltBranchPage && count == 0:
+	case flags != leafPage && flags != branchPage, at > uint64(len(page)), flags == branchPage && count == 0:
 		return nil, errBroken
-	case count == 0 && len(bytes.Trim(page[boltHeaderSize:], "\x00")) > 0:
+	case count == 0 && len(bytes.Trim(page[headerSize:], "\x00")) > 0:
 		return nil, errBroken // it was not empty
 	}
-	elements := make([]boltElement, count)
+	elements := make([]element, count)
 	for i := range elements {
-		offset := uint64(boltHeaderSize * (1 + i))
+		offset := uint64(headerSize * (1 + i))
 		row := page[offset:]
 		u32 := func(i int) uint64 { return uint64(binary.NativeEndian.Uint32(row[i:])) }
 		e := &elements[i]
 		position, keySize, valueSize := u32(0), u32(4), uint64(0)
-		if flags == boltBranchPage {
+		if flags == branchPage {
 			e.child = binary.NativeEndian.Uint64(row[8:])
 		} else {
-			e.bucket = u32(0) == boltBucketFlag
+			e.bucket = u32(0) == bucketFlag
 			position, keySize, valueSize = u32(4), u32(8), u32(12)
 		}
 		end := at + keySize + valueSize
 		switch {
 		case offset+position != at, keySize == 0, end > uint64(len(page)),
-			flags == boltBranchPage && e.child < 2, flags == boltLeafPage && u32(0) > boltBucketFlag:
+			flags == branchPage && e.child < 2, flags == leafPage && u32(0) > bucketFlag:
 			return nil, errBroken
 		}
 		e.key, e.value = page[at:at+keySize], page[at+keySize:end]
@@ -211,16 +211,16 @@ func parseBoltPage(page []byte, low, high []byte) ([]boltElement, error) {
 }
 
 // checkFreelist checks that the pages that nothing refers to are exactly those listed as free.
-func (p *boltPages) checkFreelist(id uint64) error {
+func (p *pages) checkFreelist(id uint64) error {
 	page, err := p.read(id)
 	if err != nil {
 		return err
 	}
-	count, list := uint64(binary.NativeEndian.Uint16(page[10:])), page[boltHeaderSize:]
-	if count == boltMaxCount {
+	count, list := uint64(binary.NativeEndian.Uint16(page[10:])), page[headerSize:]
+	if count == maxCount {
 		count, list = binary.NativeEndian.Uint64(list), list[8:]
 	}
-	if binary.NativeEndian.Uint16(page[8:]) != boltFreelistPage || count > uint64(len(list))/8 {
+	if binary.NativeEndian.Uint16(page[8:]) != freelistPage || count > uint64(len(list))/8 {
 		return errors.New("its list of free pages is broken")
 	}
 	for i := range count {

@@ -1,4 +1,4 @@
-package sse
+package boltlog
 
 import (
 	"os"
@@ -6,9 +6,8 @@ import (
 	"runtime"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"golang.org/x/sys/unix"
 )
 
 // asNobody runs f without root's right to read and write everything. It does nothing to a user who has

@@ -1,4 +1,4 @@
-package sse
+package boltlog
 
 import (
 	"maps"
@@ -11,7 +11,7 @@ import (
 // messages, the newest of them is noted to be theirs with the next commit, or within tendFileEvery.
 
 // noteClaims writes down what has been claimed.
-func (l *boltLog) noteClaims() error {
+func (l *Log) noteClaims() error {
 	if l.gatherClaims(); len(l.claims) == 0 {
 		return nil
 	}
@@ -22,13 +22,13 @@ func (l *boltLog) noteClaims() error {
 	return err
 }
 
-func (l *boltLog) gatherClaims() {
+func (l *Log) gatherClaims() {
 	claims := l.replica.Claimed()
 	maps.Copy(claims, l.claims)
 	l.claims = claims
 }
 
-func (l *boltLog) storeClaims(tx *bbolt.Tx) error {
+func (l *Log) storeClaims(tx *bbolt.Tx) error {
 	log := tx.Bucket(logBucket)
 	for position, user := range l.claims {
 		key := positionKey(position)

@@ -1,8 +1,7 @@
-package sse
+package boltlog
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,15 +12,13 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
-	"github.com/go-json-experiment/json"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// boltFile is an open file.
-type boltFile struct {
+// File is an open file.
+type File struct {
 	path string // without symbolic links: a file has one
 	hub  string
 	db   *bbolt.DB
@@ -48,7 +45,7 @@ var (
 	// probeKey is written while the log is out of reach, to see whether there is room again.
 	probeKey = []byte("probe")
 
-	boltFormat = []byte("caddy-sse 1")
+	fileFormat = []byte("caddy-sse 1")
 )
 
 // lockTimeout is how long another process may take to let go of a file.
@@ -56,16 +53,16 @@ const lockTimeout = time.Second
 
 // OpenFile opens the file at a path that Path returned, for a hub. All of it is read once, so that damage is an
 // error now and not a crash later.
-func OpenFile(path, hub string) (*boltFile, error) {
+func OpenFile(path, hub string) (*File, error) {
 	db, doubtful, err := openChecked(path)
 	if err != nil {
 		return nil, explainOpen(path, err)
 	}
-	return &boltFile{path: path, hub: hub, db: db, doubtful: doubtful, update: db.Update}, nil
+	return &File{path: path, hub: hub, db: db, doubtful: doubtful, update: db.Update}, nil
 }
 
 // Hub returns the hub that the file was opened for.
-func (f *boltFile) Hub() string { return f.hub }
+func (f *File) Hub() string { return f.hub }
 
 // Path makes sure that there is a file at a path, if an empty one, and returns the one path that it has: without
 // symbolic links.
@@ -79,10 +76,10 @@ func Path(path string) (string, error) {
 }
 
 // Destruct closes the file, as Caddy's pools do with what nobody uses any more.
-func (f *boltFile) Destruct() error { return f.db.Close() }
+func (f *File) Destruct() error { return f.db.Close() }
 
 // Size implements broker.Sizer: it returns how many bytes the file has.
-func (f *boltFile) Size() int64 {
+func (f *File) Size() int64 {
 	info, err := os.Stat(f.path)
 	if err != nil {
 		return 0
@@ -101,7 +98,7 @@ func openChecked(path string) (db *bbolt.DB, doubtful bool, err error) {
 	if info, err := os.Stat(path); err != nil {
 		return nil, false, err
 	} else if info.Size() > 0 {
-		if doubtful, err = checkBoltFile(path); err != nil {
+		if doubtful, err = checkFile(path); err != nil {
 			return nil, false, err
 		}
 	}
@@ -109,8 +106,8 @@ func openChecked(path string) (db *bbolt.DB, doubtful bool, err error) {
 	return db, doubtful, err
 }
 
-// checkBoltFile opens a file only to look at it, while nobody else can write it.
-func checkBoltFile(path string) (doubtful bool, err error) {
+// checkFile opens a file only to look at it, while nobody else can write it.
+func checkFile(path string) (doubtful bool, err error) {
 	var file *os.File
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout: lockTimeout, ReadOnly: true,
@@ -146,7 +143,7 @@ func checkValues(tx *bbolt.Tx) error {
 	if meta == nil {
 		return errForeign
 	}
-	if format, err := get(meta, formatKey); err != nil || !bytes.Equal(format, boltFormat) {
+	if format, err := get(meta, formatKey); err != nil || !bytes.Equal(format, fileFormat) {
 		return errForeign
 	}
 	for _, name := range [][]byte{metaBucket, logBucket, marksBucket, answersBucket} {
@@ -230,7 +227,7 @@ func each(bucket *bbolt.Bucket, visit func(key, value []byte) error) error {
 
 // begin readies the file for a run. If what it holds may not be all that was acknowledged, the log gets
 // another name.
-func (f *boltFile) begin(sync bool) (renamed bool, err error) {
+func (f *File) begin(sync bool) (renamed bool, err error) {
 	f.db.NoSync = false
 	err = f.update(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{metaBucket, logBucket, marksBucket, answersBucket} {
@@ -251,7 +248,7 @@ func (f *boltFile) begin(sync bool) (renamed bool, err error) {
 		if epoch == nil || renamed {
 			epoch = []byte(hub.NewEpoch())
 		}
-		err = errors.Join(put(meta, formatKey, bytes.Clone(boltFormat)), put(meta, epochKey, bytes.Clone(epoch)),
+		err = errors.Join(put(meta, formatKey, bytes.Clone(fileFormat)), put(meta, epochKey, bytes.Clone(epoch)),
 			put(meta, lastKey, positionKey(hub.Position{Major: tx.Bucket(logBucket).Sequence()})))
 		if sync {
 			return errors.Join(err, meta.Delete(unsyncedKey))
@@ -266,7 +263,7 @@ func (f *boltFile) begin(sync bool) (renamed bool, err error) {
 }
 
 // end leaves the file so that all of it is on disk.
-func (f *boltFile) end() error {
+func (f *File) end() error {
 	if !f.db.NoSync {
 		return nil
 	}
@@ -284,153 +281,4 @@ func bootID() []byte {
 		return []byte(hub.NewEpoch())
 	}
 	return bytes.TrimSpace(id)
-}
-
-// removeMessages takes messages out of the log and remembers by address that they are gone.
-func removeMessages(tx *bbolt.Tx, messages []*hub.Message) error {
-	log, marks := tx.Bucket(logBucket), tx.Bucket(marksBucket)
-	now := uint64(time.Now().UnixMilli())
-	for _, m := range messages {
-		if err := log.Delete(positionKey(m.Position)); err != nil {
-			return err
-		}
-		for _, to := range m.To {
-			address := append([]byte{byte(to.Kind)}, to.Name...)
-			mark, err := get(marks, address)
-			if err != nil {
-				return err
-			}
-			if positionOf(mark).After(m.Position) {
-				continue
-			}
-			if err := put(marks, address, binary.BigEndian.AppendUint64(positionKey(m.Position), now)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// readMarks returns, by address, the newest message that was removed, and up to where marks may be missing.
-func readMarks(tx *bbolt.Tx) (gone map[hub.Address]hub.Position, floor hub.Position, err error) {
-	folded, err := get(tx.Bucket(metaBucket), floorKey)
-	if err != nil {
-		return nil, floor, err
-	}
-	gone = make(map[hub.Address]hub.Position)
-	err = each(tx.Bucket(marksBucket), func(address, mark []byte) error {
-		gone[addressOf(address)] = positionOf(mark)
-		return nil
-	})
-	return gone, positionOf(folded), err
-}
-
-// foldMarks forgets which addresses old marks were of: whoever comes back with an ID from before the
-// newest of them is told a gap. That keeps the marks bounded.
-func foldMarks(keep time.Duration, most int, now time.Time) func(*bbolt.Tx) error {
-	return func(tx *bbolt.Tx) error {
-		meta, marks := tx.Bucket(metaBucket), tx.Bucket(marksBucket)
-		over := marks.Stats().KeyN > most
-		folded, err := get(meta, floorKey)
-		if err != nil {
-			return err
-		}
-		floor := positionOf(folded)
-		var old [][]byte
-		err = each(marks, func(address, mark []byte) error {
-			made := time.UnixMilli(int64(binary.BigEndian.Uint64(mark[8:])))
-			if !over && now.Sub(made) < keep {
-				return nil
-			}
-			old = append(old, bytes.Clone(address))
-			if p := positionOf(mark); p.After(floor) {
-				floor = p
-			}
-			return nil
-		})
-		for _, address := range old {
-			err = errors.Join(err, marks.Delete(address))
-		}
-		if err != nil || len(old) == 0 {
-			return err
-		}
-		return put(meta, floorKey, positionKey(floor))
-	}
-}
-
-func addressOf(key []byte) hub.Address {
-	return hub.Address{Kind: hub.Kind(key[0]), Name: string(key[1:])}
-}
-
-func positionKey(p hub.Position) []byte { return binary.BigEndian.AppendUint64(nil, p.Major) }
-
-// positionOf reads a position at the beginning of b; the zero Position if there is none.
-func positionOf(b []byte) hub.Position {
-	if len(b) < 8 {
-		return hub.Position{}
-	}
-	return hub.Position{Major: binary.BigEndian.Uint64(b)}
-}
-
-// storedAnswer is what an idempotency key was answered.
-type storedAnswer struct {
-	ID          string
-	Receivers   int
-	Fingerprint [sha256.Size]byte
-	At          int64 // Unix milliseconds
-}
-
-func (a storedAnswer) over(now time.Time) bool {
-	return now.Sub(time.UnixMilli(a.At)) >= broker.IdempotencyPeriod
-}
-
-// findAnswer gives p the answer that its key got before. It returns ErrKeyReused if that was for
-// another message.
-func findAnswer(answers *bbolt.Bucket, p *broker.Publication, now time.Time) (found bool, err error) {
-	if p.Key == "" {
-		return false, nil
-	}
-	value, err := get(answers, []byte(p.Key))
-	if value == nil || err != nil {
-		return false, err
-	}
-	var a storedAnswer
-	if err := json.Unmarshal(value, &a); err != nil {
-		return false, err
-	}
-	switch {
-	case a.over(now):
-		return false, nil
-	case a.Fingerprint != p.Fingerprint:
-		return false, broker.ErrKeyReused
-	}
-	p.Receipt, p.Repeated = broker.Receipt{ID: a.ID, Receivers: a.Receivers}, true
-	return true, nil
-}
-
-func keepAnswer(answers *bbolt.Bucket, p *broker.Publication) error {
-	value, err := json.Marshal(storedAnswer{p.Receipt.ID, p.Receipt.Receivers, p.Fingerprint, p.Time.UnixMilli()})
-	if err != nil {
-		return err
-	}
-	return put(answers, []byte(p.Key), value)
-}
-
-// forgetAnswers removes the answers whose time is over.
-func forgetAnswers(now time.Time) func(*bbolt.Tx) error {
-	return func(tx *bbolt.Tx) error {
-		answers := tx.Bucket(answersBucket)
-		var old [][]byte
-		err := each(answers, func(key, value []byte) error {
-			var a storedAnswer
-			if json.Unmarshal(value, &a) != nil || a.over(now) {
-				old = append(old, bytes.Clone(key))
-			}
-			return nil
-		})
-		for _, key := range old {
-			err = errors.Join(err, answers.Delete(key))
-		}
-		return err
-	}
 }

@@ -1,4 +1,4 @@
-package sse
+package boltlog
 
 import (
 	"bytes"
@@ -262,7 +262,7 @@ func TestADamagedFileIsRefusedOrHoldsAllThatWasWritten(t *testing.T) {
 				}
 				outcome, err := useDamaged(t, file, want)
 				if err == nil && outcome != "refused" {
-					_, err = checkBoltFile(file) // what was written since is sound
+					_, err = checkFile(file) // what was written since is sound
 				}
 				if err != nil {
 					t.Fatalf("seed %d, attempt %d: %v", seed, i, err)
