@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/internal/redislog"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
@@ -56,7 +57,7 @@ type RedisBroker struct {
 	// Accepts any certificate. Default: false; for trying things out only.
 	TLSInsecureSkipVerify bool `json:"tls_insecure_skip_verify,omitempty"`
 
-	options redisOptions
+	options redislog.Options
 	logger  *zap.Logger
 }
 
@@ -133,7 +134,7 @@ func (b *RedisBroker) readOptions() error {
 		return errors.New("broker redis: give it a URL, such as redis://localhost:6379")
 	}
 	replacer := caddy.NewReplacer()
-	o := redisOptions{
+	o := redislog.Options{
 		MasterName: b.MasterName,
 		OneServer:  b.TLSServerName != "",
 		Prefix:     b.Prefix,
@@ -232,5 +233,5 @@ func (b *RedisBroker) Open(hub string) (broker.Log, error) {
 	}
 	o := b.options
 	o.Logger = b.logger
-	return OpenRedis(hub, o), nil
+	return redislog.Open(hub, o), nil
 }

@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"bytes"
@@ -31,7 +31,7 @@ const soon = 30 * time.Second
 // a cluster.
 type instance struct {
 	*hub.Hub
-	log   *redisLog
+	log   *Log
 	t     testing.TB
 	name  string // of the hub
 	logs  *observer.ObservedLogs
@@ -45,9 +45,9 @@ type instance struct {
 }
 
 // newOptions returns what a config with a URL says of a log in Redis.
-func newOptions(t testing.TB, url string, change ...func(*redisOptions)) redisOptions {
+func newOptions(t testing.TB, url string, change ...func(*Options)) Options {
 	t.Helper()
-	o := redisOptions{Prefix: "sse", MaxLen: 100_000, Timeout: 2 * time.Second}
+	o := Options{Prefix: "sse", MaxLen: 100_000, Timeout: 2 * time.Second}
 	if url != "" {
 		parsed, err := redis.ParseURL(url)
 		if err != nil {
@@ -63,7 +63,7 @@ func newOptions(t testing.TB, url string, change ...func(*redisOptions)) redisOp
 }
 
 // launch starts an instance without waiting for anything.
-func launch(t testing.TB, o redisOptions, change ...func(*instance)) *instance {
+func launch(t testing.TB, o Options, change ...func(*instance)) *instance {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
 	o.Logger = zap.New(core)
@@ -89,9 +89,9 @@ func launch(t testing.TB, o redisOptions, change ...func(*instance)) *instance {
 }
 
 // open makes a log and has the hub follow it.
-func (i *instance) open(o redisOptions) {
+func (i *instance) open(o Options) {
 	i.t.Helper()
-	i.log = OpenRedis(i.name, o)
+	i.log = Open(i.name, o)
 	if i.tailAt != "" {
 		_ = i.log.tailing.Close()
 		client := o.client()
@@ -105,7 +105,7 @@ func (i *instance) open(o redisOptions) {
 }
 
 // swap replaces the log by another, as a changed config does.
-func (i *instance) swap(o redisOptions) {
+func (i *instance) swap(o Options) {
 	i.t.Helper()
 	o.Logger = i.log.Logger
 	if err := i.log.Close(); err != nil {
@@ -117,7 +117,7 @@ func (i *instance) swap(o redisOptions) {
 }
 
 // start starts an instance at a URL and waits until it follows the log.
-func start(t testing.TB, url string, change ...func(*redisOptions)) *instance {
+func start(t testing.TB, url string, change ...func(*Options)) *instance {
 	t.Helper()
 	i := launch(t, newOptions(t, url, change...))
 	i.awaitReady()

@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"testing"
@@ -7,8 +7,8 @@ import (
 )
 
 // at has a broker look for Redis at several addresses.
-func at(addrs []string) func(*redisOptions) {
-	return func(o *redisOptions) {
+func at(addrs []string) func(*Options) {
+	return func(o *Options) {
 		o.Addrs = addrs
 	}
 }
@@ -44,7 +44,7 @@ func TestNothingIsLostSilentlyWhenSentinelsFailOver(t *testing.T) {
 	sentinels := e2etest.RedisSentinels(t)
 	instances := make([]*instance, 3)
 	for n := range instances {
-		instances[n] = start(t, "", at(sentinels.Addrs()), func(o *redisOptions) { o.MasterName = e2etest.MasterName })
+		instances[n] = start(t, "", at(sentinels.Addrs()), func(o *Options) { o.MasterName = e2etest.MasterName })
 	}
 	x := newTrial(t, instances...)
 	x.failover = true
@@ -59,7 +59,7 @@ func TestNothingIsLostSilentlyWhenAFrozenMasterComesBackAsAReplica(t *testing.T)
 	sentinels := e2etest.RedisSentinels(t)
 	instances := make([]*instance, 2)
 	for n := range instances {
-		instances[n] = start(t, "", at(sentinels.Addrs()), func(o *redisOptions) { o.MasterName = e2etest.MasterName })
+		instances[n] = start(t, "", at(sentinels.Addrs()), func(o *Options) { o.MasterName = e2etest.MasterName })
 	}
 	x := newTrial(t, instances...)
 	x.failover = true

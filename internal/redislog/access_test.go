@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"cmp"
@@ -100,7 +100,7 @@ func TestEachOfSeveralServersIsHeldAgainstItsOwnName(t *testing.T) {
 		{"", "/run/redis.sock", "one"},
 		{"all", "two:6379", "all"},
 	} {
-		l := &redisLog{redisOptions: redisOptions{
+		l := &Log{Options: Options{
 			Addrs: []string{"one:6379", "two:6379"}, MasterName: "m",
 			TLS: &tls.Config{ServerName: cmp.Or(c.option, "one")}, OneServer: c.option != "",
 		}}

@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"sync"
@@ -6,10 +6,10 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// promises are the positions that publishers here were told and that the tail has not come to yet. If
+// acks are the positions that publishers here were told and that the tail has not come to yet. If
 // Redis goes away and comes back without one of them, because a replica had not had it or the disk had
 // not, then it has lost what was acknowledged, and this is the only trace.
-type promises struct {
+type acks struct {
 	mu        sync.Mutex     // guards all below
 	epoch     string         // of positions
 	positions []hub.Position // in order
@@ -17,7 +17,7 @@ type promises struct {
 }
 
 // add notes what is about to be acknowledged. It is called in the log's order.
-func (p *promises) add(id hub.ID) {
+func (p *acks) add(id hub.ID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.epoch != id.Epoch { // what was promised before is told as a gap
@@ -30,7 +30,7 @@ func (p *promises) add(id hub.ID) {
 
 // reached notes how far the tail has come. It reports whether it has left nothing out on the way that
 // was promised.
-func (p *promises) reached(at hub.ID) (kept bool) {
+func (p *acks) reached(at hub.ID) (kept bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tail, kept = at, true
@@ -42,14 +42,14 @@ func (p *promises) reached(at hub.ID) (kept bool) {
 }
 
 // cameTo returns how far the tail has come.
-func (p *promises) cameTo() hub.ID {
+func (p *acks) cameTo() hub.ID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.tail
 }
 
 // newest returns the newest position that is still to come in a log; the zero Position if none is.
-func (p *promises) newest(epoch string) hub.Position {
+func (p *acks) newest(epoch string) hub.Position {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.epoch != epoch || len(p.positions) == 0 {

@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"sync/atomic"
@@ -25,7 +25,7 @@ func (f *freshness) partial(p hub.Position) {
 }
 
 // Lag implements Follower. A tail that is well looks at the log once per blockTime at least.
-func (l *redisLog) Lag() time.Duration {
+func (l *Log) Lag() time.Duration {
 	lag := time.Since(time.UnixMilli(l.asOf.Load()))
 	if l.replica.LogInReach() && !l.behind.Load() && lag < 2*blockTime {
 		return 0

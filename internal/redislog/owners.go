@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"context"
@@ -53,7 +53,7 @@ const (
 )
 
 // Claim implements Owners.
-func (l *redisLog) Claim(ctx context.Context, s *hub.Subscription) {
+func (l *Log) Claim(ctx context.Context, s *hub.Subscription) {
 	if !l.replica.LogInReach() || s.Generated && s.User == "" {
 		return
 	}
@@ -72,7 +72,7 @@ func (l *redisLog) Claim(ctx context.Context, s *hub.Subscription) {
 	}
 }
 
-func (l *redisLog) claim(ctx context.Context, q ownerQuestion) error {
+func (l *Log) claim(ctx context.Context, q ownerQuestion) error {
 	owners, err := l.askOwners(ctx, nil, q)
 	if err != nil || owners[0] == "" || owners[0] == q.user {
 		return err
@@ -92,7 +92,7 @@ func (l *redisLog) claim(ctx context.Context, q ownerQuestion) error {
 }
 
 // catchUp waits until this instance has read what is in the log by now. It reports whether it has.
-func (l *redisLog) catchUp(ctx context.Context) bool {
+func (l *Log) catchUp(ctx context.Context) bool {
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
 		return false
@@ -105,7 +105,7 @@ func (l *redisLog) catchUp(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	for end.After(l.replica.Position().Position) && end.After(l.promises.cameTo().Position) {
+	for end.After(l.replica.Position().Position) && end.After(l.acked.cameTo().Position) {
 		select {
 		case <-time.After(catchUpEvery):
 		case <-ctx.Done():
@@ -117,13 +117,13 @@ func (l *redisLog) catchUp(ctx context.Context) bool {
 
 // mayBeKeptElsewhere reports whether another instance may keep messages for a client_id that this one does not have: the
 // log has dropped some that are not too old for its history.
-func (l *redisLog) mayBeKeptElsewhere(clientID string) bool {
+func (l *Log) mayBeKeptElsewhere(clientID string) bool {
 	lost := l.replica.Lost(hub.Address{Kind: hub.ToClient, Name: clientID})
 	return lost.After(hub.Position{}) && lost.Major >= l.wantedSince(0)
 }
 
 // heard tells the replica what it does not know of an owner.
-func (l *redisLog) heard(q ownerQuestion, owner string) {
+func (l *Log) heard(q ownerQuestion, owner string) {
 	if owner != "" && owner != q.user {
 		l.replica.Own(q.clientID, owner, time.Now().Add(presenceTTL))
 	}
@@ -131,7 +131,7 @@ func (l *redisLog) heard(q ownerQuestion, owner string) {
 
 // askOwners returns whose the client_ids are, each empty if it is nobody's. Who takes over has to name the
 // other instances.
-func (l *redisLog) askOwners(ctx context.Context, instances []string, questions ...ownerQuestion) (owners []string, err error) {
+func (l *Log) askOwners(ctx context.Context, instances []string, questions ...ownerQuestion) (owners []string, err error) {
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
 		return nil, err
@@ -191,7 +191,7 @@ return owners
 
 // hearKick does what another instance says on the kick channel: that a client_id is to be closed or,
 // with a user after it, that it became that user's.
-func (l *redisLog) hearKick(payload string) {
+func (l *Log) hearKick(payload string) {
 	clientID, user, claimed := strings.Cut(payload, " ")
 	if claimed {
 		l.replica.Own(clientID, user, time.Now().Add(presenceTTL))
@@ -202,7 +202,7 @@ func (l *redisLog) hearKick(payload string) {
 
 // keepOwners renews, now and then and whenever Redis may have lost them, the keys of the client_ids that
 // are in use here. On the way the replica learns whose they are.
-func (l *redisLog) keepOwners() {
+func (l *Log) keepOwners() {
 	_, next := ownerTimes(l.replica.Limits().History)
 	for {
 		select {
@@ -223,14 +223,14 @@ func (l *redisLog) keepOwners() {
 }
 
 // doubtOwners says that Redis may not have the keys.
-func (l *redisLog) doubtOwners() {
+func (l *Log) doubtOwners() {
 	select {
 	case l.ownersDoubted <- struct{}{}:
 	default:
 	}
 }
 
-func (l *redisLog) renewOwners() error {
+func (l *Log) renewOwners() error {
 	var questions []ownerQuestion
 	for clientID, user := range l.replica.Owners() {
 		questions = append(questions, ownerQuestion{clientID: clientID, user: user, way: renewOwner})

@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"cmp"
@@ -16,16 +16,16 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// hearing is whether this instance listens to the channel. What is published on it by an instance that does not
+// subscription is whether this instance listens to the channel. What is published on it by an instance that does not
 // would pass its own clients by.
-type hearing struct {
+type subscription struct {
 	mu   sync.Mutex
 	open chan struct{} // closed while it does
 }
 
-func newHearing() *hearing { return &hearing{open: make(chan struct{})} }
+func newSubscription() *subscription { return &subscription{open: make(chan struct{})} }
 
-func (h *hearing) set(hears bool) {
+func (h *subscription) set(hears bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	heard := false
@@ -42,16 +42,16 @@ func (h *hearing) set(hears bool) {
 	}
 }
 
-// begun returns a channel that is closed while, or as soon as, the instance listens.
-func (h *hearing) begun() <-chan struct{} {
+// opened returns a channel that is closed while, or as soon as, the instance listens.
+func (h *subscription) opened() <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.open
 }
 
-// awaitHearing returns when this instance listens to the channel, unless Redis is away.
-func (l *redisLog) awaitHearing(ctx context.Context) error {
-	heard := l.hearing.begun()
+// awaitSubscription returns when this instance listens to the channel, unless Redis is away.
+func (l *Log) awaitSubscription(ctx context.Context) error {
+	heard := l.subscription.opened()
 	select {
 	case <-heard:
 		return nil
@@ -71,7 +71,7 @@ func (l *redisLog) awaitHearing(ctx context.Context) error {
 
 // listen hands over the ephemeral messages on the channel, our own among them, until the end. While
 // the line is cut they pass by: nobody was promised to get them later.
-func (l *redisLog) listen() {
+func (l *Log) listen() {
 	var backoff backoff
 	for l.context.Err() == nil {
 		err := l.receive(&backoff)
@@ -85,10 +85,10 @@ func (l *redisLog) listen() {
 // receive listens until it has to subscribe anew. The line is asked now and then whether it is still there, so that one
 // that stays silent is not. It is a patient one, as a message may be long; and after a silence nobody knows how much of
 // one has been read.
-func (l *redisLog) receive(backoff *backoff) error {
+func (l *Log) receive(backoff *backoff) error {
 	channel := l.tailing.Subscribe(l.context, l.Channel, l.kickChannel)
 	defer channel.Close()
-	defer l.hearing.set(false)
+	defer l.subscription.set(false)
 	defer context.AfterFunc(l.context, func() { _ = channel.Close() })()
 	asking, stop := context.WithCancel(l.context)
 	defer stop()
@@ -111,7 +111,7 @@ func (l *redisLog) receive(backoff *backoff) error {
 		case errors.As(err, &timeout) && timeout.Timeout(), errors.As(err, &refusal), l.context.Err() != nil:
 			return err
 		default: // go-redis has connected and subscribed anew, or will: what comes there is to be read
-			l.hearing.set(false)
+			l.subscription.set(false)
 			l.logFailure("listening to the channel was interrupted", err)
 			backoff.wait(l.context)
 		}
@@ -120,7 +120,7 @@ func (l *redisLog) receive(backoff *backoff) error {
 			if message.Count == 1 {
 				continue
 			}
-			l.hearing.set(true)
+			l.subscription.set(true)
 			l.doubtOwners() // claims have passed by until now
 		case *redis.Message:
 			if message.Channel == l.kickChannel {
@@ -133,7 +133,7 @@ func (l *redisLog) receive(backoff *backoff) error {
 }
 
 // passOn hands a message on the channel to the replica, if it is for this hub.
-func (l *redisLog) passOn(payload string) {
+func (l *Log) passOn(payload string) {
 	m, hub, err := decodeChannelMessage(payload)
 	switch {
 	case err != nil && hub == l.hub: // every hub hears it, one counts it
@@ -145,7 +145,7 @@ func (l *redisLog) passOn(payload string) {
 }
 
 // Kick implements Kicker.
-func (l *redisLog) Kick(ctx context.Context, clientID string) error {
+func (l *Log) Kick(ctx context.Context, clientID string) error {
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
 	node, err := l.node(ctx, l.publishing)

@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"context"
@@ -18,8 +18,8 @@ import (
 )
 
 // tail follows the log until the end. Whatever goes wrong, it begins again where it was.
-func (l *redisLog) tail(ready func()) {
-	t := &tail{redisLog: l, at: l.replica.Position(), count: tailCount / 4}
+func (l *Log) tail(ready func()) {
+	t := &tail{Log: l, at: l.replica.Position(), count: tailCount / 4}
 	var backoff backoff
 	for l.context.Err() == nil {
 		err := t.connect()
@@ -69,7 +69,7 @@ func (b *backoff) wait(ctx context.Context) {
 
 // pingPublishing makes sure that publishers reach Redis too: after an outage, go-redis may refuse to connect for
 // up to a second without trying.
-func (l *redisLog) pingPublishing() error {
+func (l *Log) pingPublishing() error {
 	ctx, cancel := context.WithTimeout(l.context, l.Timeout)
 	defer cancel()
 	node, err := l.node(ctx, l.publishing)
@@ -88,7 +88,7 @@ var errLogChanged = errors.New("the log has changed")
 
 // tail is how far this instance has read the log. One goroutine owns it.
 type tail struct {
-	*redisLog
+	*Log
 	at       hub.ID   // the last entry read, malformed ones included
 	anchor   []string // that entry's fields; nil if they are not known
 	followed bool     // at is of a log in this Redis, which this tail has followed
@@ -146,7 +146,7 @@ func (t *tail) connect() error {
 // goOnAfter moves the tail to a position where no entry stands.
 func (t *tail) goOnAfter(p hub.Position) {
 	t.at.Position, t.anchor, t.unanchored, t.broken = p, nil, true, false
-	t.promises.reached(t.at)
+	t.acked.reached(t.at)
 }
 
 // finding is what verify makes of the log.
@@ -161,7 +161,7 @@ const (
 // verify looks whether the log is still the one that the tail has read, and if it was trimmed past
 // the tail, up to where.
 func (t *tail) verify(ctx context.Context, node redis.Cmdable) (finding, hub.Position, error) {
-	fresh, promised := t.at.Position == hub.Position{}, t.promises.newest(t.at.Epoch)
+	fresh, promised := t.at.Position == hub.Position{}, t.acked.newest(t.at.Epoch)
 	info, err := node.XInfoStream(ctx, t.logKey).Result()
 	switch {
 	case isNoSuchKey(err):
@@ -267,7 +267,7 @@ func (t *tail) switchTo(node redis.Cmdable, epoch string) error {
 				}
 				t.seen = e.position
 			}
-			t.promises.reached(hub.ID{Epoch: epoch, Position: e.position})
+			t.acked.reached(hub.ID{Epoch: epoch, Position: e.position})
 			t.take(e, announced)
 		}
 		t.unanchored = false
@@ -358,7 +358,7 @@ func (t *tail) follow() error {
 		}
 		t.reads++
 		for _, e := range entries {
-			if !t.promises.reached(hub.ID{Epoch: t.at.Epoch, Position: e.position}) {
+			if !t.acked.reached(hub.ID{Epoch: t.at.Epoch, Position: e.position}) {
 				t.broken = true
 				return errLogChanged
 			}

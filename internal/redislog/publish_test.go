@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"context"
@@ -292,6 +292,6 @@ func TestRedisPublishEndsWithItsRequest(t *testing.T) {
 	server.Thaw()
 }
 
-func withTimeout(d time.Duration) func(*redisOptions) {
-	return func(o *redisOptions) { o.Timeout = d }
+func withTimeout(d time.Duration) func(*Options) {
+	return func(o *Options) { o.Timeout = d }
 }

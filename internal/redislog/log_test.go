@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"fmt"
@@ -21,7 +21,7 @@ import (
 
 func TestRedisStreamKeepsAboutMaxLenMessages(t *testing.T) {
 	server := e2etest.RedisServer(t)
-	i := start(t, server.URL(), func(o *redisOptions) { o.MaxLen = 500 })
+	i := start(t, server.URL(), func(o *Options) { o.MaxLen = 500 })
 	r := i.subscribe(hubtest.With("a"))
 	var ids []string
 	for k := range 30 {
@@ -169,7 +169,7 @@ func awaitReads(t testing.TB, client *redis.Client, n int) {
 func TestRedisLogTrimmedPastALaggingInstanceIsToldAsAGap(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
-	a := start(t, server.URL(), func(o *redisOptions) { o.MaxLen = 200 })
+	a := start(t, server.URL(), func(o *Options) { o.MaxLen = 200 })
 	lagging := start(t, proxy.URL(), withTimeout(300*time.Millisecond))
 	onA, r, other := a.subscribe(hubtest.With("a")), lagging.subscribe(hubtest.With("a")), lagging.subscribe(hubtest.With("b"))
 	first := a.publish("before", hub.Topics("a")...)
@@ -217,7 +217,7 @@ func TestRedisLogTrimmedPastALaggingInstanceIsToldAsAGap(t *testing.T) {
 // What one call adds beyond max_len is trimmed before any tail could see it.
 func TestARedisBurstBeyondMaxLenIsNotLostSilently(t *testing.T) {
 	server := e2etest.RedisServer(t)
-	i := start(t, server.URL(), func(o *redisOptions) { o.MaxLen = 1 })
+	i := start(t, server.URL(), func(o *Options) { o.MaxLen = 1 })
 	r := i.subscribe(hubtest.With("a"))
 	next := 0
 	for range 3 { // on the fresh log first
@@ -442,7 +442,7 @@ func TestASwappedRedisLogGoesOnWithoutAGap(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	i := start(t, server.URL())
-	maxLen := func(n int) func(*redisOptions) { return func(o *redisOptions) { o.MaxLen = n } }
+	maxLen := func(n int) func(*Options) { return func(o *Options) { o.MaxLen = n } }
 	r := i.subscribe(hubtest.With("a"))
 	do(t, client, "CONFIG RESETSTAT")
 	i.swap(newOptions(t, server.URL(), maxLen(5000))) // while the log is empty
@@ -463,7 +463,7 @@ func TestASwappedRedisLogGoesOnWithoutAGap(t *testing.T) {
 	i.swap(newOptions(t, server.URL(), maxLen(78)))
 	i.publish("4", hub.Topics("a")...)
 	r.want("1", "2", "3", "4")
-	i.swap(newOptions(t, server.URL(), func(o *redisOptions) { o.Prefix = "other" }))
+	i.swap(newOptions(t, server.URL(), func(o *Options) { o.Prefix = "other" }))
 	i.publish("5", hub.Topics("a")...)
 	r.want("1", "2", "3", "4", hubtest.Gap("broker_changed"), "5")
 }
@@ -495,7 +495,7 @@ func TestATailThatIsSentOnAfterAGapKnowsTheLogAgain(t *testing.T) {
 	for range 5 {
 		i.publish("more", hub.Topics("a")...)
 	}
-	behind := &tail{redisLog: i.log, at: first}
+	behind := &tail{Log: i.log, at: first}
 	for _, kept := range []string{"3", "1"} {
 		do(t, client, "XTRIM "+defaultLog+" MAXLEN "+kept)
 		found, lost, err := behind.verify(t.Context(), client)

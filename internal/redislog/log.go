@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// redisOptions are what a log in Redis is opened with.
-type redisOptions struct {
+// Options are what a log in Redis is opened with.
+type Options struct {
 	// Addrs are where Redis is: one server, the nodes of a Cluster or, with MasterName, the Sentinels.
 	Addrs []string
 	// MasterName is the name of the master that the Sentinels watch; empty where there are none.
@@ -41,7 +41,7 @@ type redisOptions struct {
 }
 
 // client returns what go-redis is to be told.
-func (o *redisOptions) client() *redis.UniversalOptions {
+func (o *Options) client() *redis.UniversalOptions {
 	return &redis.UniversalOptions{
 		Addrs:            slices.Clone(o.Addrs), // a Cluster's client appends
 		MasterName:       o.MasterName,
@@ -67,11 +67,11 @@ func (o *redisOptions) client() *redis.UniversalOptions {
 	}
 }
 
-// OpenRedis returns the log of a hub. It touches no network before Start.
-func OpenRedis(hub string, o redisOptions) *redisLog {
+// Open returns the log of a hub. It touches no network before Start.
+func Open(hub string, o Options) *Log {
 	base := "{" + o.Prefix + ":" + hub + "}:"
-	l := &redisLog{
-		redisOptions: o,
+	l := &Log{
+		Options:      o,
 		hub:          hub,
 		logKey:       base + "log",
 		epochKey:     base + "epoch",
@@ -79,7 +79,7 @@ func OpenRedis(hub string, o redisOptions) *redisLog {
 		ownerKey:     base + "owner:",
 		kickChannel:  base + "kick",
 		presence:     newPresence(base),
-		hearing:      newHearing(),
+		subscription: newSubscription(),
 		unasked:      rate.Sometimes{Interval: time.Second},
 		forbidden:    rate.Sometimes{Interval: time.Minute},
 		queue:        make(chan *pendingPublish, maxPending),
@@ -96,10 +96,10 @@ func OpenRedis(hub string, o redisOptions) *redisLog {
 	return l
 }
 
-// redisLog is a hub's log in Redis. The stream is the log and its order the order; this instance
+// Log is a hub's log in Redis. The stream is the log and its order the order; this instance
 // publishes to it like any other program and tails it as a replica of its end.
-type redisLog struct {
-	redisOptions
+type Log struct {
+	Options
 	hub      string
 	logKey   string // the stream
 	epochKey string // names the log's origin; set by whoever finds that the origin is another
@@ -108,15 +108,15 @@ type redisLog struct {
 	// kickChannel is a pub/sub channel of client_ids whose connections are to be ended, some or all.
 	kickChannel string
 
-	publishing redis.UniversalClient
-	tailing    redis.UniversalClient
-	presence   *presence
-	replica    *hub.Hub
-	queue      chan *pendingPublish
-	tried      chan struct{} // closed when the tail has tried to join the log, and may have
-	joined     atomic.Bool   // the replica has what the log kept; what comes from then on is new
-	promises   promises
-	hearing    *hearing
+	publishing   redis.UniversalClient
+	tailing      redis.UniversalClient
+	presence     *presence
+	replica      *hub.Hub
+	queue        chan *pendingPublish
+	tried        chan struct{} // closed when the tail has tried to join the log, and may have
+	joined       atomic.Bool   // the replica has what the log kept; what comes from then on is new
+	acked        acks
+	subscription *subscription
 
 	ownersDoubted chan struct{}
 	unasked       rate.Sometimes // when it is logged that Redis does not say whose client_ids are
@@ -143,7 +143,7 @@ const (
 )
 
 // Start implements Broker.
-func (l *redisLog) Start(h *hub.Hub, ready func()) {
+func (l *Log) Start(h *hub.Hub, ready func()) {
 	l.replica = h
 	l.complete() // as far as anybody knows
 	l.wg.Go(func() { l.tail(sync.OnceFunc(func() { close(l.tried); ready() })) })
@@ -155,7 +155,7 @@ func (l *redisLog) Start(h *hub.Hub, ready func()) {
 }
 
 // Close implements Broker. What is being published is still answered. How connections end is no news.
-func (l *redisLog) Close() error {
+func (l *Log) Close() error {
 	l.cancel()
 	_ = l.tailing.Close() // it may be waiting for the next entry
 	defer time.AfterFunc(closeTime, l.sever).Stop()
@@ -167,7 +167,7 @@ func (l *redisLog) Close() error {
 
 // node returns the server that has the log: of a Cluster the master of its slot, asked for anew
 // after refresh.
-func (l *redisLog) node(ctx context.Context, client redis.UniversalClient) (redis.Cmdable, error) {
+func (l *Log) node(ctx context.Context, client redis.UniversalClient) (redis.Cmdable, error) {
 	if cluster, ok := client.(*redis.ClusterClient); ok {
 		return cluster.MasterForKey(ctx, l.logKey)
 	}
@@ -182,7 +182,7 @@ func refresh(ctx context.Context, client redis.UniversalClient) {
 }
 
 // within returns what a call returns, or when ctx ends before it does: go-redis stops waiting at a deadline only.
-func (l *redisLog) within(ctx context.Context, call func() error) error {
+func (l *Log) within(ctx context.Context, call func() error) error {
 	returned := make(chan error, 1)
 	l.wg.Go(func() { returned <- call() })
 	select {
@@ -194,7 +194,7 @@ func (l *redisLog) within(ctx context.Context, call func() error) error {
 }
 
 // logFailure tells of what will be tried again; the operator, if Redis will go on forbidding it.
-func (l *redisLog) logFailure(what string, err error) {
+func (l *Log) logFailure(what string, err error) {
 	if redis.IsPermissionError(err) {
 		l.forbidden.Do(func() {
 			l.Logger.Warn("redis forbids what is needed; the README has a rule for its ACL",
@@ -205,13 +205,13 @@ func (l *redisLog) logFailure(what string, err error) {
 }
 
 // skipMalformed passes over what some other program wrote, for ever.
-func (l *redisLog) skipMalformed(where string, err error) {
+func (l *Log) skipMalformed(where string, err error) {
 	l.Logger.Warn("skipping a malformed message in redis", zap.String("hub", l.hub), zap.String("at", where), zap.Error(err))
 	l.replica.CountMalformed()
 }
 
 // keepTrimming removes from the stream, now and then, what is too old.
-func (l *redisLog) keepTrimming() {
+func (l *Log) keepTrimming() {
 	ticker := time.NewTicker(trimEvery)
 	defer ticker.Stop()
 	for {
@@ -228,7 +228,7 @@ func (l *redisLog) keepTrimming() {
 
 // trimByAge removes from the stream what is too old for the hub's history. The newest entry stays, as
 // the mark by which every tail knows that nothing after it was lost.
-func (l *redisLog) trimByAge() error {
+func (l *Log) trimByAge() error {
 	wanted := l.wantedSince(clockSlop)
 	if wanted == 0 {
 		return nil
@@ -253,7 +253,7 @@ func (l *redisLog) trimByAge() error {
 
 // wantedSince returns from when on messages are of use for the hub's history, or from a little earlier, in Unix
 // milliseconds; 0 for ever.
-func (l *redisLog) wantedSince(earlier time.Duration) uint64 {
+func (l *Log) wantedSince(earlier time.Duration) uint64 {
 	age := l.replica.Limits().History.Age
 	if age <= 0 {
 		return 0

@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"context"
@@ -93,7 +93,7 @@ const (
 )
 
 // keepPresence tells the others who listens here, and learns of them, while Redis is in reach.
-func (l *redisLog) keepPresence() {
+func (l *Log) keepPresence() {
 	mine := &ownPresence{stale: true}
 	ticker := time.NewTicker(presenceEvery)
 	defer ticker.Stop()
@@ -139,7 +139,7 @@ type ownPresence struct {
 }
 
 // exchangePresence writes what has changed here and reads what others have.
-func (l *redisLog) exchangePresence(ctx context.Context, mine *ownPresence) error {
+func (l *Log) exchangePresence(ctx context.Context, mine *ownPresence) error {
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
 		return err
@@ -240,7 +240,7 @@ func (p *presence) readOthers(ctx context.Context, node redis.Cmdable, instances
 }
 
 // Connections implements Kicker.
-func (l *redisLog) Connections(ctx context.Context, clientID string, wait bool) (elsewhere int, err error) {
+func (l *Log) Connections(ctx context.Context, clientID string, wait bool) (elsewhere int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout+2*presenceEvery)
 	defer cancel()
 	elsewhere, err = l.connectionsTold(ctx, clientID)
@@ -257,7 +257,7 @@ func (l *redisLog) Connections(ctx context.Context, clientID string, wait bool) 
 	return l.connectionsTold(ctx, clientID)
 }
 
-func (l *redisLog) connectionsTold(ctx context.Context, clientID string) (elsewhere int, err error) {
+func (l *Log) connectionsTold(ctx context.Context, clientID string) (elsewhere int, err error) {
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
 		return 0, err
@@ -273,7 +273,7 @@ func (l *redisLog) connectionsTold(ctx context.Context, clientID string) (elsewh
 }
 
 // endPresence takes this instance's counts back at once instead of letting them expire.
-func (l *redisLog) endPresence() {
+func (l *Log) endPresence() {
 	l.replica.StopListening()
 	if !l.replica.LogInReach() {
 		return // they expire

@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"context"
@@ -12,12 +12,12 @@ import (
 // could be given out twice.
 
 // readEpoch returns the log's name, giving it one if it has none, or if its stream is gone.
-func (l *redisLog) readEpoch(ctx context.Context, node redis.Cmdable) (string, error) {
+func (l *Log) readEpoch(ctx context.Context, node redis.Cmdable) (string, error) {
 	return l.changeEpoch(ctx, node, "")
 }
 
 // changeEpoch names the log anew, unless somebody has done so already, and returns its name.
-func (l *redisLog) changeEpoch(ctx context.Context, node redis.Cmdable, old string) (string, error) {
+func (l *Log) changeEpoch(ctx context.Context, node redis.Cmdable, old string) (string, error) {
 	return epochScript.Run(ctx, node, []string{l.logKey, l.epochKey}, old, hub.NewEpoch()).Text()
 }
 

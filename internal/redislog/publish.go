@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"context"
@@ -52,7 +52,7 @@ func (c *callLoad) full() bool { return c.addresses >= maxCallAddresses || c.byt
 
 // Publish implements Broker. What many requests publish at the same time goes to Redis in one call; a
 // lone one waits for nobody, and a large one goes in several.
-func (l *redisLog) Publish(ctx context.Context, batch []*broker.Publication) (published int, err error) {
+func (l *Log) Publish(ctx context.Context, batch []*broker.Publication) (published int, err error) {
 	for published < len(batch) && err == nil {
 		var call callLoad
 		end := published
@@ -68,14 +68,14 @@ func (l *redisLog) Publish(ctx context.Context, batch []*broker.Publication) (pu
 }
 
 // publishSome publishes what fits into one call, or fails in time.
-func (l *redisLog) publishSome(ctx context.Context, batch []*broker.Publication) (int, error) {
+func (l *Log) publishSome(ctx context.Context, batch []*broker.Publication) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
 	if err := l.awaitJoined(ctx); err != nil {
 		return 0, err
 	}
 	if slices.ContainsFunc(batch, func(p *broker.Publication) bool { return p.Ephemeral }) {
-		if err := l.awaitHearing(ctx); err != nil {
+		if err := l.awaitSubscription(ctx); err != nil {
 			return 0, err
 		}
 	}
@@ -103,7 +103,7 @@ func (l *redisLog) publishSome(ctx context.Context, batch []*broker.Publication)
 
 // awaitJoined waits for the tail's first attempt to join the log. What was published before it has would count as
 // kept from before, and pass by the clients that are here already.
-func (l *redisLog) awaitJoined(ctx context.Context) error {
+func (l *Log) awaitJoined(ctx context.Context) error {
 	select {
 	case <-l.tried:
 	case <-ctx.Done():
@@ -116,7 +116,7 @@ func (l *redisLog) awaitJoined(ctx context.Context) error {
 }
 
 // publishPending sends what waits, one call at a time: while one is under way, the next gathers.
-func (l *redisLog) publishPending() {
+func (l *Log) publishPending() {
 	for {
 		select {
 		case <-l.context.Done():
@@ -129,7 +129,7 @@ func (l *redisLog) publishPending() {
 }
 
 // gather takes what else waits by now.
-func (l *redisLog) gather(p *pendingPublish) (requests []*pendingPublish) {
+func (l *Log) gather(p *pendingPublish) (requests []*pendingPublish) {
 	var call callLoad
 	for {
 		if p.state.CompareAndSwap(waitingToBeSent, sent) {
@@ -150,7 +150,7 @@ func (l *redisLog) gather(p *pendingPublish) (requests []*pendingPublish) {
 }
 
 // abandonPending answers those that came too late.
-func (l *redisLog) abandonPending() {
+func (l *Log) abandonPending() {
 	for {
 		select {
 		case p := <-l.queue:
@@ -163,7 +163,7 @@ func (l *redisLog) abandonPending() {
 }
 
 // send publishes the requests with one call and tells each what became of it.
-func (l *redisLog) send(requests []*pendingPublish) {
+func (l *Log) send(requests []*pendingPublish) {
 	if len(requests) == 0 {
 		return
 	}
@@ -190,7 +190,7 @@ func (l *redisLog) send(requests []*pendingPublish) {
 }
 
 // CheckKeys implements Broker.
-func (l *redisLog) CheckKeys(ctx context.Context, batch []*broker.Publication) (int, error) {
+func (l *Log) CheckKeys(ctx context.Context, batch []*broker.Publication) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
 	node, err := l.node(ctx, l.publishing)
@@ -224,7 +224,7 @@ func (l *redisLog) CheckKeys(ctx context.Context, batch []*broker.Publication) (
 }
 
 // call runs publishScript for the requests and returns its reply to each message.
-func (l *redisLog) call(ctx context.Context, requests []*pendingPublish) ([]any, error) {
+func (l *Log) call(ctx context.Context, requests []*pendingPublish) ([]any, error) {
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
@@ -258,7 +258,7 @@ func (l *redisLog) call(ctx context.Context, requests []*pendingPublish) ([]any,
 }
 
 // appendMessage appends what publishScript is to know of one message.
-func (l *redisLog) appendMessage(args []any, request int, m *broker.Publication) ([]any, error) {
+func (l *Log) appendMessage(args []any, request int, m *broker.Publication) ([]any, error) {
 	kind := "log"
 	if m.Ephemeral {
 		kind = "channel"
@@ -382,7 +382,7 @@ return replies
 `)
 
 // settle reads the replies to a batch.
-func (l *redisLog) settle(p *pendingPublish, replies []any) {
+func (l *Log) settle(p *pendingPublish, replies []any) {
 	for _, reply := range replies {
 		text, _ := reply.(string)
 		first, rest, _ := strings.Cut(text, " ")
@@ -406,7 +406,7 @@ func (l *redisLog) settle(p *pendingPublish, replies []any) {
 			id.Position, p.err = parseEntryID(at)
 			receipt.ID = id.String()
 			if !repeated && p.err == nil {
-				l.promises.add(id)
+				l.acked.add(id)
 				l.replica.LogRefuses(nil)
 			}
 		}

@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"fmt"
@@ -153,7 +153,7 @@ func TestRedisInstanceStartsWithWhatTheLogKeeps(t *testing.T) {
 func TestRedisKeepsOneLogPerHubAndPrefix(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	name := func(hub string) func(*instance) { return func(i *instance) { i.name = hub } }
-	prefix := func(p string) func(*redisOptions) { return func(o *redisOptions) { o.Prefix = p } }
+	prefix := func(p string) func(*Options) { return func(o *Options) { o.Prefix = p } }
 	all := map[string]*instance{
 		"default":  launch(t, newOptions(t, server.URL())),
 		"chat":     launch(t, newOptions(t, server.URL()), name("chat")),

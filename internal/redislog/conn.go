@@ -1,4 +1,4 @@
-package sse
+package redislog
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 
 // dialer returns how to connect to Redis until the log is severed. A patient connection waits for
 // replies as long as something comes.
-func (l *redisLog) dialer(patient bool) func(ctx context.Context, network, address string) (net.Conn, error) {
+func (l *Log) dialer(patient bool) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 		defer cancel()
@@ -37,7 +37,7 @@ func (l *redisLog) dialer(patient bool) func(ctx context.Context, network, addre
 
 // tlsConfigFor returns how to speak TLS to one of the servers, of which there may be several: each has to be what its own
 // name says. One that is known by its IP address only is held against the URL's host.
-func (l *redisLog) tlsConfigFor(address string) *tls.Config {
+func (l *Log) tlsConfigFor(address string) *tls.Config {
 	host, _, err := net.SplitHostPort(address)
 	if l.OneServer || err != nil || net.ParseIP(host) != nil {
 		return l.TLS
