@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/internal/stream"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/quic-go/quic-go/http3"
 )
@@ -31,7 +32,7 @@ func (s *sharedHub) closeAtExit(r *http.Request) (stop func() bool) {
 	var shut func() error
 	if server, ok := r.Context().Value(http3.ServerContextKey).(*http3.Server); ok {
 		shut = server.Close
-	} else if socket := socketOf(r.Context()); socket != nil && r.ProtoMajor == 2 {
+	} else if socket := stream.SocketOf(r.Context()); socket != nil && r.ProtoMajor == 2 {
 		shut = socket.Close
 	} else {
 		return func() bool { return true }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/stream"
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
@@ -291,7 +292,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.wire(ctx.Logger())
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		server.RegisterOnShutdown(h.drainIfExiting)
-		server.RegisterConnContext(keepConn)
+		server.RegisterConnContext(stream.KeepConn)
 	}
 	return nil
 }

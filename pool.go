@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/stream"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
@@ -30,7 +31,7 @@ type sharedHub struct {
 	ready     chan struct{} // closed by start
 	startOnce sync.Once
 	shutOnce  sync.Once
-	streams   Group
+	streams   stream.Group
 	limiters
 	// KeySets are those that the tokens of its routes are verified with.
 	KeySets keySets

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/stream"
 	"go.uber.org/zap"
 )
 
@@ -19,31 +20,31 @@ type streamOptions struct {
 // is why the hub does not admit the client; then nothing was written.
 func (s *sharedHub) Serve(w http.ResponseWriter, r *http.Request, sub hub.Subscription, o streamOptions) error {
 	s.Core.AwaitID(r.Context(), sub.LastEventID)
-	stream := s.streams.New(w, r, sub.WriteTimeout)
-	client, welcome, err := s.join(r.Context(), sub, stream)
+	live := s.streams.New(w, r, sub.WriteTimeout)
+	client, welcome, err := s.join(r.Context(), sub, live)
 	if err != nil {
 		return err
 	}
 	s.noteConnected(client, welcome)
 	defer s.closeAtExit(r)()
-	past := o.Direct && plainResponse(w)
-	direct := past && mayGoDirect(r)
-	SetHeaders(w)
+	past := o.Direct && stream.Plain(w)
+	direct := past && stream.MayDetach(r)
+	stream.SetHeaders(w)
 	if direct {
 		w.Header().Set("Connection", "close") // the HTTP server will not be there for a further request
 	}
 	w.WriteHeader(http.StatusOK)
-	defer stream.open()()
-	ended := stream.hello(o.Hello(client, welcome))
+	defer live.Open()()
+	ended := live.Hello(o.Hello(client, welcome))
 	if ended == nil {
-		if past && !changed(w) {
-			if direct && stream.goDirect(client) {
+		if past && !stream.Changed(w) {
+			if direct && live.Detach(client) {
 				return nil
 			}
-			stream.goPast()
+			live.BypassWrappers()
 		}
-		defer stream.noticeHangUp(client)()
-		ended = stream.run(client)
+		defer live.WatchHangup(client)()
+		ended = live.Run(client)
 	}
 	if !s.leave(client, ended) {
 		panic(http.ErrAbortHandler)
@@ -55,7 +56,7 @@ func (s *sharedHub) Serve(w http.ResponseWriter, r *http.Request, sub hub.Subscr
 func (s *sharedHub) leave(c *hub.Client, ended error) bool {
 	cause := s.Core.Leave(c, ended)
 	s.noteDisconnected(c, cause)
-	return EndsCleanly(cause) && EndsCleanly(ended)
+	return stream.EndsCleanly(cause) && stream.EndsCleanly(ended)
 }
 
 // noteConnected tells the operator of a client that came: in the log, and as an event.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/stream"
 	"go.uber.org/zap"
 )
 
@@ -47,7 +48,7 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 		if err := route.hub.Core.Admits(s); err != nil {
 			return route.turnAway(w, r, err)
 		}
-		SetHeaders(w)
+		stream.SetHeaders(w)
 		_ = http.NewResponseController(w).Flush() // before anybody adds a Content-Length of 0
 		return nil
 	}

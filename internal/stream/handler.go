@@ -1,11 +1,9 @@
-package sse
+package stream
 
 import (
 	"context"
 	"errors"
 	"net/http"
-	"reflect"
-	"strings"
 	"sync"
 	"time"
 
@@ -13,9 +11,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// handlerStream writes a client's messages through the ResponseWriter, from the ServeHTTP goroutine.
+// Handler writes a client's messages through the ResponseWriter, from the ServeHTTP goroutine.
 // It works with every protocol and every wrapper.
-type handlerStream struct {
+type Handler struct {
 	w          http.ResponseWriter
 	controller *http.ResponseController
 	request    *http.Request
@@ -31,25 +29,7 @@ type handlerStream struct {
 	cut      error       // why it was aborted; nil while it was not
 	watchdog *time.Timer // runs, if guarded, from a write on until it finds none under way
 	guarded  bool
-	headway  // of the write under way
-}
-
-// headway tells whether a write gets anywhere. A thin line takes some bytes all the same, and then the write
-// goes on; one that has taken none for as long as its timeout is stuck.
-type headway struct {
-	seen  time.Time // when the write began, or was last seen to have got further
-	acked uint64    // what the peer had acknowledged by then
-}
-
-func (p *headway) begin() { p.seen = time.Now() }
-
-// stuck reports whether a write has got nowhere for that long. It is asked now and then, with what the peer has
-// acknowledged by now.
-func (p *headway) stuck(acked uint64, timeout time.Duration) bool {
-	if acked != p.acked {
-		p.acked, p.seen = acked, time.Now()
-	}
-	return time.Since(p.seen) >= timeout
+	progress // of the write under way
 }
 
 // maxWrite is the most that is written at once, so that progress shows on thin lines too, whatever
@@ -61,8 +41,8 @@ var writeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, maxWrite); r
 var errAborted = errors.New("stream was cut")
 
 // New returns the stream of a request, whose single writes may be stuck for the timeout.
-func (g *Group) New(w http.ResponseWriter, r *http.Request, timeout time.Duration) *handlerStream {
-	s := &handlerStream{
+func (g *Group) New(w http.ResponseWriter, r *http.Request, timeout time.Duration) *Handler {
+	s := &Handler{
 		w:          w,
 		controller: http.NewResponseController(w),
 		request:    r,
@@ -71,13 +51,13 @@ func (g *Group) New(w http.ResponseWriter, r *http.Request, timeout time.Duratio
 		turn:       make(chan struct{}, 1),
 		abort:      make(chan struct{}),
 	}
-	s.socket = socketOf(r.Context())
+	s.socket = SocketOf(r.Context())
 	s.socket.findVanishedPeer()
 	return s
 }
 
-// open readies the response for a stream. The returned function is to be called before the handler returns.
-func (s *handlerStream) open() (end func()) {
+// Open readies the response for a stream. The returned function is to be called before the handler returns.
+func (s *Handler) Open() (end func()) {
 	restore := s.liftDeadlines()
 	stop := context.AfterFunc(s.request.Context(), s.left)
 	return func() {
@@ -87,11 +67,11 @@ func (s *handlerStream) open() (end func()) {
 	}
 }
 
-// hello writes what the stream begins with, so that the client has it at once.
-func (s *handlerStream) hello(block []byte) error { return s.writeLast(block) }
+// Hello writes what the stream begins with, so that the client has it at once.
+func (s *Handler) Hello(block []byte) error { return s.writeLast(block) }
 
-// goPast makes the stream write past what wraps the response, which would set a deadline for each write.
-func (s *handlerStream) goPast() {
+// BypassWrappers makes the stream write past what wraps the response, which would set a deadline for each write.
+func (s *Handler) BypassWrappers() {
 	if s.request.ProtoMajor == 3 { // where those deadlines are needed: see liftDeadlines
 		return
 	}
@@ -102,9 +82,9 @@ func (s *handlerStream) goPast() {
 	_ = s.controller.SetWriteDeadline(time.Time{})
 }
 
-// run writes all that the client is sent, until its stream ends. It returns why. A turn ends after one batch, behind
+// Run writes all that the client is sent, until its stream ends. It returns why. A turn ends after one batch, behind
 // the others, so that messages gather.
-func (s *handlerStream) run(c *hub.Client) error {
+func (s *Handler) Run(c *hub.Client) error {
 	var batch []*hub.Message
 	for {
 		var end error
@@ -131,7 +111,7 @@ func (s *handlerStream) run(c *hub.Client) error {
 }
 
 // writeAll writes the frames of a batch in as few writes as there can be, and flushes once.
-func (s *handlerStream) writeAll(batch []*hub.Message) error {
+func (s *Handler) writeAll(batch []*hub.Message) error {
 	pooled := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(pooled)
 	buffer := (*pooled)[:0]
@@ -153,7 +133,7 @@ func (s *handlerStream) writeAll(batch []*hub.Message) error {
 	return s.writeLast(buffer)
 }
 
-func (s *handlerStream) write(p []byte) error {
+func (s *Handler) write(p []byte) error {
 	for len(p) > 0 {
 		n := min(len(p), maxWrite)
 		if err := s.watched(func() error { _, err := s.w.Write(p[:n]); return err }); err != nil {
@@ -165,7 +145,7 @@ func (s *handlerStream) write(p []byte) error {
 }
 
 // writeLast writes no more than maxWrite bytes, and sends them and all before on their way.
-func (s *handlerStream) writeLast(p []byte) error {
+func (s *Handler) writeLast(p []byte) error {
 	return s.watched(func() error {
 		if len(p) > 0 {
 			if _, err := s.w.Write(p); err != nil {
@@ -177,7 +157,7 @@ func (s *handlerStream) writeLast(p []byte) error {
 }
 
 // watched runs one write under the watchdog.
-func (s *handlerStream) watched(write func() error) error {
+func (s *Handler) watched(write func() error) error {
 	s.mu.Lock()
 	if s.cut != nil {
 		defer s.mu.Unlock()
@@ -209,7 +189,7 @@ func (s *handlerStream) watched(write func() error) error {
 }
 
 // lookForProgress runs now and then during a write.
-func (s *handlerStream) lookForProgress() {
+func (s *Handler) lookForProgress() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.writing || s.over {
@@ -228,10 +208,10 @@ func (s *handlerStream) lookForProgress() {
 }
 
 // Wake implements Stream.
-func (s *handlerStream) Wake() { s.group.turns.enqueue(s) }
+func (s *Handler) Wake() { s.group.turns.enqueue(s) }
 
 // giveTurn lets run go on.
-func (s *handlerStream) giveTurn() {
+func (s *Handler) giveTurn() {
 	select {
 	case s.turn <- struct{}{}:
 	default:
@@ -239,14 +219,14 @@ func (s *handlerStream) giveTurn() {
 }
 
 // Abort implements Stream.
-func (s *handlerStream) Abort() {
+func (s *Handler) Abort() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cutLocked(errAborted)
 }
 
 // left runs when the client has ended its side. A write under way would not notice.
-func (s *handlerStream) left() {
+func (s *Handler) left() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cutLocked(hub.ErrGone)
@@ -254,7 +234,7 @@ func (s *handlerStream) left() {
 
 // cutLocked makes a write under way fail. HTTP/1 has the connection to itself. Of the others only the stream is
 // reset, unless nothing can be sent, not even that.
-func (s *handlerStream) cutLocked(cause error) {
+func (s *Handler) cutLocked(cause error) {
 	if s.over || s.cut != nil {
 		return
 	}
@@ -276,7 +256,7 @@ func (s *handlerStream) cutLocked(cause error) {
 const resetTime = time.Second
 
 // cutConnection ends a connection that has taken nothing since so much was acknowledged, and so not the stream's reset.
-func (s *handlerStream) cutConnection(acked uint64) {
+func (s *Handler) cutConnection(acked uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.over && s.socket.blocked() && s.socket.acked() == acked {
@@ -285,7 +265,7 @@ func (s *handlerStream) cutConnection(acked uint64) {
 }
 
 // Blocked implements Stream.
-func (s *handlerStream) Blocked() bool {
+func (s *Handler) Blocked() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// HTTP/2 and 3 have windows of their own above the socket; there a write under way is all we know.
@@ -293,7 +273,7 @@ func (s *handlerStream) Blocked() bool {
 }
 
 // finish makes the stream leave the response alone from now on. It returns why the stream was cut, nil if it was not.
-func (s *handlerStream) finish() (cut error) {
+func (s *Handler) finish() (cut error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over = true
@@ -304,7 +284,7 @@ func (s *handlerStream) finish() (cut error) {
 }
 
 // liftDeadlines frees the stream from the timeouts meant for ordinary answers; ours is the watchdog.
-func (s *handlerStream) liftDeadlines() (restore func()) {
+func (s *Handler) liftDeadlines() (restore func()) {
 	restore = func() {}
 	r, w := caddyhttp.IdleTimeoutsFromContext(s.request.Context())
 	if r != nil { // HTTP/1 notices by a read under way that the client left
@@ -321,52 +301,4 @@ func (s *handlerStream) liftDeadlines() (restore func()) {
 	_ = s.controller.SetWriteDeadline(time.Time{})
 	_ = s.controller.SetReadDeadline(time.Time{})
 	return restore
-}
-
-// innermost returns the ResponseWriter of the HTTP server itself.
-func innermost(w http.ResponseWriter) http.ResponseWriter {
-	for {
-		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			return w
-		}
-		w = wrapper.Unwrap()
-	}
-}
-
-// plainResponse reports whether nothing wraps a response but what Caddy brings, which bears being written past
-// unless it has changed the response.
-func plainResponse(w http.ResponseWriter) bool {
-	for {
-		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			return comesFrom(w, "net/http") || comesFrom(w, "golang.org/x/net/http2")
-		}
-		if !isCaddys(w) {
-			return false
-		}
-		w = wrapper.Unwrap()
-	}
-}
-
-// isCaddys reports whether a value's type is one of Caddy's own.
-func isCaddys(value any) bool { return comesFrom(value, "github.com/caddyserver/caddy/v2") }
-
-// comesFrom reports whether a value's type is of a package, or of one below.
-func comesFrom(value any, pkg string) bool {
-	return strings.HasPrefix(reflect.Indirect(reflect.ValueOf(value)).Type().PkgPath()+"/", pkg+"/")
-}
-
-// changed reports whether a wrapper has made something else of the response than a plain stream.
-func changed(w http.ResponseWriter) bool {
-	for {
-		if recorder, ok := w.(interface{ Buffered() bool }); ok && recorder.Buffered() {
-			return true
-		}
-		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			return w.Header().Get("Content-Encoding") != ""
-		}
-		w = wrapper.Unwrap()
-	}
 }

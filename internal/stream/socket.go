@@ -1,4 +1,4 @@
-package sse
+package stream
 
 import (
 	"context"
@@ -21,16 +21,16 @@ func (s *socket) Close() error { return s.tcp.Close() }
 // connKey finds in a request's context the connection that it came by.
 type connKey struct{}
 
-// keepConn is for caddyhttp.Server.RegisterConnContext: it lets socketOf find the connection.
-func keepConn(ctx context.Context, conn net.Conn) context.Context {
+// KeepConn is for caddyhttp.Server.RegisterConnContext: it lets socketOf find the connection.
+func KeepConn(ctx context.Context, conn net.Conn) context.Context {
 	if ctx.Value(connKey{}) != nil {
 		return ctx // another route has kept it
 	}
 	return context.WithValue(ctx, connKey{}, conn)
 }
 
-// socketOf returns the TCP socket that a request came by.
-func socketOf(ctx context.Context) *socket {
+// SocketOf returns the TCP socket that a request came by.
+func SocketOf(ctx context.Context) *socket {
 	conn, _ := ctx.Value(connKey{}).(net.Conn)
 	for conn != nil {
 		if tcp, ok := conn.(*net.TCPConn); ok {

@@ -1,4 +1,4 @@
-package sse
+package stream
 
 import (
 	"net/http"
@@ -12,7 +12,7 @@ type foreignResponse struct {
 }
 
 func TestResponsesThatMayBeWrittenPastAreTheServersOwn(t *testing.T) {
-	if plainResponse(foreignResponse{}) {
+	if Plain(foreignResponse{}) {
 		t.Error("what a foreign response would do to the bytes is not asked")
 	}
 }

@@ -1,4 +1,4 @@
-package sse
+package stream
 
 import (
 	"runtime"
@@ -10,7 +10,7 @@ import (
 func TestStreamsHaveTheirTurnsAndOthersComeBetween(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that it can be seen what comes between
 	synctest.Test(t, func(t *testing.T) {
-		const n = 40 * perProcessor
+		const n = 40 * batchPerCPU
 		group := new(Group)
 		all := &group.turns
 		var given, published atomic.Int64 // turns, and how many of them came before the publisher's
@@ -18,10 +18,10 @@ func TestStreamsHaveTheirTurnsAndOthersComeBetween(t *testing.T) {
 			runtime.Gosched() // to stand at the end of the scheduler's line, as whoever has waited for the network
 			published.Store(given.Load())
 		}
-		var streams [n]*handlerStream
+		var streams [n]*Handler
 		var had [n]int
 		for i := range streams {
-			s := &handlerStream{group: group, turn: make(chan struct{}, 1)}
+			s := &Handler{group: group, turn: make(chan struct{}, 1)}
 			streams[i] = s
 			go func() {
 				for range s.turn {

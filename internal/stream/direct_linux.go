@@ -1,4 +1,4 @@
-package sse
+package stream
 
 import (
 	"context"
@@ -34,7 +34,7 @@ type directStream struct {
 type parking struct {
 	unsent []*hub.Message
 	skip   int // how many bytes of the first are sent already
-	headway
+	progress
 	timer *time.Timer
 }
 
@@ -47,10 +47,10 @@ const (
 	lookNow                     // it is time to see whether the socket gets anywhere
 )
 
-// mayGoDirect reports whether the stream of a request can leave it: over plain HTTP/1.1 on a TCP socket. Where the
+// MayDetach reports whether the stream of a request can leave it: over plain HTTP/1.1 on a TCP socket. Where the
 // server has a write timeout Caddy flushes the response of a request that has taken longer, which panics if its
 // connection is gone.
-func mayGoDirect(r *http.Request) bool {
+func MayDetach(r *http.Request) bool {
 	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	return ok && server.WriteTimeout == 0 &&
 		r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.TLS == nil && plainSocket(r.Context())
@@ -72,9 +72,9 @@ func plainSocket(ctx context.Context) bool {
 	return false
 }
 
-// goDirect goes on with a stream whose headers and hello have been written, without the request, which is to
+// Detach goes on with a stream whose headers and hello have been written, without the request, which is to
 // return. It reports whether it does; if not, nothing has happened.
-func (s *handlerStream) goDirect(c *hub.Client) bool {
+func (s *Handler) Detach(c *hub.Client) bool {
 	hijacker, ok := innermost(s.w).(http.Hijacker)
 	if !ok {
 		return false
@@ -108,11 +108,11 @@ func (s *handlerStream) goDirect(c *hub.Client) bool {
 	return true
 }
 
-// noticeHangUp has a stream that stays in its request end when its peer hangs up. The HTTP server notices as well, but
+// WatchHangup has a stream that stays in its request end when its peer hangs up. The HTTP server notices as well, but
 // over HTTP/1 only until the peer has sent anything after its request. The returned function is to be called before the
 // handler returns: the connection may serve another request then. If the socket is closed before, by whomever, the
 // kernel ceases to watch it.
-func (s *handlerStream) noticeHangUp(c *hub.Client) (stop func()) {
+func (s *Handler) WatchHangup(c *hub.Client) (stop func()) {
 	writers := &s.group.writers
 	if s.request.ProtoMajor != 1 || s.socket == nil || writers.add(c, s) == nil {
 		return func() {}
@@ -125,7 +125,7 @@ func (s *handlerStream) noticeHangUp(c *hub.Client) (stop func()) {
 }
 
 // post implements watched: the peer has hung up. To close the socket is to wait for who is using it, so it is done apart.
-func (s *handlerStream) post(uint32) { go s.left() }
+func (s *Handler) post(uint32) { go s.left() }
 
 // post notes that something has happened and sees to it that the stream has a turn.
 func (s *directStream) post(news uint32) {
@@ -202,7 +202,7 @@ func (s *directStream) turn(w *writer) (more bool) {
 // park keeps what the socket did not take until it is writable.
 func (s *directStream) park(rest []*hub.Message, skip int) {
 	if s.parked == nil {
-		s.parked = &parking{unsent: slices.Clone(rest), headway: headway{acked: ackedBy(s.fd)}}
+		s.parked = &parking{unsent: slices.Clone(rest), progress: progress{acked: ackedBy(s.fd)}}
 		s.parked.timer = time.AfterFunc(s.client.WriteTimeout/4, func() { s.post(lookNow) })
 	} else {
 		s.parked.unsent = rest
