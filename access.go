@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -67,7 +68,7 @@ type publisher struct {
 }
 
 // expired says that a publisher's token has run out, perhaps in the midst of a long body.
-func (p publisher) expired() *problem {
+func (p publisher) expired() *problem.Problem {
 	if !p.until.IsZero() && !time.Now().Before(p.until) {
 		return unauthorized("invalid_token", "%v", errExpired)
 	}
@@ -120,7 +121,7 @@ type access struct {
 }
 
 // authorizeSubscribe says who subscribes and until when, or why they may not subscribe to these.
-func (a *access) authorizeSubscribe(r *http.Request, topics, patterns []string) (user string, until time.Time, p *problem) {
+func (a *access) authorizeSubscribe(r *http.Request, topics, patterns []string) (user string, until time.Time, p *problem.Problem) {
 	user = a.userOf(r)
 	if a.jwt == nil {
 		return user, until, nil
@@ -142,7 +143,7 @@ func (a *access) authorizeSubscribe(r *http.Request, topics, patterns []string) 
 		case token == "":
 			return "", until, unauthorized("", "topic %q needs a token", name)
 		default:
-			return "", until, problemf(http.StatusForbidden, "the token does not grant subscribing to %q", name)
+			return "", until, problem.New(http.StatusForbidden, "the token does not grant subscribing to %q", name)
 		}
 	}
 	if token == "" && len(topics)+len(patterns) == 0 {
@@ -152,13 +153,13 @@ func (a *access) authorizeSubscribe(r *http.Request, topics, patterns []string) 
 }
 
 // authorizePublish says who publishes, or why nobody may.
-func (a *access) authorizePublish(r *http.Request) (publisher, *problem) {
+func (a *access) authorizePublish(r *http.Request) (publisher, *problem.Problem) {
 	switch {
 	case a.publish == nil:
-		return publisher{}, problemf(http.StatusForbidden,
+		return publisher{}, problem.New(http.StatusForbidden,
 			"publishing is not enabled on this route; to enable it, add a publish block with a token to its sse directive")
 	case a.publish.Open && a.origins.foreign(r):
-		return publisher{}, problemf(http.StatusForbidden,
+		return publisher{}, problem.New(http.StatusForbidden,
 			"pages of %s may not publish here; to let them, add that origin to cors_origins", r.Header.Get("Origin"))
 	case a.publish.Open:
 		if user := a.userOf(r); user != "" {
@@ -179,13 +180,13 @@ func (a *access) authorizePublish(r *http.Request) (publisher, *problem) {
 	return publisher{}, unauthorized("invalid_token", "the token is not one that may publish here")
 }
 
-func (a *access) authorizeJWTPublish(r *http.Request) (publisher, *problem) {
+func (a *access) authorizeJWTPublish(r *http.Request) (publisher, *problem.Problem) {
 	token, byCookie := a.jwt.tokenOf(r)
 	switch {
 	case token == "":
 		return publisher{}, unauthorized("", "publishing here needs a token; send it as Authorization: Bearer <token>")
 	case byCookie && !a.origins.own(r):
-		return publisher{}, problemf(http.StatusForbidden,
+		return publisher{}, problem.New(http.StatusForbidden,
 			"with a token in a cookie, the Origin header must be that of this site or of cors_origins")
 	}
 	said, err := a.verify(r, token)
@@ -207,11 +208,11 @@ func (a *access) verify(r *http.Request, token string) (*claims, error) {
 }
 
 // unauthorized asks for a token, or for another one. (RFC 6750, section 3)
-func unauthorized(code, format string, args ...any) *problem {
-	p := problemf(http.StatusUnauthorized, format, args...)
-	p.challenge = `Bearer realm="sse"`
+func unauthorized(code, format string, args ...any) *problem.Problem {
+	p := problem.New(http.StatusUnauthorized, format, args...)
+	p.Challenge = `Bearer realm="sse"`
 	if code != "" {
-		p.challenge += `, error="` + code + `"`
+		p.Challenge += `, error="` + code + `"`
 	}
 	return p
 }
@@ -236,10 +237,10 @@ func bearerToken(r *http.Request) string {
 
 // mayAddress says why a publisher on this route may not address these: the route and, where there is
 // one, the token must allow it.
-func (a *access) mayAddress(who publisher, to []hub.Address, literal []string) *problem {
+func (a *access) mayAddress(who publisher, to []hub.Address, literal []string) *problem.Problem {
 	for _, target := range to {
 		if who.grants != nil && !who.grants.mayPublish(target) {
-			return problemf(http.StatusForbidden, "the token does not grant publishing to %s", target)
+			return problem.New(http.StatusForbidden, "the token does not grant publishing to %s", target)
 		}
 		var err error
 		switch target.Kind {
@@ -253,7 +254,7 @@ func (a *access) mayAddress(who publisher, to []hub.Address, literal []string) *
 			err = a.mayAddressTarget("broadcast")
 		}
 		if err != nil {
-			return problemf(http.StatusForbidden, "%v", err)
+			return problem.New(http.StatusForbidden, "%v", err)
 		}
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/caddy-sse/caddy-sse/internal/problem"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 )
@@ -192,7 +193,7 @@ func refusal(response *http.Response) string {
 	case response.Header.Get("Location") != "":
 		return response.Status + " to " + printable(response.Header.Get("Location"))
 	}
-	var said problem
+	var said problem.Problem
 	body, _ := io.ReadAll(io.LimitReader(response.Body, 64<<10))
 	if json.Unmarshal(body, &said) != nil || said.Detail == "" {
 		return response.Status

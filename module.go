@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddy-sse/caddy-sse/internal/stream"
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -361,7 +362,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return preflight(w, r)
 	}
 	w.Header().Set("Allow", allowedMethods)
-	return writeProblem(w, problemf(http.StatusMethodNotAllowed, "use GET to subscribe and POST to publish"))
+	return problem.Write(w, problem.New(http.StatusMethodNotAllowed, "use GET to subscribe and POST to publish"))
 }
 
 func setDefault[T comparable](field *T, value T) {

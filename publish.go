@@ -18,6 +18,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/ingest"
+	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 )
@@ -51,7 +52,7 @@ type post struct {
 func (route *publishRoute) serve(w http.ResponseWriter, r *http.Request) error {
 	p := &post{publishRoute: route, w: w, request: r, body: &countedBody{ReadCloser: r.Body}}
 	if err := route.hub.wait(r.Context()); err != nil {
-		return p.refuse(problemOf(err))
+		return p.refuse(problem.Of(err))
 	}
 	p.liftWriteDeadline()
 	defer p.stopReadingAtTheEnd()()
@@ -62,7 +63,7 @@ func (route *publishRoute) serve(w http.ResponseWriter, r *http.Request) error {
 	switch mediaType(r) {
 	case "text/event-stream":
 		if p.to == nil {
-			return p.refuse(problemf(http.StatusBadRequest, "a text/event-stream body says nothing of its target; name it in the URL, as ?topic=news"))
+			return p.refuse(problem.New(http.StatusBadRequest, "a text/event-stream body says nothing of its target; name it in the URL, as ?topic=news"))
 		}
 		return p.stream(ingest.NewEvents(p.body, p.config.MaxSize, p.formA))
 	case "application/x-ndjson":
@@ -72,16 +73,16 @@ func (route *publishRoute) serve(w http.ResponseWriter, r *http.Request) error {
 }
 
 // prepare reads all but the body.
-func (p *post) prepare() (refusal *problem) {
+func (p *post) prepare() (refusal *problem.Problem) {
 	if p.who, refusal = p.access.authorizePublish(p.request); refusal != nil {
 		return refusal
 	}
 	query, err := url.ParseQuery(p.request.URL.RawQuery)
 	if err != nil {
-		return problemf(http.StatusBadRequest, "the query can't be read: %v", err)
+		return problem.New(http.StatusBadRequest, "the query can't be read: %v", err)
 	}
 	if p.key = p.request.Header.Get("Idempotency-Key"); len(p.key) > ingest.MaxKeyBytes {
-		return problemf(http.StatusBadRequest, "the Idempotency-Key has %d bytes; the limit is %d", len(p.key), ingest.MaxKeyBytes)
+		return problem.New(http.StatusBadRequest, "the Idempotency-Key has %d bytes; the limit is %d", len(p.key), ingest.MaxKeyBytes)
 	}
 	if p.literal, refusal = p.topics.literal(p.request); refusal != nil {
 		return refusal
@@ -153,18 +154,18 @@ func (p *post) answerArray(batch []*broker.Publication) error {
 }
 
 // check says what keeps a message from being published here by this publisher.
-func (p *post) check(m *hub.Message) *problem {
+func (p *post) check(m *hub.Message) *problem.Problem {
 	if len(m.Data) > p.config.MaxSize {
-		return problemf(http.StatusRequestEntityTooLarge, "the message has %d bytes of data; the limit is %d", len(m.Data), p.config.MaxSize)
+		return problem.New(http.StatusRequestEntityTooLarge, "the message has %d bytes of data; the limit is %d", len(m.Data), p.config.MaxSize)
 	}
 	if err := m.Check(); err != nil {
-		return problemf(http.StatusBadRequest, "%v", err)
+		return problem.New(http.StatusBadRequest, "%v", err)
 	}
 	if refusal := p.who.expired(); refusal != nil {
 		return refusal
 	}
 	if len(m.To) > ingest.MaxTargets { // as many as the route has topics
-		return problemf(http.StatusBadRequest, "a message for %d topics; name %d or fewer in the URL", len(m.To), ingest.MaxTargets)
+		return problem.New(http.StatusBadRequest, "a message for %d topics; name %d or fewer in the URL", len(m.To), ingest.MaxTargets)
 	}
 	return p.access.mayAddress(p.who, m.To, p.literal)
 }
@@ -186,14 +187,14 @@ func (p *post) publication(d ingest.Draft, nth int, extent []byte) *broker.Publi
 }
 
 // allow takes n messages from what the publisher may send at its rate, or says when to come back.
-func (p *post) allow(n int) *problem {
+func (p *post) allow(n int) *problem.Problem {
 	return p.hub.allow(p.who.name, p.config.Rate, p.config.Burst, n)
 }
 
 // failed turns what the broker said into an answer, and tells the operator, who hears of an outage once a
 // second however many publish.
-func (p *post) failed(err error) *problem {
-	refusal := problemOf(err)
+func (p *post) failed(err error) *problem.Problem {
+	refusal := problem.Of(err)
 	if refusal.Status == http.StatusServiceUnavailable {
 		p.hub.failures.Do(func() {
 			p.logger.Warn("publishing failed", zap.String("hub", p.hub.name), zap.Error(err))
@@ -204,8 +205,8 @@ func (p *post) failed(err error) *problem {
 
 // unreadable says what became of a body that could not be read to its end. If nobody is there to be
 // told, it ends the request.
-func (p *post) unreadable(err error) *problem {
-	var refusal *problem
+func (p *post) unreadable(err error) *problem.Problem {
+	var refusal *problem.Problem
 	var limit *http.MaxBytesError // of the site, by request_body
 	var malformed *ingest.Error
 	switch {
@@ -216,31 +217,31 @@ func (p *post) unreadable(err error) *problem {
 	case errors.As(err, &limit):
 		return bodyTooLarge(limit.Limit)
 	case p.hub.Core.Context().Err() != nil:
-		return problemOf(hub.ErrDraining)
+		return problem.Of(hub.ErrDraining)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return problemf(http.StatusRequestTimeout, "the body stalled for too long")
+		return problem.New(http.StatusRequestTimeout, "the body stalled for too long")
 	}
 	panic(http.ErrAbortHandler)
 }
 
-func malformedBody(err *ingest.Error) *problem {
+func malformedBody(err *ingest.Error) *problem.Problem {
 	if err.TooLarge {
-		return problemf(http.StatusRequestEntityTooLarge, "%v", err)
+		return problem.New(http.StatusRequestEntityTooLarge, "%v", err)
 	}
-	return problemf(http.StatusBadRequest, "%v", err)
+	return problem.New(http.StatusBadRequest, "%v", err)
 }
 
 // refuse answers with a problem. An HTTP/1 connection whose body was not read to its end is closed
 // then: the rest is nobody's. It is taken for a while all the same, because closing on what a
 // publisher still sends would destroy the answer before it is read. (RFC 9112, section 9.6)
-func (p *post) refuse(refusal *problem) error {
+func (p *post) refuse(refusal *problem.Problem) error {
 	if p.request.ProtoMajor != 1 || p.body.ended || p.request.ContentLength == 0 {
-		return writeProblem(p.w, refusal)
+		return problem.Write(p.w, refusal)
 	}
 	controller := http.NewResponseController(p.w)
 	_ = controller.SetReadDeadline(time.Now().Add(lingerTime))
 	p.w.Header().Set("Connection", "close")
-	err := writeProblem(p.w, refusal)
+	err := problem.Write(p.w, refusal)
 	_ = controller.Flush()
 	_, _ = io.Copy(io.Discard, p.body)
 	return err
@@ -316,7 +317,7 @@ type (
 func writeAnswer(w http.ResponseWriter, answer any) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	return writeJSON(w, http.StatusOK, answer)
+	return problem.WriteJSON(w, http.StatusOK, answer)
 }
 
 func idOrNull(r broker.Receipt) *string { return orNull(r.ID) }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/ingest"
+	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -18,10 +19,10 @@ const maxArray = 16
 
 // urlTarget returns whom a query names, nil if nobody. Of what stands there twice it can't be known which
 // is meant.
-func urlTarget(query url.Values) ([]hub.Address, *problem) {
+func urlTarget(query url.Values) ([]hub.Address, *problem.Problem) {
 	for _, name := range []string{"client_id", "user", "broadcast", "event", "retry", "ephemeral"} {
 		if n := len(query[name]); n > 1 {
-			return nil, problemf(http.StatusBadRequest, "%s stands in the URL %d times; give it once", name, n)
+			return nil, problem.New(http.StatusBadRequest, "%s stands in the URL %d times; give it once", name, n)
 		}
 	}
 	fields := ingest.Target{Topics: query["topic"], HasTopic: query.Has("topic")}
@@ -36,22 +37,22 @@ func urlTarget(query url.Values) ([]hub.Address, *problem) {
 	if query.Has("broadcast") {
 		on, err := ingest.ParseBool(cmp.Or(query.Get("broadcast"), "true"))
 		if err != nil {
-			return nil, problemf(http.StatusBadRequest, "broadcast in the URL must be empty, true or false")
+			return nil, problem.New(http.StatusBadRequest, "broadcast in the URL must be empty, true or false")
 		}
 		fields.Broadcast = on
 	}
 	to, err := fields.Addresses()
 	if err != nil {
-		return nil, problemf(http.StatusBadRequest, "%v", err)
+		return nil, problem.New(http.StatusBadRequest, "%v", err)
 	}
 	return to, nil
 }
 
 // readDefaults reads event, retry and ephemeral from the query, where they go with a target there.
-func (p *post) readDefaults(query url.Values) *problem {
+func (p *post) readDefaults(query url.Values) *problem.Problem {
 	for _, name := range []string{"event", "retry", "ephemeral"} {
 		if query.Has(name) && p.to == nil {
-			return problemf(http.StatusBadRequest, "%s stands in the URL, but the target does not; put both in the URL or both in the body", name)
+			return problem.New(http.StatusBadRequest, "%s stands in the URL, but the target does not; put both in the URL or both in the body", name)
 		}
 	}
 	p.defaults.Event = query.Get("event")
@@ -59,19 +60,19 @@ func (p *post) readDefaults(query url.Values) *problem {
 	if query.Has("retry") {
 		p.defaults.HasRetry = true
 		if p.defaults.Retry, err = ingest.ParseRetry(query.Get("retry")); err != nil {
-			return problemf(http.StatusBadRequest, "%v", err)
+			return problem.New(http.StatusBadRequest, "%v", err)
 		}
 	}
 	if query.Has("ephemeral") {
 		if p.defaults.Ephemeral, err = ingest.ParseBool(cmp.Or(query.Get("ephemeral"), "true")); err != nil {
-			return problemf(http.StatusBadRequest, "ephemeral in the URL must be empty, true or false")
+			return problem.New(http.StatusBadRequest, "ephemeral in the URL must be empty, true or false")
 		}
 	}
 	return nil
 }
 
 // readBody reads a whole body.
-func (p *post) readBody() ([]byte, *problem) {
+func (p *post) readBody() ([]byte, *problem.Problem) {
 	limit := int64(p.config.MaxSize)
 	if p.to == nil {
 		limit *= maxArray
@@ -89,12 +90,12 @@ func (p *post) readBody() ([]byte, *problem) {
 	return body, nil
 }
 
-func bodyTooLarge(limit int64) *problem {
-	return problemf(http.StatusRequestEntityTooLarge, "the body has more than %d bytes; send less at once", limit)
+func bodyTooLarge(limit int64) *problem.Problem {
+	return problem.New(http.StatusRequestEntityTooLarge, "the body has more than %d bytes; send less at once", limit)
 }
 
 // decode returns the messages of a whole body.
-func (p *post) decode(body []byte) (drafts []ingest.Draft, isArray bool, refusal *problem) {
+func (p *post) decode(body []byte) (drafts []ingest.Draft, isArray bool, refusal *problem.Problem) {
 	if p.to != nil {
 		return []ingest.Draft{{Message: p.formA(body)}}, false, nil
 	}
@@ -104,25 +105,25 @@ func (p *post) decode(body []byte) (drafts []ingest.Draft, isArray bool, refusal
 	case media == "application/json":
 		drafts, isArray, err := ingest.JSON(text)
 		if err != nil {
-			return nil, isArray, problemf(http.StatusBadRequest, "%v", err)
+			return nil, isArray, problem.New(http.StatusBadRequest, "%v", err)
 		}
 		return drafts, isArray, nil
 	case media == "multipart/form-data":
-		return nil, false, problemf(http.StatusUnsupportedMediaType,
+		return nil, false, problem.New(http.StatusUnsupportedMediaType,
 			"multipart forms are not taken; send application/x-www-form-urlencoded or application/json")
 	case looksJSON && (slices.Contains(otherNamesOfNDJSON, media) || isJSONLines(text)):
-		return nil, false, problemf(http.StatusBadRequest,
+		return nil, false, problem.New(http.StatusBadRequest,
 			"the body looks like one JSON message on each line; send it with Content-Type: application/x-ndjson")
 	case looksJSON:
-		return nil, false, problemf(http.StatusBadRequest, "the body looks like JSON; send it with Content-Type: application/json")
+		return nil, false, problem.New(http.StatusBadRequest, "the body looks like JSON; send it with Content-Type: application/json")
 	case media == "application/x-www-form-urlencoded":
 		d, err := ingest.Form(body)
 		if err != nil {
-			return nil, false, problemf(http.StatusBadRequest, "%v", err)
+			return nil, false, problem.New(http.StatusBadRequest, "%v", err)
 		}
 		return []ingest.Draft{d}, false, nil
 	}
-	return nil, false, problemf(http.StatusBadRequest,
+	return nil, false, problem.New(http.StatusBadRequest,
 		"no target; name one in the URL, as ?topic=news, or send a message with its target as application/json")
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/internal/ingest"
+	"github.com/caddy-sse/caddy-sse/internal/problem"
 )
 
 // maxBatch bounds how many messages of a body, if they are there already, go to the broker at once.
@@ -26,7 +27,7 @@ func (p *post) stream(s ingest.Source) error {
 				lastID = b.Receipt.ID
 			}
 		}
-		var refusal *problem
+		var refusal *problem.Problem
 		switch {
 		case err != nil:
 			refusal = p.failed(err)

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"golang.org/x/time/rate"
 )
 
@@ -26,20 +27,20 @@ const maxLimiters = 10_000
 
 // allow takes n messages from a publisher's rate, or says when to come back; a rate of 0 is none. For more than the burst no
 // time would be right.
-func (l *limiters) allow(who string, perSecond float64, burst, n int) *problem {
+func (l *limiters) allow(who string, perSecond float64, burst, n int) *problem.Problem {
 	if perSecond <= 0 {
 		return nil
 	}
 	if n > burst {
-		return problemf(http.StatusRequestEntityTooLarge, "%d messages at once are more than the rate ever allows; send %d or fewer in an array", n, burst)
+		return problem.New(http.StatusRequestEntityTooLarge, "%d messages at once are more than the rate ever allows; send %d or fewer in an array", n, burst)
 	}
 	limiter := l.limiter(rateKey{who, perSecond, burst})
 	now := time.Now()
 	if limiter.AllowN(now, n) { // what is refused takes nothing from what others may, or the same one later
 		return nil
 	}
-	p := problemf(http.StatusTooManyRequests, "you publish faster than %g messages a second; wait and go on more slowly", perSecond)
-	p.retryAfter = int(min(max(1, math.Ceil((float64(n)-limiter.TokensAt(now))/perSecond)), math.MaxInt32))
+	p := problem.New(http.StatusTooManyRequests, "you publish faster than %g messages a second; wait and go on more slowly", perSecond)
+	p.RetryAfter = int(min(max(1, math.Ceil((float64(n)-limiter.TokensAt(now))/perSecond)), math.MaxInt32))
 	return p
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddy-sse/caddy-sse/internal/stream"
 	"go.uber.org/zap"
 )
@@ -42,7 +43,7 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 	}
 	if p != nil {
 		route.hub.Core.CountRefused()
-		return writeProblem(w, p)
+		return problem.Write(w, p)
 	}
 	if r.Method == http.MethodHead {
 		if err := route.hub.Core.Admits(s); err != nil {
@@ -71,14 +72,14 @@ func (route *subscribeRoute) turnAway(w http.ResponseWriter, r *http.Request, ca
 	if r.ProtoMajor == 1 { // whoever is refused keeps no connection either
 		w.Header().Set("Connection", "close")
 	}
-	return writeProblem(w, problemOf(cause))
+	return problem.Write(w, problem.Of(cause))
 }
 
 // subscription reads from a request what its client asks for.
-func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *problem) {
+func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *problem.Problem) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return hub.Subscription{}, problemf(http.StatusBadRequest, "the query can't be read: %v", err)
+		return hub.Subscription{}, problem.New(http.StatusBadRequest, "the query can't be read: %v", err)
 	}
 	s := hub.Subscription{
 		Subscriber:  hub.Subscriber{Source: sourceOf(r), ClientOptions: route.options},
@@ -87,7 +88,7 @@ func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *p
 	if s.LastEventID == "" {
 		s.LastEventID = query.Get("last_event_id")
 	}
-	var p *problem
+	var p *problem.Problem
 	if s.Topics, s.Patterns, p = route.topics.subscribed(r, query, route.maxTopics); p != nil {
 		return s, p
 	}
@@ -95,13 +96,13 @@ func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *p
 		return s, p
 	}
 	if s.User != "" && hub.CheckUser(s.User) != nil {
-		return s, problemf(http.StatusBadRequest, "%v", hub.CheckUser(s.User))
+		return s, problem.New(http.StatusBadRequest, "%v", hub.CheckUser(s.User))
 	}
 	if s.ClientID = replacerOf(r).ReplaceAll(route.clientID, ""); s.ClientID == "" {
 		s.ClientID, s.Generated = rand.Text(), true
 	}
 	if err := hub.CheckClientID(s.ClientID); err != nil {
-		return s, problemf(http.StatusBadRequest, "%v", err)
+		return s, problem.New(http.StatusBadRequest, "%v", err)
 	}
 	detach(&s.Subscriber)
 	return s, nil

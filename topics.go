@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 )
@@ -37,7 +38,7 @@ func newTopicRules(topics []string) topicRules {
 
 // literal returns the route's literal topics for one request. One whose placeholders come out empty
 // is left out; a value that holds a "*" is refused, lest room/{query.room} open every room.
-func (t topicRules) literal(r *http.Request) ([]string, *problem) {
+func (t topicRules) literal(r *http.Request) ([]string, *problem.Problem) {
 	var topics []string
 	for _, template := range t.templates {
 		topic, p := expandTopic(template, replacerOf(r))
@@ -51,12 +52,12 @@ func (t topicRules) literal(r *http.Request) ([]string, *problem) {
 	return topics, nil
 }
 
-func expandTopic(template string, replacer *caddy.Replacer) (name string, p *problem) {
+func expandTopic(template string, replacer *caddy.Replacer) (name string, p *problem.Problem) {
 	empty := false
 	name, _ = replacer.ReplaceFunc(template, func(_ string, value any) (any, error) {
 		text := caddy.ToString(value)
 		if strings.Contains(text, "*") {
-			p = problemf(http.StatusBadRequest, "%q holds a *; a pattern may come from ?topic= only, and only as a whole topic", text)
+			p = problem.New(http.StatusBadRequest, "%q holds a *; a pattern may come from ?topic= only, and only as a whole topic", text)
 		}
 		empty = empty || text == ""
 		return value, nil
@@ -65,13 +66,13 @@ func expandTopic(template string, replacer *caddy.Replacer) (name string, p *pro
 		return "", p
 	}
 	if err := topic.Check(name); err != nil {
-		return "", problemf(http.StatusBadRequest, "%v", err)
+		return "", problem.New(http.StatusBadRequest, "%v", err)
 	}
 	return name, nil
 }
 
 // subscribed returns what a GET asks for on this route: topics, and patterns.
-func (t topicRules) subscribed(r *http.Request, query url.Values, limit int) (topics, patterns []string, p *problem) {
+func (t topicRules) subscribed(r *http.Request, query url.Values, limit int) (topics, patterns []string, p *problem.Problem) {
 	if topics, p = t.literal(r); p != nil {
 		return nil, nil, p
 	}
@@ -79,7 +80,7 @@ func (t topicRules) subscribed(r *http.Request, query url.Values, limit int) (to
 	if t.asked {
 		for _, name := range query["topic"] {
 			if err := topic.CheckPattern(name); err != nil {
-				return nil, nil, problemf(http.StatusBadRequest, "%v", err)
+				return nil, nil, problem.New(http.StatusBadRequest, "%v", err)
 			}
 			if topic.IsPattern(name) {
 				patterns = append(patterns, name)
@@ -90,7 +91,7 @@ func (t topicRules) subscribed(r *http.Request, query url.Values, limit int) (to
 	}
 	topics, patterns = topic.Distinct(topics), topic.Distinct(patterns)
 	if n := len(topics) + len(patterns); n > limit {
-		return nil, nil, problemf(http.StatusBadRequest, "%d topics are too many for one client; the limit is %d", n, limit)
+		return nil, nil, problem.New(http.StatusBadRequest, "%d topics are too many for one client; the limit is %d", n, limit)
 	}
 	return topics, patterns, nil
 }
