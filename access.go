@@ -8,15 +8,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/option"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddy-sse/caddy-sse/topic"
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -51,7 +50,7 @@ const (
 )
 
 func (p *PublishConfig) provision() error {
-	setDefault(&p.MaxSize, defaultMaxSize)
+	option.Default(&p.MaxSize, defaultMaxSize)
 	if p.Rate > 0 && p.Burst == 0 {
 		p.Burst = max(1, int(p.Rate))
 	}
@@ -78,36 +77,16 @@ func (p publisher) expired() *problem.Problem {
 // readSecrets replaces the placeholders in the tokens and keeps their hashes.
 func (p *PublishConfig) readSecrets() error {
 	for _, token := range p.Tokens {
-		secret, err := filledIn(token)
+		secret, err := option.Fill(token)
 		if err != nil {
 			return fmt.Errorf("the token %w; set it, or nobody could be told from anybody", err)
 		}
 		if err := checkToken(secret); err != nil {
-			return fmt.Errorf("the token %s: %w", placeholderOnly(token), err)
+			return fmt.Errorf("the token %s: %w", option.PlaceholderOnly(token), err)
 		}
 		p.secrets = append(p.secrets, sha256.Sum256([]byte(secret)))
 	}
 	return nil
-}
-
-// filledIn returns a config value with its placeholders replaced, each of which must be set. No error holds a secret.
-func filledIn(value string) (string, error) {
-	text, err := caddy.NewReplacer().ReplaceOrErr(value, true, true)
-	if err != nil || text == "" {
-		return "", fmt.Errorf("%s is empty or not set", placeholderOnly(value))
-	}
-	return text, nil
-}
-
-// secretPlaceholder is what a secret is mostly given as. Anything else in braces may be the secret.
-var secretPlaceholder = regexp.MustCompile(`^\{(env|file)\.[^{}]+\}$`)
-
-// placeholderOnly returns a config value for an error message: its placeholder, never a secret.
-func placeholderOnly(value string) string {
-	if secretPlaceholder.MatchString(value) {
-		return value
-	}
-	return "(not shown)"
 }
 
 // access decides who may subscribe and publish on a route, and whom publishers may address.

@@ -159,7 +159,7 @@ func hubOf(r *http.Request) (*sharedHub, error) {
 func parameters(r *http.Request, names ...string) (map[string]string, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, badRequest("the query can't be read: %v", err)
+		return nil, badRequest("the query can't be Read: %v", err)
 	}
 	values := make(map[string]string)
 	for name, all := range query {

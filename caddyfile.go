@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/option"
 	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -59,13 +60,13 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	standard := new(HubConfig)
 	a.Hubs = map[string]*HubConfig{defaultHub: standard}
 	options := standard.options()
-	options["hub"] = option{"<name> { ... }", a.unmarshalHub}
-	return readBlock(d, options, "hub")
+	options["hub"] = option.Option{Takes: "<name> { ... }", Read: a.unmarshalHub}
+	return option.Block(d, options, "hub")
 }
 
 func (a *App) unmarshalHub(d *caddyfile.Dispenser) error {
 	var name string
-	if err := readWord(d, &name); err != nil {
+	if err := option.ReadWord(d, &name); err != nil {
 		return err
 	}
 	if err := checkHubName(name); err != nil {
@@ -76,22 +77,22 @@ func (a *App) unmarshalHub(d *caddyfile.Dispenser) error {
 	}
 	hub := new(HubConfig)
 	a.Hubs[name] = hub
-	return readBlock(d, hub.options())
+	return option.Block(d, hub.options())
 }
 
-func (c *HubConfig) options() map[string]option {
-	return map[string]option{
-		"broker":        {"memory | bolt <file> { ... } | redis <urls...> { ... }", c.unmarshalBroker},
-		"history":       {"<messages> [<age>] | off", c.unmarshalHistory},
-		"history_bytes": bytesOption(&c.HistoryBytes),
-		"max_clients":   numberOption(&c.MaxClients, 0),
-		"drain_spread":  durationOption(&c.DrainSpread, zeroIsOff),
+func (c *HubConfig) options() map[string]option.Option {
+	return map[string]option.Option{
+		"broker":        {Takes: "memory | bolt <file> { ... } | redis <urls...> { ... }", Read: c.unmarshalBroker},
+		"history":       {Takes: "<messages> [<age>] | off", Read: c.unmarshalHistory},
+		"history_bytes": option.Bytes(&c.HistoryBytes),
+		"max_clients":   option.Number(&c.MaxClients, 0),
+		"drain_spread":  option.Duration(&c.DrainSpread, option.ZeroIsOff),
 	}
 }
 
 func (c *HubConfig) unmarshalBroker(d *caddyfile.Dispenser) error {
 	if !d.NextArg() {
-		return errArguments
+		return option.ErrArguments
 	}
 	name := d.Val()
 	if _, err := caddy.GetModule("sse.brokers." + name); err != nil {
@@ -134,7 +135,7 @@ func (b *BoltBroker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if !d.Args(&b.File) || b.File == "" || d.NextArg() {
 		return d.Err("broker bolt: give it one file, such as /var/lib/caddy/sse.db")
 	}
-	return readBlock(d, map[string]option{"sync": onOffOption(&b.Sync)})
+	return option.Block(d, map[string]option.Option{"sync": option.OnOff(&b.Sync)})
 }
 
 // UnmarshalCaddyfile sets the broker up. Syntax:
@@ -160,26 +161,26 @@ func (b *RedisBroker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if b.URLs = d.RemainingArgs(); len(b.URLs) == 0 {
 		return d.Err("broker redis: give it a URL, such as redis://localhost:6379")
 	}
-	at := places{"": d.Token()}
-	if err := at.readBlock(d, "", map[string]option{
-		"master_name":              wordOption("<name>", &b.MasterName, checkNotEmpty),
-		"prefix":                   wordOption("<prefix>", &b.Prefix, checkNotEmpty),
-		"channel":                  wordOption("<name>", &b.Channel, checkNotEmpty),
-		"username":                 wordOption("<name>", &b.Username, checkNotEmpty),
-		"password":                 wordOption("<password>", &b.Password, checkNotEmpty),
-		"sentinel_username":        wordOption("<name>", &b.SentinelUsername, checkNotEmpty),
-		"sentinel_password":        wordOption("<password>", &b.SentinelPassword, checkNotEmpty),
-		"max_len":                  numberOption(&b.MaxLen, 1),
-		"timeout":                  durationOption(&b.Timeout, positive),
-		"tls_ca":                   wordOption("<file>", &b.TLSCA, checkNotEmpty),
-		"tls_cert":                 wordOption("<file>", &b.TLSCert, checkNotEmpty),
-		"tls_key":                  wordOption("<file>", &b.TLSKey, checkNotEmpty),
-		"tls_server_name":          wordOption("<name>", &b.TLSServerName, checkNotEmpty),
-		"tls_insecure_skip_verify": flagOption(&b.TLSInsecureSkipVerify),
+	at := option.Positions{"": d.Token()}
+	if err := at.Block(d, "", map[string]option.Option{
+		"master_name":              option.Word("<name>", &b.MasterName, option.CheckNotEmpty),
+		"prefix":                   option.Word("<prefix>", &b.Prefix, option.CheckNotEmpty),
+		"channel":                  option.Word("<name>", &b.Channel, option.CheckNotEmpty),
+		"username":                 option.Word("<name>", &b.Username, option.CheckNotEmpty),
+		"password":                 option.Word("<password>", &b.Password, option.CheckNotEmpty),
+		"sentinel_username":        option.Word("<name>", &b.SentinelUsername, option.CheckNotEmpty),
+		"sentinel_password":        option.Word("<password>", &b.SentinelPassword, option.CheckNotEmpty),
+		"max_len":                  option.Number(&b.MaxLen, 1),
+		"timeout":                  option.Duration(&b.Timeout, option.Positive),
+		"tls_ca":                   option.Word("<file>", &b.TLSCA, option.CheckNotEmpty),
+		"tls_cert":                 option.Word("<file>", &b.TLSCert, option.CheckNotEmpty),
+		"tls_key":                  option.Word("<file>", &b.TLSKey, option.CheckNotEmpty),
+		"tls_server_name":          option.Word("<name>", &b.TLSServerName, option.CheckNotEmpty),
+		"tls_insecure_skip_verify": option.Flag(&b.TLSInsecureSkipVerify),
 	}); err != nil {
 		return err
 	}
-	return at.locate(b.check())
+	return at.Locate(b.check())
 }
 
 func (c *HubConfig) unmarshalHistory(d *caddyfile.Dispenser) error {
@@ -189,7 +190,7 @@ func (c *HubConfig) unmarshalHistory(d *caddyfile.Dispenser) error {
 		c.HistoryCount = -1
 		return nil
 	case len(args) == 0 || len(args) > 2:
-		return errArguments
+		return option.ErrArguments
 	}
 	count, err := strconv.Atoi(args[0])
 	if err != nil || count < 1 {
@@ -277,82 +278,82 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // unmarshalCaddyfile is UnmarshalCaddyfile with checks of the hub's name.
 func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, ofHub ...func(name string) error) error {
 	d.Next() // the directive's name
-	at := places{"": d.Token()}
+	at := option.Positions{"": d.Token()}
 	if d.NextArg() {
 		return d.Errf("sse takes a matcher and a block, not %q", d.Val())
 	}
-	err := at.readBlock(d, "", map[string]option{
-		"hub":                wordOption("<name>", &h.Hub, append([]func(string) error{checkHubName}, ofHub...)...),
-		"topics":             wordsOption("<topics...>", &h.Topics, checkRouteTopic),
-		"client_id":          wordOption("<value>", &h.ClientID, literally(hub.CheckClientID)),
-		"user":               wordOption("<value>", &h.User, literally(hub.CheckUser)),
-		"heartbeat":          durationOption(&h.Heartbeat, offAllowed),
-		"retry":              durationOption(&h.Retry, zeroIsOff),
-		"idle_timeout":       durationOption(&h.IdleTimeout, offIsDefault),
-		"max_age":            durationOption(&h.MaxAge, offIsDefault),
-		"queue":              {"<messages> [<size>]", h.unmarshalQueue},
-		"slow_client":        wordOption("disconnect | drop_oldest", (*string)(&h.SlowClient), checkSlowClient),
-		"write_timeout":      durationOption(&h.WriteTimeout, positive),
-		"max_clients_per_ip": numberOption(&h.MaxClientsPerIP, 0),
-		"max_topics":         numberOption(&h.MaxTopics, 1),
-		"connected_event":    onOffOption(&h.ConnectedEvent),
-		"cors_origins":       wordsOption("<origins...> | *", &h.CORSOrigins, checkCORSOrigin),
-		"direct_writes":      onOffOption(&h.DirectWrites),
-		"publish":            {"{ ... }", func(d *caddyfile.Dispenser) error { return h.unmarshalPublish(d, at) }},
-		"jwt":                {"{ ... }", func(d *caddyfile.Dispenser) error { return h.unmarshalJWT(d, at) }},
+	err := at.Block(d, "", map[string]option.Option{
+		"hub":                option.Word("<name>", &h.Hub, append([]func(string) error{checkHubName}, ofHub...)...),
+		"topics":             option.Words("<topics...>", &h.Topics, checkRouteTopic),
+		"client_id":          option.Word("<value>", &h.ClientID, option.UnlessPlaceholder(hub.CheckClientID)),
+		"user":               option.Word("<value>", &h.User, option.UnlessPlaceholder(hub.CheckUser)),
+		"heartbeat":          option.Duration(&h.Heartbeat, option.OffAllowed),
+		"retry":              option.Duration(&h.Retry, option.ZeroIsOff),
+		"idle_timeout":       option.Duration(&h.IdleTimeout, option.OffIsDefault),
+		"max_age":            option.Duration(&h.MaxAge, option.OffIsDefault),
+		"queue":              {Takes: "<messages> [<size>]", Read: h.unmarshalQueue},
+		"slow_client":        option.Word("disconnect | drop_oldest", (*string)(&h.SlowClient), checkSlowClient),
+		"write_timeout":      option.Duration(&h.WriteTimeout, option.Positive),
+		"max_clients_per_ip": option.Number(&h.MaxClientsPerIP, 0),
+		"max_topics":         option.Number(&h.MaxTopics, 1),
+		"connected_event":    option.OnOff(&h.ConnectedEvent),
+		"cors_origins":       option.Words("<origins...> | *", &h.CORSOrigins, checkCORSOrigin),
+		"direct_writes":      option.OnOff(&h.DirectWrites),
+		"publish":            {Takes: "{ ... }", Read: func(d *caddyfile.Dispenser) error { return h.unmarshalPublish(d, at) }},
+		"jwt":                {Takes: "{ ... }", Read: func(d *caddyfile.Dispenser) error { return h.unmarshalJWT(d, at) }},
 	}, "topics", "cors_origins")
 	if err != nil {
 		return err
 	}
-	return at.locate(h.check())
+	return at.Locate(h.check())
 }
 
 func (h *Handler) unmarshalQueue(d *caddyfile.Dispenser) error {
-	if err := numberOf(d, &h.QueueMessages, 1); err != nil {
+	if err := option.NumberOf(d, &h.QueueMessages, 1); err != nil {
 		return err
 	}
 	if !d.NextArg() {
 		return nil
 	}
-	size, err := sizeOf(d, "queue", d.Val())
+	size, err := option.SizeOf(d, "queue", d.Val())
 	h.QueueBytes = int(size)
 	if err == nil && d.NextArg() {
-		return errArguments
+		return option.ErrArguments
 	}
 	return err
 }
 
-func (h *Handler) unmarshalPublish(d *caddyfile.Dispenser, at places) error {
+func (h *Handler) unmarshalPublish(d *caddyfile.Dispenser, at option.Positions) error {
 	if d.NextArg() {
-		return errArguments
+		return option.ErrArguments
 	}
 	p := new(PublishConfig)
 	h.Publish = p
-	return at.readBlock(d, "publish: ", map[string]option{
-		"token":     wordsOption("<tokens...>", &p.Tokens, literally(checkToken)),
-		"open":      flagOption(&p.Open),
-		"topics":    wordsOption("<topics...>", &p.Topics, checkPublishTopic),
-		"targets":   wordsOption("client | user | broadcast ...", &p.Targets, checkTarget),
-		"broadcast": onOffOption(&p.Broadcast),
-		"max_size":  bytesOption(&p.MaxSize),
-		"rate":      {"<messages per second> [<burst>]", p.unmarshalRate},
+	return at.Block(d, "publish: ", map[string]option.Option{
+		"token":     option.Words("<tokens...>", &p.Tokens, option.UnlessPlaceholder(checkToken)),
+		"open":      option.Flag(&p.Open),
+		"topics":    option.Words("<topics...>", &p.Topics, checkPublishTopic),
+		"targets":   option.Words("client | user | broadcast ...", &p.Targets, checkTarget),
+		"broadcast": option.OnOff(&p.Broadcast),
+		"max_size":  option.Bytes(&p.MaxSize),
+		"rate":      {Takes: "<messages per second> [<burst>]", Read: p.unmarshalRate},
 	}, "token", "topics", "targets")
 }
 
-func (h *Handler) unmarshalJWT(d *caddyfile.Dispenser, at places) error {
+func (h *Handler) unmarshalJWT(d *caddyfile.Dispenser, at option.Positions) error {
 	if d.NextArg() {
-		return errArguments
+		return option.ErrArguments
 	}
 	c := new(JWTConfig)
 	h.JWT = c
-	return at.readBlock(d, "jwt: ", map[string]option{
-		"key":      {"<algorithm> <secret or public key> [<key ID>]", c.unmarshalKey},
-		"jwks":     wordOption("<address>", &c.JWKS, literally(checkJWKSAddress)),
-		"issuer":   wordOption("<iss>", &c.Issuer, checkNotEmpty),
-		"audience": wordOption("<aud>", &c.Audience, checkNotEmpty),
-		"cookie":   wordOption("<name>", &c.Cookie, checkCookieName),
-		"query":    wordOption("<name>", &c.Query, checkTokenParameter),
-		"public":   wordsOption("<topics...>", &c.Public, topic.CheckPattern),
+	return at.Block(d, "jwt: ", map[string]option.Option{
+		"key":      {Takes: "<algorithm> <secret or public key> [<key ID>]", Read: c.unmarshalKey},
+		"jwks":     option.Word("<address>", &c.JWKS, option.UnlessPlaceholder(checkJWKSAddress)),
+		"issuer":   option.Word("<iss>", &c.Issuer, option.CheckNotEmpty),
+		"audience": option.Word("<aud>", &c.Audience, option.CheckNotEmpty),
+		"cookie":   option.Word("<name>", &c.Cookie, checkCookieName),
+		"query":    option.Word("<name>", &c.Query, checkTokenParameter),
+		"public":   option.Words("<topics...>", &c.Public, topic.CheckPattern),
 	}, "key", "public")
 }
 
@@ -366,7 +367,7 @@ func (c *JWTConfig) unmarshalKey(d *caddyfile.Dispenser) error {
 	case 2:
 		k.Algorithm, k.Key = args[0], args[1]
 	default:
-		return errArguments
+		return option.ErrArguments
 	}
 	c.Keys = append(c.Keys, k)
 	if err := k.check(); err != nil {
@@ -378,7 +379,7 @@ func (c *JWTConfig) unmarshalKey(d *caddyfile.Dispenser) error {
 func (p *PublishConfig) unmarshalRate(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
 	if len(args) == 0 || len(args) > 2 {
-		return errArguments
+		return option.ErrArguments
 	}
 	var err error
 	if p.Rate, err = strconv.ParseFloat(args[0], 64); err != nil || !(p.Rate > 0) || math.IsInf(p.Rate, 0) {

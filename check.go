@@ -11,59 +11,34 @@ import (
 	"unicode/utf8"
 
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/option"
 	"github.com/caddy-sse/caddy-sse/topic"
 )
-
-// This file says what is wrong with a config, before placeholders are replaced: of a Caddyfile when it is
-// read, of JSON when it is loaded.
-
-// optionError is an error of one option, or of how it stands beside others. An option of a block within
-// the block has the name "<block>: <option>".
-type optionError struct {
-	option string
-	err    error
-}
-
-func (e *optionError) Error() string { return e.option + ": " + e.err.Error() }
-func (e *optionError) Unwrap() error { return e.err }
-
-func wrongOption(option, text string) error { return &optionError{option, errors.New(text)} }
-
-// literally makes a check pass over a value with a placeholder, as {env.X}. What comes of that is checked
-// when the config is loaded.
-func literally(check func(value string) error) func(value string) error {
-	return func(value string) error {
-		if strings.Contains(value, "{") {
-			return nil
-		}
-		return check(value)
-	}
-}
 
 // check refuses values and combinations that make no sense.
 func (h *Handler) check() error {
 	for _, topic := range h.Topics {
 		if err := checkRouteTopic(topic); err != nil {
-			return &optionError{"topics", err}
+			return &option.Error{Option: "topics", Err: err}
 		}
 	}
 	for _, origin := range h.CORSOrigins {
 		if err := checkCORSOrigin(origin); err != nil {
-			return &optionError{"cors_origins", err}
+			return &option.Error{Option: "cors_origins", Err: err}
 		}
 	}
-	if err := literally(hub.CheckClientID)(h.ClientID); h.ClientID != "" && err != nil {
-		return &optionError{"client_id", err}
+	if err := option.UnlessPlaceholder(hub.CheckClientID)(h.ClientID); h.ClientID != "" && err != nil {
+		return &option.Error{Option: "client_id", Err: err}
 	}
-	if err := literally(hub.CheckUser)(h.User); h.User != "" && err != nil {
-		return &optionError{"user", err}
+	if err := option.UnlessPlaceholder(hub.CheckUser)(h.User); h.User != "" && err != nil {
+		return &option.Error{Option: "user", Err: err}
 	}
 	if err := checkSlowClient(cmp.Or(string(h.SlowClient), string(hub.Disconnect))); err != nil {
-		return &optionError{"slow_client", err}
+		return &option.Error{Option: "slow_client", Err: err}
 	}
 	switch {
 	case len(h.CORSOrigins) > 1 && slices.Contains(h.CORSOrigins, "*"):
-		return wrongOption("cors_origins", "* stands alone; list origins to allow credentials, or use * for all without them")
+		return option.Wrong("cors_origins", "* stands alone; list origins to allow credentials, or use * for all without them")
 	case h.QueueMessages < 0 || h.QueueBytes < 0:
 		return errors.New("queue: give it 1 or more messages and bytes")
 	case h.MaxTopics < 0 || h.MaxClientsPerIP < 0:
@@ -80,7 +55,7 @@ func (h *Handler) check() error {
 		return nil
 	}
 	if !h.Publish.Open && len(h.Publish.Tokens) == 0 && h.JWT == nil {
-		return wrongOption("publish", "give it a token, or a jwt block beside it, or open if other directives guard this route")
+		return option.Wrong("publish", "give it a token, or a jwt block beside it, or open if other directives guard this route")
 	}
 	return h.Publish.check(!newTopicRules(h.Topics).asked)
 }
@@ -127,27 +102,27 @@ func checkPublishTopic(name string) error {
 func (p *PublishConfig) check(routeRestricted bool) error {
 	for _, topic := range p.Topics {
 		if err := checkPublishTopic(topic); err != nil {
-			return &optionError{"publish: topics", err}
+			return &option.Error{Option: "publish: topics", Err: err}
 		}
 	}
 	for _, target := range p.Targets {
 		if err := checkTarget(target); err != nil {
-			return &optionError{"publish: targets", err}
+			return &option.Error{Option: "publish: targets", Err: err}
 		}
 	}
 	restricted := routeRestricted || len(p.Topics) > 0
 	broadcasts := slices.Contains(p.Targets, "broadcast")
 	switch {
 	case p.Open && len(p.Tokens) > 0:
-		return wrongOption("publish: open", "open and token exclude each other; keep token unless other directives guard this route")
+		return option.Wrong("publish: open", "open and token exclude each other; keep token unless other directives guard this route")
 	case len(p.Targets) > 0 && !restricted:
-		return wrongOption("publish: targets", "they are for routes restricted by topics; without topics all targets are allowed")
+		return option.Wrong("publish: targets", "they are for routes restricted by topics; without topics all targets are allowed")
 	case p.Broadcast != nil && *p.Broadcast && restricted && !broadcasts:
-		return wrongOption("publish: broadcast", "broadcast on a route restricted by topics is allowed by: targets broadcast")
+		return option.Wrong("publish: broadcast", "broadcast on a route restricted by topics is allowed by: targets broadcast")
 	case p.Broadcast != nil && !*p.Broadcast && broadcasts:
-		return wrongOption("publish: targets", "broadcast off and targets broadcast contradict each other")
+		return option.Wrong("publish: targets", "broadcast off and targets broadcast contradict each other")
 	case p.MaxSize > largestMaxSize:
-		return wrongOption("publish: max_size", "it can be 256MiB at most")
+		return option.Wrong("publish: max_size", "it can be 256MiB at most")
 	case p.MaxSize < 0 || p.Rate < 0 || p.Burst < 0:
 		return errors.New("publish: max_size and rate can't be negative")
 	}
@@ -168,14 +143,6 @@ func notHubNameRune(r rune) bool {
 }
 
 func isBlank(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
-
-// checkNotEmpty refuses an empty value, which in JSON would stand for the default.
-func checkNotEmpty(value string) error {
-	if value == "" {
-		return errors.New("the value is empty; give it one, or leave the option out")
-	}
-	return nil
-}
 
 // checkToken says what is wrong with a token, without showing it. (RFC 6750, section 2.1)
 func checkToken(token string) error {
@@ -202,7 +169,7 @@ var ownParameters = []string{"topic", "client_id", "user", "last_event_id", "eve
 func checkTokenParameter(name string) error {
 	switch {
 	case name == "":
-		return checkNotEmpty(name)
+		return option.CheckNotEmpty(name)
 	case slices.Contains(ownParameters, name):
 		return fmt.Errorf("%q means something else in the query; give it a name such as token, other than %s", name, strings.Join(ownParameters, ", "))
 	}

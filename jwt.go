@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/caddy-sse/caddy-sse/internal/option"
 	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-jose/go-jose/v4"
@@ -54,7 +55,7 @@ func (c *JWTConfig) provision() error {
 	for _, k := range c.Keys {
 		key, err := k.read()
 		if err != nil {
-			return &optionError{"jwt: key", err}
+			return &option.Error{Option: "jwt: key", Err: err}
 		}
 		c.verifier.keys = append(c.verifier.keys, verificationKey{k.ID, jose.SignatureAlgorithm(k.Algorithm), key})
 	}
@@ -66,14 +67,14 @@ func (c *JWTConfig) provision() error {
 			continue
 		}
 		var err error
-		if *claim.known, err = filledIn(claim.value); err != nil {
-			return &optionError{"jwt: " + claim.option, fmt.Errorf("%w; leave the option out to take any", err)}
+		if *claim.known, err = option.Fill(claim.value); err != nil {
+			return &option.Error{Option: "jwt: " + claim.option, Err: fmt.Errorf("%w; leave the option out to take any", err)}
 		}
 	}
 	if c.JWKS != "" {
 		c.address = caddy.NewReplacer().ReplaceAll(c.JWKS, "")
 		if err := checkJWKSAddress(c.address); err != nil {
-			return &optionError{"jwt: jwks", err}
+			return &option.Error{Option: "jwt: jwks", Err: err}
 		}
 	}
 	return nil
@@ -85,7 +86,7 @@ func (k JWTKey) check() error {
 		return fmt.Errorf("the algorithm%s is none of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA",
 			quotedIfShort(k.Algorithm))
 	}
-	return literally(func(string) error {
+	return option.UnlessPlaceholder(func(string) error {
 		_, err := k.read()
 		return err
 	})(k.Key)
@@ -93,7 +94,7 @@ func (k JWTKey) check() error {
 
 // read reads the key as the algorithm needs it.
 func (k JWTKey) read() (any, error) {
-	text, err := filledIn(k.Key)
+	text, err := option.Fill(k.Key)
 	if err != nil {
 		return nil, fmt.Errorf("the %s key %w", k.Algorithm, err)
 	}
@@ -123,28 +124,28 @@ func (c *JWTConfig) tokenOf(r *http.Request) (token string, byCookie bool) {
 // check refuses settings that make no sense, before placeholders are replaced.
 func (c *JWTConfig) check() error {
 	if len(c.Keys) == 0 && c.JWKS == "" {
-		return wrongOption("jwt", "give it a key or a jwks address, or no token could be accepted")
+		return option.Wrong("jwt", "give it a key or a jwks address, or no token could be accepted")
 	}
 	for _, k := range c.Keys {
 		if err := k.check(); err != nil {
-			return &optionError{"jwt: key", err}
+			return &option.Error{Option: "jwt: key", Err: err}
 		}
 	}
 	for _, name := range c.Public {
 		if err := topic.CheckPattern(name); err != nil {
-			return &optionError{"jwt: public", err}
+			return &option.Error{Option: "jwt: public", Err: err}
 		}
 	}
 	for _, set := range []struct {
 		option, value string
 		check         func(string) error
 	}{
-		{"jwt: jwks", c.JWKS, literally(checkJWKSAddress)},
+		{"jwt: jwks", c.JWKS, option.UnlessPlaceholder(checkJWKSAddress)},
 		{"jwt: cookie", c.Cookie, checkCookieName},
 		{"jwt: query", c.Query, checkTokenParameter},
 	} {
 		if err := set.check(set.value); set.value != "" && err != nil {
-			return &optionError{set.option, err}
+			return &option.Error{Option: set.option, Err: err}
 		}
 	}
 	return nil

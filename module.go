@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/option"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddy-sse/caddy-sse/internal/stream"
 	"github.com/caddyserver/caddy/v2"
@@ -103,10 +104,10 @@ func (c *HubConfig) provision(ctx caddy.Context) error {
 		}
 		c.broker = module.(broker.Module)
 	}
-	setDefault(&c.HistoryCount, 1000)
-	setDefault(&c.HistoryAge, caddy.Duration(time.Hour))
-	setDefault(&c.HistoryBytes, 256<<20)
-	setDefault(&c.DrainSpread, caddy.Duration(5*time.Second))
+	option.Default(&c.HistoryCount, 1000)
+	option.Default(&c.HistoryAge, caddy.Duration(time.Hour))
+	option.Default(&c.HistoryBytes, 256<<20)
+	option.Default(&c.DrainSpread, caddy.Duration(5*time.Second))
 	return nil
 }
 
@@ -257,19 +258,19 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision fills in the defaults and joins the hub.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	setDefault(&h.Hub, defaultHub)
-	setDefault(&h.ClientID, "{http.request.uri.query.client_id}")
-	setDefault(&h.User, "{http.auth.user.id}")
-	setDefault(&h.Heartbeat, caddy.Duration(30*time.Second))
-	setDefault(&h.Retry, caddy.Duration(2*time.Second))
-	setDefault(&h.QueueMessages, 256)
-	setDefault(&h.QueueBytes, 1<<20)
-	setDefault(&h.SlowClient, hub.Disconnect)
-	setDefault(&h.WriteTimeout, caddy.Duration(10*time.Second))
-	setDefault(&h.MaxTopics, 100)
+	option.Default(&h.Hub, defaultHub)
+	option.Default(&h.ClientID, "{http.request.uri.query.client_id}")
+	option.Default(&h.User, "{http.auth.user.id}")
+	option.Default(&h.Heartbeat, caddy.Duration(30*time.Second))
+	option.Default(&h.Retry, caddy.Duration(2*time.Second))
+	option.Default(&h.QueueMessages, 256)
+	option.Default(&h.QueueBytes, 1<<20)
+	option.Default(&h.SlowClient, hub.Disconnect)
+	option.Default(&h.WriteTimeout, caddy.Duration(10*time.Second))
+	option.Default(&h.MaxTopics, 100)
 	on := true
-	setDefault(&h.ConnectedEvent, &on)
-	setDefault(&h.DirectWrites, &on)
+	option.Default(&h.ConnectedEvent, &on)
+	option.Default(&h.DirectWrites, &on)
 	if h.Publish != nil {
 		if err := h.Publish.provision(); err != nil {
 			return fmt.Errorf("publish: %w", err)
@@ -363,13 +364,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	}
 	w.Header().Set("Allow", allowedMethods)
 	return problem.Write(w, problem.New(http.StatusMethodNotAllowed, "use GET to subscribe and POST to publish"))
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Interface guards

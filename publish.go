@@ -79,7 +79,7 @@ func (p *post) prepare() (refusal *problem.Problem) {
 	}
 	query, err := url.ParseQuery(p.request.URL.RawQuery)
 	if err != nil {
-		return problem.New(http.StatusBadRequest, "the query can't be read: %v", err)
+		return problem.New(http.StatusBadRequest, "the query can't be Read: %v", err)
 	}
 	if p.key = p.request.Header.Get("Idempotency-Key"); len(p.key) > ingest.MaxKeyBytes {
 		return problem.New(http.StatusBadRequest, "the Idempotency-Key has %d bytes; the limit is %d", len(p.key), ingest.MaxKeyBytes)

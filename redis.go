@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/internal/option"
 	"github.com/caddy-sse/caddy-sse/internal/redislog"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/redis/go-redis/v9"
@@ -69,10 +70,10 @@ func (RedisBroker) CaddyModule() caddy.ModuleInfo {
 // Provision fills in the defaults and reads certificates. It touches no network.
 func (b *RedisBroker) Provision(ctx caddy.Context) error {
 	b.logger = ctx.Logger()
-	setDefault(&b.Prefix, "sse")
-	setDefault(&b.Channel, b.Prefix+":messages")
-	setDefault(&b.MaxLen, 100_000)
-	setDefault(&b.Timeout, caddy.Duration(2*time.Second))
+	option.Default(&b.Prefix, "sse")
+	option.Default(&b.Channel, b.Prefix+":messages")
+	option.Default(&b.MaxLen, 100_000)
+	option.Default(&b.Timeout, caddy.Duration(2*time.Second))
 	return b.readOptions()
 }
 
@@ -82,7 +83,7 @@ func (b *RedisBroker) Validate() error { return b.check() }
 // check refuses settings that make no sense, before placeholders are replaced.
 func (b *RedisBroker) check() error {
 	for i, url := range b.URLs {
-		if err := literally(checkRedisURL)(url); err != nil {
+		if err := option.UnlessPlaceholder(checkRedisURL)(url); err != nil {
 			return fmt.Errorf("broker redis: URL %d %w", i+1, err)
 		}
 	}
@@ -90,11 +91,11 @@ func (b *RedisBroker) check() error {
 	case b.MaxLen < 0 || b.Timeout < 0:
 		return errors.New("broker redis: max_len and timeout must be more than 0")
 	case b.TLSCert != "" && b.TLSKey == "":
-		return wrongOption("tls_cert", "tls_cert and tls_key go together")
+		return option.Wrong("tls_cert", "tls_cert and tls_key go together")
 	case b.TLSCert == "" && b.TLSKey != "":
-		return wrongOption("tls_key", "tls_cert and tls_key go together")
+		return option.Wrong("tls_key", "tls_cert and tls_key go together")
 	case len(b.URLs) > 0:
-		return literally(b.checkTLS)(b.URLs[0])
+		return option.UnlessPlaceholder(b.checkTLS)(b.URLs[0])
 	}
 	return nil
 }
@@ -122,7 +123,7 @@ func (b *RedisBroker) checkTLS(url string) error {
 		{"tls_insecure_skip_verify", b.TLSInsecureSkipVerify},
 	} {
 		if tls.given {
-			return wrongOption(tls.option, "the tls options need a rediss:// URL")
+			return option.Wrong(tls.option, "the tls options need a rediss:// URL")
 		}
 	}
 	return nil
@@ -171,7 +172,7 @@ func (b *RedisBroker) readOptions() error {
 		if secret.value == "" {
 			continue
 		}
-		known, err := filledIn(secret.value)
+		known, err := option.Fill(secret.value)
 		if err != nil {
 			return fmt.Errorf("broker redis: %s: %w", secret.option, err)
 		}

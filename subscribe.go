@@ -79,7 +79,7 @@ func (route *subscribeRoute) turnAway(w http.ResponseWriter, r *http.Request, ca
 func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *problem.Problem) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return hub.Subscription{}, problem.New(http.StatusBadRequest, "the query can't be read: %v", err)
+		return hub.Subscription{}, problem.New(http.StatusBadRequest, "the query can't be Read: %v", err)
 	}
 	s := hub.Subscription{
 		Subscriber:  hub.Subscriber{Source: sourceOf(r), ClientOptions: route.options},
