@@ -15,6 +15,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/option"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
+	"github.com/caddy-sse/caddy-sse/internal/token"
 	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -62,14 +63,14 @@ type publisher struct {
 	// name is what rates and idempotency keys are kept apart by.
 	name string
 	// grants limit what a token may publish to; nil for whoever may publish all that the route allows.
-	grants *grants
+	grants *token.Grants
 	until  time.Time // when the token expires; zero never
 }
 
 // expired says that a publisher's token has run out, perhaps in the midst of a long body.
 func (p publisher) expired() *problem.Problem {
 	if !p.until.IsZero() && !time.Now().Before(p.until) {
-		return unauthorized("invalid_token", "%v", errExpired)
+		return unauthorized("invalid_token", "%v", token.ErrExpired)
 	}
 	return nil
 }
@@ -114,7 +115,7 @@ func (a *access) authorizeSubscribe(r *http.Request, topics, patterns []string) 
 		}
 		user = cmp.Or(said.Subject, user)
 		until = said.Expiry.Time()
-		granted = slices.Concat(granted, said.grants.Subscribe)
+		granted = slices.Concat(granted, said.Grants.Subscribe)
 	}
 	for _, name := range slices.Concat(topics, patterns) {
 		switch {
@@ -146,14 +147,14 @@ func (a *access) authorizePublish(r *http.Request) (publisher, *problem.Problem)
 		}
 		return publisher{name: "address " + sourceOf(r).String()}, nil
 	}
-	token := bearerToken(r)
-	if a.publish.hasToken(token) {
-		return publisher{name: "token " + hashName(token)}, nil
+	text := bearerToken(r)
+	if a.publish.hasToken(text) {
+		return publisher{name: "token " + token.HashName(text)}, nil
 	}
 	if a.jwt != nil {
 		return a.authorizeJWTPublish(r)
 	}
-	if token == "" {
+	if text == "" {
 		return publisher{}, unauthorized("", "publishing here needs a token; send it as Authorization: Bearer <token>")
 	}
 	return publisher{}, unauthorized("invalid_token", "the token is not one that may publish here")
@@ -172,7 +173,7 @@ func (a *access) authorizeJWTPublish(r *http.Request) (publisher, *problem.Probl
 	if err != nil {
 		return publisher{}, unauthorized("invalid_token", "%v", err)
 	}
-	who := publisher{name: "claims " + said.name, grants: &said.grants, until: said.Expiry.Time()}
+	who := publisher{name: "claims " + said.Name, grants: &said.Grants, until: said.Expiry.Time()}
 	if said.Subject != "" {
 		who.name = "user " + said.Subject
 	}
@@ -180,10 +181,10 @@ func (a *access) authorizeJWTPublish(r *http.Request) (publisher, *problem.Probl
 }
 
 // verify reads a token, for as long as the hub takes anybody: a key set may be slow to come.
-func (a *access) verify(r *http.Request, token string) (*claims, error) {
+func (a *access) verify(r *http.Request, token string) (*token.Claims, error) {
 	ctx, cancel := a.hub.whileOpen(r.Context(), 0)
 	defer cancel()
-	return a.jwt.verifier.verify(ctx, token)
+	return a.jwt.verifier.Verify(ctx, token)
 }
 
 // unauthorized asks for a token, or for another one. (RFC 6750, section 3)
@@ -218,7 +219,7 @@ func bearerToken(r *http.Request) string {
 // one, the token must allow it.
 func (a *access) mayAddress(who publisher, to []hub.Address, literal []string) *problem.Problem {
 	for _, target := range to {
-		if who.grants != nil && !who.grants.mayPublish(target) {
+		if who.grants != nil && !who.grants.MayPublish(target) {
 			return problem.New(http.StatusForbidden, "the token does not grant publishing to %s", target)
 		}
 		var err error

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/option"
+	"github.com/caddy-sse/caddy-sse/internal/token"
 	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -348,7 +349,7 @@ func (h *Handler) unmarshalJWT(d *caddyfile.Dispenser, at option.Positions) erro
 	h.JWT = c
 	return at.Block(d, "jwt: ", map[string]option.Option{
 		"key":      {Takes: "<algorithm> <secret or public key> [<key ID>]", Read: c.unmarshalKey},
-		"jwks":     option.Word("<address>", &c.JWKS, option.UnlessPlaceholder(checkJWKSAddress)),
+		"jwks":     option.Word("<address>", &c.JWKS, option.UnlessPlaceholder(token.CheckJWKSAddress)),
 		"issuer":   option.Word("<iss>", &c.Issuer, option.CheckNotEmpty),
 		"audience": option.Word("<aud>", &c.Audience, option.CheckNotEmpty),
 		"cookie":   option.Word("<name>", &c.Cookie, checkCookieName),

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/caddy-sse/caddy-sse/internal/token"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/spf13/cobra"
@@ -51,7 +52,7 @@ comes from the environment or a file, since command lines can be seen by others.
 type minter struct {
 	secretEnv, secretFile     string
 	subject, issuer, audience string
-	grants                    grants
+	grants                    token.Grants
 	ttl                       time.Duration
 }
 
@@ -61,11 +62,11 @@ func (t *minter) mint(now time.Time) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	key, err := readKey(jose.HS256, string(secret))
+	key, err := token.ReadKey(jose.HS256, string(secret))
 	if err != nil {
 		return "", err
 	}
-	if err := t.grants.check(); err != nil {
+	if err := t.grants.Check(); err != nil {
 		return "", err
 	}
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.HS256, Key: key}, nil)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/caddy-sse/caddy-sse/internal/option"
+	"github.com/caddy-sse/caddy-sse/internal/token"
 	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-jose/go-jose/v4"
@@ -31,7 +32,7 @@ type JWTConfig struct {
 	Public []string `json:"public,omitempty"`
 
 	address  string // JWKS, placeholders replaced
-	verifier verifier
+	verifier token.Verifier
 }
 
 // JWTKey is one key that tokens may be signed with.
@@ -57,12 +58,12 @@ func (c *JWTConfig) provision() error {
 		if err != nil {
 			return &option.Error{Option: "jwt: key", Err: err}
 		}
-		c.verifier.keys = append(c.verifier.keys, verificationKey{k.ID, jose.SignatureAlgorithm(k.Algorithm), key})
+		c.verifier.Keys = append(c.verifier.Keys, token.Key{ID: k.ID, Algorithm: jose.SignatureAlgorithm(k.Algorithm), Public: key})
 	}
 	for _, claim := range []struct {
 		option, value string
 		known         *string
-	}{{"issuer", c.Issuer, &c.verifier.issuer}, {"audience", c.Audience, &c.verifier.audience}} {
+	}{{"issuer", c.Issuer, &c.verifier.Issuer}, {"audience", c.Audience, &c.verifier.Audience}} {
 		if claim.value == "" {
 			continue
 		}
@@ -73,7 +74,7 @@ func (c *JWTConfig) provision() error {
 	}
 	if c.JWKS != "" {
 		c.address = caddy.NewReplacer().ReplaceAll(c.JWKS, "")
-		if err := checkJWKSAddress(c.address); err != nil {
+		if err := token.CheckJWKSAddress(c.address); err != nil {
 			return &option.Error{Option: "jwt: jwks", Err: err}
 		}
 	}
@@ -82,7 +83,7 @@ func (c *JWTConfig) provision() error {
 
 // check refuses an algorithm that is none, and a key that can't be used with it.
 func (k JWTKey) check() error {
-	if !knownAlgorithm(k.Algorithm) {
+	if !token.KnownAlgorithm(k.Algorithm) {
 		return fmt.Errorf("the algorithm%s is none of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA",
 			quotedIfShort(k.Algorithm))
 	}
@@ -98,7 +99,7 @@ func (k JWTKey) read() (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the %s key %w", k.Algorithm, err)
 	}
-	key, err := readKey(jose.SignatureAlgorithm(k.Algorithm), text)
+	key, err := token.ReadKey(jose.SignatureAlgorithm(k.Algorithm), text)
 	if err != nil {
 		return nil, fmt.Errorf("the %s key: %w", k.Algorithm, err)
 	}
@@ -140,7 +141,7 @@ func (c *JWTConfig) check() error {
 		option, value string
 		check         func(string) error
 	}{
-		{"jwt: jwks", c.JWKS, option.UnlessPlaceholder(checkJWKSAddress)},
+		{"jwt: jwks", c.JWKS, option.UnlessPlaceholder(token.CheckJWKSAddress)},
 		{"jwt: cookie", c.Cookie, checkCookieName},
 		{"jwt: query", c.Query, checkTokenParameter},
 	} {

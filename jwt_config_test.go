@@ -166,7 +166,7 @@ func TestKeysAndAddressesMayBePlaceholders(t *testing.T) {
 			t.Errorf("%s: %v", key, err)
 			continue
 		}
-		if _, err := c.verifier.verify(t.Context(), token); err != nil {
+		if _, err := c.verifier.Verify(t.Context(), token); err != nil {
 			t.Errorf("%s: the token is refused: %v", key, err)
 		}
 	}

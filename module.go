@@ -289,7 +289,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if h.JWT != nil && h.JWT.address != "" {
-		h.JWT.verifier.set = h.hub.KeySets.keySet(h.JWT.address, h.hub.keySetFailed)
+		h.JWT.verifier.Set = h.hub.KeySets.Of(h.JWT.address, h.hub.keySetFailed)
 	}
 	h.wire(ctx.Logger())
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {

@@ -11,6 +11,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/stream"
+	"github.com/caddy-sse/caddy-sse/internal/token"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
@@ -34,7 +35,7 @@ type sharedHub struct {
 	streams   stream.Group
 	limiters
 	// KeySets are those that the tokens of its routes are verified with.
-	KeySets keySets
+	KeySets token.KeySets
 	// When a refused client is logged, and a publish that failed, lest a flood of them fills the disk.
 	refusals, failures rate.Sometimes
 

@@ -1,4 +1,4 @@
-package sse
+package token
 
 import (
 	"encoding/base64"
@@ -26,12 +26,12 @@ func FuzzToken(f *testing.F) {
 	}
 	c := accepting(f, hs, issuers()[jose.ES256].named("es"))
 	f.Fuzz(func(t *testing.T, token string) {
-		said, err := c.verify(t.Context(), token)
+		said, err := c.Verify(t.Context(), token)
 		if err != nil {
 			return
 		}
 		// The fuzzer has no key: what verifies is one of the seeds, perhaps in another spelling.
-		if said.Subject != "alice" && said.Subject != "" || len(said.grants.Publish) > 0 {
+		if said.Subject != "alice" && said.Subject != "" || len(said.Grants.Publish) > 0 {
 			t.Errorf("%q is accepted, as %+v", token, said)
 		}
 	})
@@ -49,19 +49,19 @@ func FuzzClaims(f *testing.F) {
 	hs := issuers()[jose.HS256]
 	c := accepting(f, hs)
 	f.Fuzz(func(t *testing.T, payload string) {
-		said, err := c.verify(t.Context(), hs.token(t, payload))
+		said, err := c.Verify(t.Context(), hs.token(t, payload))
 		if err != nil {
 			return
 		}
 		if said.Subject != "" && hub.CheckUser(said.Subject) != nil {
 			t.Errorf("the user %q is taken", said.Subject)
 		}
-		for _, grant := range said.grants.Subscribe {
+		for _, grant := range said.Grants.Subscribe {
 			if topic.CheckPattern(grant) != nil || strings.HasPrefix(grant, "@") {
 				t.Errorf("the subscribe grant %q is taken", grant)
 			}
 		}
-		for _, grant := range said.grants.Publish {
+		for _, grant := range said.Grants.Publish {
 			if !knownPublishGrant(grant) {
 				t.Errorf("the publish grant %q is taken", grant)
 			}

@@ -1,4 +1,4 @@
-package sse
+package token
 
 import (
 	"errors"
@@ -13,16 +13,16 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// claims are what a token says, verified.
-type claims struct {
+// Claims are what a token says, verified.
+type Claims struct {
 	jwt.Claims
 	SSE    jsontext.Value `json:"sse"`
-	grants grants         `json:"-"`
-	name   string         `json:"-"` // tells these claims from others; a token has many spellings, its payload one
+	Grants Grants         `json:"-"`
+	Name   string         `json:"-"` // tells these claims from others; a token has many spellings, its payload one
 }
 
-// grants are what a token allows: topics and patterns, and for publishing the other targets.
-type grants struct {
+// Grants are what a token allows: topics and patterns, and for publishing the other targets.
+type Grants struct {
 	Subscribe []string `json:"subscribe"`
 	Publish   []string `json:"publish"`
 }
@@ -42,8 +42,8 @@ const (
 	grantBroadcast = "@broadcast"
 )
 
-// check refuses a token whose grants are not all understood, lest one be taken for less or more.
-func (g grants) check() error {
+// Check refuses a token whose grants are not all understood, lest one be taken for less or more.
+func (g Grants) Check() error {
 	for _, grant := range g.Subscribe {
 		if strings.HasPrefix(grant, "@") || topic.CheckPattern(grant) != nil {
 			return fmt.Errorf("the token's subscribe grant %q is not a topic or pattern", grant)
@@ -68,8 +68,8 @@ func knownPublishGrant(grant string) bool {
 	return grant == grantBroadcast || !strings.HasPrefix(grant, "@") && topic.CheckPattern(grant) == nil
 }
 
-// mayPublish reports whether the grants cover an address.
-func (g grants) mayPublish(to hub.Address) bool {
+// MayPublish reports whether the grants cover an address.
+func (g Grants) MayPublish(to hub.Address) bool {
 	switch to.Kind {
 	case hub.ToClient:
 		return g.grantsName(grantClient, to.Name)
@@ -81,6 +81,6 @@ func (g grants) mayPublish(to hub.Address) bool {
 	return !strings.HasPrefix(to.Name, "@") && topic.Covered(g.Publish, to.Name)
 }
 
-func (g grants) grantsName(prefix, name string) bool {
+func (g Grants) grantsName(prefix, name string) bool {
 	return slices.Contains(g.Publish, prefix+"*") || slices.Contains(g.Publish, prefix+name)
 }

@@ -1,4 +1,4 @@
-package sse
+package token
 
 import (
 	"context"
@@ -26,15 +26,15 @@ const (
 	jwksMinPause = 5 * time.Second
 )
 
-// keySets keeps the key sets by their addresses. It outlives configs, so that a reload loses no key
+// KeySets keeps the key sets by their addresses. It outlives configs, so that a reload loses no key
 // while an address is out of reach, and is no reason to fetch.
-type keySets struct {
+type KeySets struct {
 	keySetsMu sync.Mutex // guards the map
 	byAddress map[string]*keySet
 }
 
-// keySet returns the key set of an address. failed is told why it can't be fetched.
-func (s *keySets) keySet(address string, failed func(error)) *keySet {
+// Of returns the key set of an address. failed is told why it can't be fetched.
+func (s *KeySets) Of(address string, failed func(error)) *keySet {
 	s.keySetsMu.Lock()
 	defer s.keySetsMu.Unlock()
 	if s.byAddress == nil {
@@ -46,7 +46,7 @@ func (s *keySets) keySet(address string, failed func(error)) *keySet {
 	return s.byAddress[address]
 }
 
-// keySet is a JSON Web Key Set that is fetched when it is first needed, when a token names a key that
+// Of is a JSON Web Key Set that is fetched when it is first needed, when a token names a key that
 // it does not hold, and when it has grown old. While its address is out of reach its keys stay.
 type keySet struct {
 	address string
@@ -55,7 +55,7 @@ type keySet struct {
 	fetches singleflight.Group
 
 	mu        sync.Mutex // guards all below
-	keys      []verificationKey
+	keys      []Key
 	fetched   time.Time // when the keys were fetched
 	attempted time.Time // when that was last tried
 }
@@ -67,14 +67,14 @@ func newKeySet(address string, failed func(error)) *keySet {
 			if len(via) > jwksMaxRedirects {
 				return errors.New("too many redirects")
 			}
-			return checkJWKSAddress(r.URL.String())
+			return CheckJWKSAddress(r.URL.String())
 		},
 	}}
 }
 
-// checkJWKSAddress allows plain http on loopback only: whoever can change the keys on their way can
+// CheckJWKSAddress allows plain http on loopback only: whoever can change the keys on their way can
 // sign any token.
-func checkJWKSAddress(address string) error {
+func CheckJWKSAddress(address string) error {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return errors.New("a key set's address must be https, such as https://id.example.com/.well-known/jwks.json")
@@ -136,7 +136,7 @@ func (s *keySet) fetch() <-chan singleflight.Result {
 	})
 }
 
-func (s *keySet) download() ([]verificationKey, error) {
+func (s *keySet) download() ([]Key, error) {
 	response, err := s.client.Get(s.address)
 	if err != nil {
 		if failure, ok := errors.AsType[*url.Error](err); ok {
@@ -152,7 +152,7 @@ func (s *keySet) download() ([]verificationKey, error) {
 }
 
 // readKeySet reads from a key set the keys that tokens may be signed with.
-func readKeySet(r io.Reader) ([]verificationKey, error) {
+func readKeySet(r io.Reader) ([]Key, error) {
 	var set struct{ Keys []json.RawMessage }
 	if err := json.NewDecoder(r).Decode(&set); err != nil {
 		return nil, fmt.Errorf("reading the key set: %w", err)
@@ -160,7 +160,7 @@ func readKeySet(r io.Reader) ([]verificationKey, error) {
 	if set.Keys == nil { // some other JSON, such as an error
 		return nil, errors.New("reading the key set: it has no keys")
 	}
-	var keys []verificationKey
+	var keys []Key
 	for _, raw := range set.Keys {
 		var key jose.JSONWebKey
 		if key.UnmarshalJSON(raw) != nil || key.Use != "" && key.Use != "sig" {
@@ -171,7 +171,7 @@ func readKeySet(r io.Reader) ([]verificationKey, error) {
 			allowed = slices.DeleteFunc(allowed, func(a jose.SignatureAlgorithm) bool { return string(a) != key.Algorithm })
 		}
 		if len(allowed) > 0 { // without "alg", the first that fits the key
-			keys = append(keys, verificationKey{key.KeyID, allowed[0], key.Key})
+			keys = append(keys, Key{key.KeyID, allowed[0], key.Key})
 		}
 	}
 	return keys, nil

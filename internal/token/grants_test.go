@@ -1,4 +1,4 @@
-package sse
+package token
 
 import (
 	"regexp"
@@ -23,11 +23,11 @@ func TestPublishGrantsCoverWhatTheyName(t *testing.T) {
 		"@user/*":         "user:alice user:org/alice user:* | topic:alice topic:@user/alice client:alice broadcast:",
 		"@broadcast":      "broadcast: | topic:@broadcast topic:broadcast client:a user:a",
 	} {
-		g := grants{Publish: []string{grant}}
-		if err := g.check(); err != nil {
+		g := Grants{Publish: []string{grant}}
+		if err := g.Check(); err != nil {
 			t.Errorf("the grant %q is refused: %v", grant, err)
 		}
-		if g := (grants{Subscribe: []string{grant}}); g.mayPublish(hub.Address{Kind: hub.ToTopic, Name: "orders/42"}) {
+		if g := (Grants{Subscribe: []string{grant}}); g.MayPublish(hub.Address{Kind: hub.ToTopic, Name: "orders/42"}) {
 			t.Errorf("the subscribe grant %q lets publish", grant)
 		}
 		covered, others, _ := strings.Cut(addresses, "|")
@@ -35,13 +35,13 @@ func TestPublishGrantsCoverWhatTheyName(t *testing.T) {
 			for word := range strings.FieldsSeq(list) {
 				kind, name, _ := strings.Cut(word, ":")
 				to := hub.Address{Kind: map[string]hub.Kind{"topic": hub.ToTopic, "client": hub.ToClient, "user": hub.ToUser, "broadcast": hub.ToBroadcast}[kind], Name: name}
-				if g.mayPublish(to) != want {
+				if g.MayPublish(to) != want {
 					t.Errorf("grant %q and %s: %t, want %t", grant, word, !want, want)
 				}
 			}
 		}
 	}
-	if (grants{}).mayPublish(hub.Address{Kind: hub.ToTopic, Name: "a"}) || (grants{}).mayPublish(hub.Address{Kind: hub.ToBroadcast}) {
+	if (Grants{}).MayPublish(hub.Address{Kind: hub.ToTopic, Name: "a"}) || (Grants{}).MayPublish(hub.Address{Kind: hub.ToBroadcast}) {
 		t.Error("no claim grants something")
 	}
 }

@@ -1,4 +1,4 @@
-package sse
+package token
 
 import (
 	"crypto"
@@ -95,7 +95,7 @@ func (i issuer) as(algorithm jose.SignatureAlgorithm) issuer {
 }
 
 // key returns what verifies the issuer's tokens.
-func (i issuer) key(t testing.TB) verificationKey {
+func (i issuer) key(t testing.TB) Key {
 	t.Helper()
 	text := ""
 	if secret, ok := i.public.([]byte); ok {
@@ -103,11 +103,11 @@ func (i issuer) key(t testing.TB) verificationKey {
 	} else {
 		text = pemOf(t, i.public)
 	}
-	key, err := readKey(i.algorithm, text)
+	key, err := ReadKey(i.algorithm, text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return verificationKey{i.id, i.algorithm, key}
+	return Key{i.id, i.algorithm, key}
 }
 
 // jwk returns the issuer's key as it stands in a key set.
@@ -125,29 +125,29 @@ func pemOf(t testing.TB, key crypto.PublicKey) string {
 }
 
 // accepting returns a verifier that accepts tokens of these issuers.
-func accepting(t testing.TB, of ...issuer) *verifier {
+func accepting(t testing.TB, of ...issuer) *Verifier {
 	t.Helper()
-	v := &verifier{}
+	v := &Verifier{}
 	for _, i := range of {
-		v.keys = append(v.keys, i.key(t))
+		v.Keys = append(v.Keys, i.key(t))
 	}
 	return v
 }
 
 // wantVerified and wantRefused hold a token against a verifier. reason is what the refusal has to speak of.
-func wantVerified(t testing.TB, v *verifier, token string) *claims {
+func wantVerified(t testing.TB, v *Verifier, token string) *Claims {
 	t.Helper()
-	said, err := v.verify(t.Context(), token)
+	said, err := v.Verify(t.Context(), token)
 	if err != nil {
 		t.Errorf("refused: %v", err)
-		return &claims{}
+		return &Claims{}
 	}
 	return said
 }
 
-func wantRefused(t testing.TB, v *verifier, token, reason string) {
+func wantRefused(t testing.TB, v *Verifier, token, reason string) {
 	t.Helper()
-	said, err := v.verify(t.Context(), token)
+	said, err := v.Verify(t.Context(), token)
 	switch {
 	case err == nil:
 		t.Errorf("accepted, as %+v", said)

@@ -1,4 +1,4 @@
-package sse
+package token
 
 import (
 	"bytes"
@@ -74,12 +74,12 @@ func (i *identity) isDown(silent bool) {
 }
 
 // newIdentity returns an identity that serves the keys of these issuers, and a verifier that uses it.
-func newIdentity(t testing.TB, of ...issuer) (*identity, *verifier) {
+func newIdentity(t testing.TB, of ...issuer) (*identity, *Verifier) {
 	t.Helper()
 	i := &identity{t: t}
 	i.serves(http.StatusOK, jwksOf(t, of...), 0)
-	v := &verifier{set: newKeySet("https://id.example/jwks", func(error) { i.failed.Add(1) })}
-	v.set.client.Transport = i
+	v := &Verifier{Set: newKeySet("https://id.example/jwks", func(error) { i.failed.Add(1) })}
+	v.Set.client.Transport = i
 	return i, v
 }
 
@@ -99,7 +99,7 @@ func TestKeySetIsFetchedWhenAKeyIsFirstNeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i, c := newIdentity(t, oldKey(), newKey())
 		static := issuers()[jose.HS256]
-		c.keys = append(c.keys, static.key(t))
+		c.Keys = append(c.Keys, static.key(t))
 		time.Sleep(time.Hour)
 		wantVerified(t, c, static.token(t, `{}`))
 		i.wantFetches(0)
@@ -147,14 +147,14 @@ func TestRotatedKeyIsFoundWithin10Seconds(t *testing.T) {
 				if hammered {
 					hammer.Go(func() {
 						for n := 0; ctx.Err() == nil; n++ {
-							_, _ = c.verify(ctx, oldKey().named(fmt.Sprint(n)).token(t, `{}`))
+							_, _ = c.Verify(ctx, oldKey().named(fmt.Sprint(n)).token(t, `{}`))
 							time.Sleep(50 * time.Millisecond)
 						}
 					})
 				}
 				begin, token := time.Now(), newKey().token(t, `{}`)
 				for {
-					if _, err := c.verify(t.Context(), token); err == nil {
+					if _, err := c.Verify(t.Context(), token); err == nil {
 						break
 					}
 					time.Sleep(100 * time.Millisecond)
@@ -237,7 +237,7 @@ func TestKeysStayWhileTheirAddressIsOutOfReach(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				i, c := newIdentity(t, oldKey())
 				static := issuers()[jose.HS256]
-				c.keys = append(c.keys, static.key(t))
+				c.Keys = append(c.Keys, static.key(t))
 				wantVerified(t, c, oldKey().token(t, `{}`))
 				trouble(i)
 				for range 3 {
@@ -301,7 +301,7 @@ func TestWhoLeavesWaitsForNoFetch(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		begin := time.Now()
-		if _, err := c.verify(ctx, oldKey().token(t, `{}`)); err == nil || time.Since(begin) != time.Second {
+		if _, err := c.Verify(ctx, oldKey().token(t, `{}`)); err == nil || time.Since(begin) != time.Second {
 			t.Errorf("after %v: %v", time.Since(begin), err)
 		}
 		time.Sleep(jwksTimeout) // the fetch was not only theirs
@@ -349,7 +349,7 @@ func TestOnlyPublicSigningKeysOfASetCount(t *testing.T) {
 		keys, err := readKeySet(bytes.NewReader(text))
 		got := ""
 		if len(keys) > 0 {
-			got = string(keys[0].algorithm)
+			got = string(keys[0].Algorithm)
 		}
 		if err != nil || len(keys) > 1 || got != c.want {
 			t.Errorf("%s: %d keys, algorithm %q, want %q: %v", name, len(keys), got, c.want, err)
@@ -358,7 +358,7 @@ func TestOnlyPublicSigningKeysOfASetCount(t *testing.T) {
 	// What can't be read is left out; the rest counts.
 	mixed := `{"keys":[1,null,{},{"kty":"EC"},{"kty":"RSA","n":"","e":""},{"kty":"new"},{"kty":"oct","k":"AAAA"},` +
 		jwksOf(t, rs)[len(`{"keys":[`):]
-	if keys, err := readKeySet(strings.NewReader(mixed)); err != nil || len(keys) != 1 || keys[0].id != "rs" {
+	if keys, err := readKeySet(strings.NewReader(mixed)); err != nil || len(keys) != 1 || keys[0].ID != "rs" {
 		t.Errorf("of a mixed set %v: %v", keys, err)
 	}
 	if keys, err := readKeySet(strings.NewReader(`{"keys":[]}`)); err != nil || len(keys) != 0 {
@@ -371,7 +371,7 @@ func TestSecretOfAKeySetIsNoKey(t *testing.T) {
 		hs := issuers()[jose.HS256].named("hs")
 		_, c := newIdentity(t, hs, oldKey())
 		wantRefused(t, c, hs.token(t, `{}`), "not a JWT signed in a way")
-		c.keys = append(c.keys, issuer{algorithm: jose.HS256, public: []byte(strings.Repeat("x", 32))}.key(t))
+		c.Keys = append(c.Keys, issuer{algorithm: jose.HS256, public: []byte(strings.Repeat("x", 32))}.key(t))
 		wantRefused(t, c, hs.token(t, `{}`), "not signed with a key") // now that HS256 is accepted
 	})
 }
@@ -390,8 +390,8 @@ func FuzzKeySet(f *testing.F) {
 			t.Error("keys and an error")
 		}
 		for _, k := range keys {
-			if len(algorithmsOf(k.key)) == 0 {
-				t.Errorf("a %T is taken for a public key", k.key)
+			if len(algorithmsOf(k.Public)) == 0 {
+				t.Errorf("a %T is taken for a public key", k.Public)
 			}
 		}
 	})

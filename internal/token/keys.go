@@ -1,4 +1,4 @@
-package sse
+package token
 
 import (
 	"crypto/ecdsa"
@@ -15,11 +15,11 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// verificationKey is a key and the one algorithm it may be used with, whatever a token says.
-type verificationKey struct {
-	id        string
-	algorithm jose.SignatureAlgorithm
-	key       any
+// Key is a key and the one algorithm it may be used with, whatever a token says.
+type Key struct {
+	ID        string
+	Algorithm jose.SignatureAlgorithm
+	Public    any
 }
 
 // hmacSize is how long the secret of an HS algorithm must be. (RFC 7518, section 3.2)
@@ -34,15 +34,15 @@ var publicKeyAlgorithms = []jose.SignatureAlgorithm{
 	jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
 }
 
-// knownAlgorithm reports whether tokens may be signed with an algorithm of that name.
-func knownAlgorithm(name string) bool {
+// KnownAlgorithm reports whether tokens may be signed with an algorithm of that name.
+func KnownAlgorithm(name string) bool {
 	algorithm := jose.SignatureAlgorithm(name)
 	return hmacSize[algorithm] != 0 || slices.Contains(publicKeyAlgorithms, algorithm)
 }
 
-// readKey reads a key in the form that its algorithm has: the secret of an HS algorithm, of the others the public key or
+// ReadKey reads a key in the form that its algorithm has: the secret of an HS algorithm, of the others the public key or
 // certificate in PEM form.
-func readKey(algorithm jose.SignatureAlgorithm, text string) (any, error) {
+func ReadKey(algorithm jose.SignatureAlgorithm, text string) (any, error) {
 	if size, ok := hmacSize[algorithm]; ok {
 		if len(text) < size {
 			return nil, fmt.Errorf("the secret has %d bytes; it needs %d or more (RFC 7518, section 3.2)", len(text), size)
@@ -104,8 +104,8 @@ func algorithmsOf(key any) []jose.SignatureAlgorithm {
 	return nil
 }
 
-// hashName names a secret without telling it.
-func hashName(secret string) string {
+// HashName names a secret without telling it.
+func HashName(secret string) string {
 	hash := sha256.Sum256([]byte(secret))
 	return hex.EncodeToString(hash[:16])
 }

@@ -1,4 +1,4 @@
-package sse
+package token
 
 import (
 	"context"
@@ -19,16 +19,16 @@ const maxTokenBytes = 16 << 10
 // clockSkew is how far a token's issuer may be ahead of our clock. Expiry allows for none.
 const clockSkew = 30 * time.Second
 
-// verifier checks tokens against keys and claims. It knows nothing of requests and routes.
-type verifier struct {
-	keys     []verificationKey // those of the config, which are tried first
-	set      *keySet           // further keys; nil for none
-	issuer   string            // what "iss" has to be; empty for anything
-	audience string            // what "aud" has to hold; empty for anything
+// Verifier checks tokens against keys and claims. It knows nothing of requests and routes.
+type Verifier struct {
+	Keys     []Key   // those of the config, which are tried first
+	Set      *keySet // further keys; nil for none
+	Issuer   string  // what "iss" has to be; empty for anything
+	Audience string  // what "aud" has to hold; empty for anything
 }
 
-// verify reads a token and checks all but its grants against a request.
-func (v *verifier) verify(ctx context.Context, token string) (*claims, error) {
+// Verify reads a token and checks all but its grants against a request.
+func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
 	if len(token) > maxTokenBytes {
 		return nil, fmt.Errorf("the token has more than %d bytes", maxTokenBytes)
 	}
@@ -40,7 +40,7 @@ func (v *verifier) verify(ctx context.Context, token string) (*claims, error) {
 	if err != nil {
 		return nil, err
 	}
-	var said claims
+	var said Claims
 	if err := json.Unmarshal(payload, &said, datesAreNumbers); err != nil || jsontext.Value(payload).Kind() != '{' {
 		return nil, errors.New("the token's claims can't be read")
 	}
@@ -48,20 +48,20 @@ func (v *verifier) verify(ctx context.Context, token string) (*claims, error) {
 		return nil, err
 	}
 	if said.SSE != nil {
-		if err := json.Unmarshal(said.SSE, &said.grants, json.RejectUnknownMembers(true)); err != nil {
+		if err := json.Unmarshal(said.SSE, &said.Grants, json.RejectUnknownMembers(true)); err != nil {
 			return nil, errors.New(`the token's claim "sse" can't be read; it should be {"subscribe":[...],"publish":[...]}`)
 		}
 	}
-	said.name = hashName(string(payload))
-	return &said, said.grants.check()
+	said.Name = HashName(string(payload))
+	return &said, said.Grants.Check()
 }
 
 // algorithms returns those of the configured keys.
-func (v *verifier) algorithms() (all []jose.SignatureAlgorithm) {
-	for _, k := range v.keys {
-		all = append(all, k.algorithm)
+func (v *Verifier) algorithms() (all []jose.SignatureAlgorithm) {
+	for _, k := range v.Keys {
+		all = append(all, k.Algorithm)
 	}
-	if v.set != nil {
+	if v.Set != nil {
 		all = append(all, publicKeyAlgorithms...)
 	}
 	return all
@@ -69,38 +69,38 @@ func (v *verifier) algorithms() (all []jose.SignatureAlgorithm) {
 
 // verifySignature tries the keys that the token may be signed with: those of the config first, so
 // that a key set out of reach delays only its own tokens.
-func (v *verifier) verifySignature(ctx context.Context, signed *jose.JSONWebSignature) ([]byte, error) {
+func (v *Verifier) verifySignature(ctx context.Context, signed *jose.JSONWebSignature) ([]byte, error) {
 	header := signed.Signatures[0].Protected
-	payload, err := tryKeys(v.keys, header, signed)
-	if err == nil || v.set == nil {
+	payload, err := tryKeys(v.Keys, header, signed)
+	if err == nil || v.Set == nil {
 		return payload, err
 	}
-	return v.set.verify(ctx, header, signed)
+	return v.Set.verify(ctx, header, signed)
 }
 
-var errExpired = errors.New("the token has expired; get a new one")
+var ErrExpired = errors.New("the token has expired; get a new one")
 
 var errNoKey = errors.New("the token is not signed with a key that is accepted here")
 
-func tryKeys(keys []verificationKey, header jose.Header, signed *jose.JSONWebSignature) ([]byte, error) {
+func tryKeys(keys []Key, header jose.Header, signed *jose.JSONWebSignature) ([]byte, error) {
 	for _, k := range keys {
-		if string(k.algorithm) != header.Algorithm || k.id != "" && header.KeyID != "" && k.id != header.KeyID {
+		if string(k.Algorithm) != header.Algorithm || k.ID != "" && header.KeyID != "" && k.ID != header.KeyID {
 			continue
 		}
-		if payload, err := signed.Verify(k.key); err == nil {
+		if payload, err := signed.Verify(k.Public); err == nil {
 			return payload, nil
 		}
 	}
 	return nil, errNoKey
 }
 
-func (v *verifier) checkClaims(said jwt.Claims, now time.Time) error {
+func (v *Verifier) checkClaims(said jwt.Claims, now time.Time) error {
 	if said.Expiry != nil && !now.Before(said.Expiry.Time()) {
-		return errExpired
+		return ErrExpired
 	}
-	expected := jwt.Expected{Issuer: v.issuer, Time: now}
-	if v.audience != "" {
-		expected.AnyAudience = jwt.Audience{v.audience}
+	expected := jwt.Expected{Issuer: v.Issuer, Time: now}
+	if v.Audience != "" {
+		expected.AnyAudience = jwt.Audience{v.Audience}
 	}
 	switch err := said.ValidateWithLeeway(expected, clockSkew); {
 	case errors.Is(err, jwt.ErrInvalidIssuer):

@@ -1,4 +1,4 @@
-package sse
+package token
 
 import (
 	"crypto/ecdsa"
@@ -123,8 +123,8 @@ func TestPublicKeyMayBeACertificateOrPKCS1(t *testing.T) {
 		"certificate": {Type: "CERTIFICATE", Bytes: der},
 		"PKCS 1":      {Type: "RSA PUBLIC KEY", Bytes: x509.MarshalPKCS1PublicKey(rs.public.(*rsa.PublicKey))},
 	} {
-		key, err := readKey(jose.RS256, string(pem.EncodeToMemory(block)))
-		c := &verifier{keys: []verificationKey{{algorithm: jose.RS256, key: key}}}
+		key, err := ReadKey(jose.RS256, string(pem.EncodeToMemory(block)))
+		c := &Verifier{Keys: []Key{{Algorithm: jose.RS256, Public: key}}}
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -255,7 +255,7 @@ func TestExpiryIsExactAndBeginningsHaveSomeLeeway(t *testing.T) {
 func TestIssuerAndAudienceAreRequiredIfConfigured(t *testing.T) {
 	hs := issuers()[jose.HS256]
 	c := accepting(t, hs)
-	c.issuer, c.audience = "https://id.example", "sse"
+	c.Issuer, c.Audience = "https://id.example", "sse"
 	wantVerified(t, c, hs.token(t, `{"iss":"https://id.example","aud":"sse"}`))
 	wantVerified(t, c, hs.token(t, `{"iss":"https://id.example","aud":["other","sse"]}`))
 	for _, payload := range []string{
@@ -286,7 +286,7 @@ func TestOneTokenIsOnePublisherHoweverItIsSpelt(t *testing.T) {
 	hs := issuers()[jose.HS256]
 	c := accepting(t, hs)
 	token := hs.token(t, `{"sse":{"publish":["a"]}}`)
-	name := wantVerified(t, c, token).name
+	name := wantVerified(t, c, token).Name
 	last := token[len(token)-1]
 	respelt := 0
 	for _, other := range "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_\n" {
@@ -294,9 +294,9 @@ func TestOneTokenIsOnePublisherHoweverItIsSpelt(t *testing.T) {
 		if other == '\n' {
 			spelling = token[:10] + "\n" + token[10:]
 		}
-		if said, err := c.verify(t.Context(), spelling); err == nil && byte(other) != last {
+		if said, err := c.Verify(t.Context(), spelling); err == nil && byte(other) != last {
 			respelt++
-			if said.name != name {
+			if said.Name != name {
 				t.Errorf("%q makes another publisher", spelling)
 			}
 		}
@@ -304,7 +304,7 @@ func TestOneTokenIsOnePublisherHoweverItIsSpelt(t *testing.T) {
 	if respelt == 0 {
 		t.Skip("tokens have one spelling only")
 	}
-	if other := wantVerified(t, c, hs.token(t, `{"sse":{"publish":["a"]},"jti":"2"}`)); other.name == name {
+	if other := wantVerified(t, c, hs.token(t, `{"sse":{"publish":["a"]},"jti":"2"}`)); other.Name == name {
 		t.Error("two tokens are one publisher")
 	}
 }
