@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/option"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddy-sse/caddy-sse/internal/token"
@@ -92,7 +93,7 @@ func (p *PublishConfig) readSecrets() error {
 
 // access decides who may subscribe and publish on a route, and whom publishers may address.
 type access struct {
-	hub     *sharedHub     // which tokens are verified for
+	hub     *live.Hub      // which tokens are verified for
 	user    string         // a placeholder for who is authenticated
 	publish *PublishConfig // nil: nobody may publish
 	jwt     *JWTConfig     // nil: there are no tokens but those of publish
@@ -182,7 +183,7 @@ func (a *access) authorizeJWTPublish(r *http.Request) (publisher, *problem.Probl
 
 // verify reads a token, for as long as the hub takes anybody: a key set may be slow to come.
 func (a *access) verify(r *http.Request, token string) (*token.Claims, error) {
-	ctx, cancel := a.hub.whileOpen(r.Context(), 0)
+	ctx, cancel := a.hub.WhileOpen(r.Context(), 0)
 	defer cancel()
 	return a.jwt.verifier.Verify(ctx, token)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -145,10 +146,10 @@ func notFound(format string, args ...any) error {
 	return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf(format, args...)}
 }
 
-func hubOf(r *http.Request) (*sharedHub, error) {
+func hubOf(r *http.Request) (*live.Hub, error) {
 	name := r.PathValue("hub")
-	for _, hub := range allHubs() {
-		if hub.name == name {
+	for _, hub := range live.All() {
+		if hub.Name == name {
 			return hub, nil
 		}
 	}
@@ -197,7 +198,7 @@ func (a *Admin) hubs(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	summaries := []summary{}
-	for _, hub := range allHubs() {
+	for _, hub := range live.All() {
 		summaries = append(summaries, summarize(hub))
 	}
 	return answerJSON(w, http.StatusOK, map[string]any{"hubs": summaries})
@@ -209,10 +210,10 @@ func (a *Admin) health(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	status, down := http.StatusOK, []string{}
-	for _, hub := range allHubs() {
-		if !hub.up() {
+	for _, hub := range live.All() {
+		if !hub.Up() {
 			status = http.StatusServiceUnavailable
-			down = append(down, hub.name)
+			down = append(down, hub.Name)
 		}
 	}
 	return answerJSON(w, status, map[string]any{"healthy": len(down) == 0, "down": down})
@@ -300,14 +301,14 @@ func (a *Admin) kick(w http.ResponseWriter, r *http.Request) error {
 	if err := hub.CheckClientID(id); err != nil {
 		return badRequest("%v", err)
 	}
-	connections, err := shared.kick(r.Context(), id)
+	connections, err := shared.Kick(r.Context(), id)
 	switch {
 	case err != nil:
 		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: fmt.Errorf("reaching the other instances: %w", err)}
 	case connections == 0:
 		return notFound("no client %q is connected", id)
 	}
-	a.log.Info("client closed by an operator", zap.String("hub", shared.name), zap.String("client_id", id))
+	a.log.Info("client closed by an operator", zap.String("hub", shared.Name), zap.String("client_id", id))
 	return answerJSON(w, http.StatusOK, map[string]any{"closed": connections})
 }
 

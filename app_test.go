@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/memlog"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -42,21 +43,21 @@ func (l *countedLog) Close() error { l.closed++; return l.Log.Close() }
 func TestAnAppThatCannotStartTakesBackWhatItOffered(t *testing.T) {
 	good, bad := new(countedBroker), &countedBroker{fails: errors.New("disk full")}
 	names := map[string]broker.Module{"one": good, "two": good, "three": bad, "four": good}
-	app := &App{Hubs: make(map[string]*HubConfig), used: make(map[string]*sharedHub)}
+	app := &App{Hubs: make(map[string]*HubConfig), used: make(map[string]*live.Hub)}
 	for name, module := range names {
 		app.Hubs[name] = &HubConfig{broker: module}
-		app.used[name] = acquireHub(name)
+		app.used[name] = live.Acquire(name)
 	}
 	for i := range 5 { // the order of hubs is random
 		if err := app.Start(); !errors.Is(err, bad.fails) {
 			t.Fatalf("an app with a broken broker starts: %v", err)
 		}
 		for name, s := range app.used { // nothing stands before what is offered next
-			next := &settings{limits: hub.Limits{MaxClients: 1 + i}, module: good, logger: zap.NewNop(), emit: func(string, map[string]any) {}}
-			if err := s.offer(next); err != nil || s.Core.Limits() != next.limits {
+			next := &live.Settings{Limits: hub.Limits{MaxClients: 1 + i}, Module: good, Logger: zap.NewNop(), Emit: func(string, map[string]any) {}}
+			if err := s.Offer(next); err != nil || s.Core.Limits() != next.Limits {
 				t.Errorf("hub %s still has settings of an app that did not start, or %v", name, err)
 			}
-			s.withdraw(next)
+			s.Withdraw(next)
 		}
 	}
 	bad.fails = nil
@@ -67,7 +68,7 @@ func TestAnAppThatCannotStartTakesBackWhatItOffered(t *testing.T) {
 		t.Error(err)
 	}
 	for name := range names {
-		if err := releaseHub(name); err != nil {
+		if err := live.Release(name); err != nil {
 			t.Error(err)
 		}
 	}
@@ -81,8 +82,8 @@ func TestAnAppThatCannotStartTakesBackWhatItOffered(t *testing.T) {
 func TestThatPublishingFailsIsLoggedOnceASecondHoweverManyPublish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.WarnLevel)
-		p := &post{publishRoute: &publishRoute{hub: acquireHub(t.Name()), logger: zap.New(core)}}
-		defer func() { _ = releaseHub(t.Name()) }()
+		p := &post{publishRoute: &publishRoute{hub: live.Acquire(t.Name()), logger: zap.New(core)}}
+		defer func() { _ = live.Release(t.Name()) }()
 		for second := 1; second <= 3; second++ {
 			for range 100 {
 				if refusal := p.failed(broker.ErrUnavailable); refusal.Status != http.StatusServiceUnavailable {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -103,8 +104,8 @@ func validatedJSON(t *testing.T, raw string) error {
 		t.Fatal(err)
 	}
 	err := caddy.Validate(config)
-	for _, left := range allHubs() {
-		t.Errorf("hub %v is left of a config that was only looked at", left.name)
+	for _, left := range live.All() {
+		t.Errorf("hub %v is left of a config that was only looked at", left.Name)
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -51,14 +52,14 @@ func (collector) Describe(descs chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (collector) Collect(metrics chan<- prometheus.Metric) {
-	for _, hub := range allHubs() {
+	for _, hub := range live.All() {
 		collect(hub, metrics)
 	}
 }
 
-func collect(s *sharedHub, metrics chan<- prometheus.Metric) {
+func collect(s *live.Hub, metrics chan<- prometheus.Metric) {
 	send := func(desc *prometheus.Desc, kind prometheus.ValueType, value float64, labels ...string) {
-		metrics <- prometheus.MustNewConstMetric(desc, kind, value, append([]string{s.name}, labels...)...)
+		metrics <- prometheus.MustNewConstMetric(desc, kind, value, append([]string{s.Name}, labels...)...)
 	}
 	count := func(desc *prometheus.Desc, n uint64, labels ...string) {
 		send(desc, prometheus.CounterValue, float64(n), labels...)
@@ -78,16 +79,16 @@ func collect(s *sharedHub, metrics chan<- prometheus.Metric) {
 	for cause, n := range stats.Disconnects {
 		count(disconnectsDesc, n, cause)
 	}
-	metrics <- deliveryMetric(stats.Delivery, s.name)
+	metrics <- deliveryMetric(stats.Delivery, s.Name)
 	up := 0.0
-	if s.up() {
+	if s.Up() {
 		up = 1
 	}
 	send(brokerUpDesc, prometheus.GaugeValue, up)
-	if lag, ok := s.lag(); ok {
+	if lag, ok := s.Lag(); ok {
 		send(lagDesc, prometheus.GaugeValue, lag.Seconds())
 	}
-	if size, ok := s.fileSize(); ok {
+	if size, ok := s.FileSize(); ok {
 		send(fileDesc, prometheus.GaugeValue, float64(size))
 	}
 }
@@ -123,12 +124,12 @@ type summary struct {
 }
 
 // summarize returns what the admin endpoint says of a hub.
-func summarize(s *sharedHub) summary {
+func summarize(s *live.Hub) summary {
 	stats := s.Core.Stats()
 	all := summary{
-		Name:         s.name,
-		Broker:       s.brokerKind(),
-		Up:           s.up(),
+		Name:         s.Name,
+		Broker:       s.BrokerKind(),
+		Up:           s.Up(),
 		Clients:      stats.Clients,
 		Connections:  stats.Accepted,
 		Limited:      stats.Limited,
@@ -143,10 +144,10 @@ func summarize(s *sharedHub) summary {
 		Delivery:     stats.Delivery,
 		HistoryBytes: stats.HistoryBytes,
 	}
-	if size, ok := s.fileSize(); ok {
+	if size, ok := s.FileSize(); ok {
 		all.FileBytes = &size
 	}
-	if lag, ok := s.lag(); ok {
+	if lag, ok := s.Lag(); ok {
 		seconds := lag.Seconds()
 		all.Lag = &seconds
 	}

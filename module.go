@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/option"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddy-sse/caddy-sse/internal/stream"
@@ -33,8 +34,8 @@ type App struct {
 	context caddy.Context
 	events  *caddyevents.App
 	logger  *zap.Logger
-	used    map[string]*sharedHub    // by routes of this config
-	offers  map[*sharedHub]*settings // what Start has offered
+	used    map[string]*live.Hub         // by routes of this config
+	offers  map[*live.Hub]*live.Settings // what Start has offered
 }
 
 // HubConfig is what one hub keeps and how much it takes.
@@ -70,7 +71,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.events = events.(*caddyevents.App)
-	a.used = make(map[string]*sharedHub)
+	a.used = make(map[string]*live.Hub)
 	if err := register(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
@@ -153,11 +154,11 @@ func (a *App) emit(name string, data map[string]any) {
 // Start offers this config's settings to the hubs that its routes use. They hold once the config
 // before it has stopped. What fails here leaves everything as it was.
 func (a *App) Start() error {
-	a.offers = make(map[*sharedHub]*settings)
+	a.offers = make(map[*live.Hub]*live.Settings)
 	for name, hub := range a.used {
 		config := a.Hubs[name]
-		o := &settings{limits: config.limits(), module: config.broker, logger: a.logger, emit: a.emit}
-		if err := hub.offer(o); err != nil {
+		o := &live.Settings{Limits: config.limits(), Module: config.broker, Logger: a.logger, Emit: a.emit}
+		if err := hub.Offer(o); err != nil {
 			a.withdraw()
 			return fmt.Errorf("hub %s: %w", name, err)
 		}
@@ -181,17 +182,17 @@ func (a *App) Cleanup() error {
 
 func (a *App) withdraw() {
 	for hub, o := range a.offers {
-		hub.withdraw(o)
+		hub.Withdraw(o)
 	}
 	a.offers = nil
 }
 
 // use returns the hub of that name for a route, which gives it back with releaseHub.
-func (a *App) use(name string) (*sharedHub, error) {
+func (a *App) use(name string) (*live.Hub, error) {
 	if a.Hubs[name] == nil {
 		return nil, fmt.Errorf("hub %q is not defined; define it in the global options: { sse { hub %s } }", name, name)
 	}
-	hub := acquireHub(name)
+	hub := live.Acquire(name)
 	a.used[name] = hub
 	return hub, nil
 }
@@ -245,7 +246,7 @@ type Handler struct {
 	// subscribe.
 	JWT *JWTConfig `json:"jwt,omitempty"`
 
-	hub         *sharedHub
+	hub         *live.Hub
 	origins     origins
 	subscribing subscribeRoute
 	publishing  publishRoute
@@ -289,7 +290,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if h.JWT != nil && h.JWT.address != "" {
-		h.JWT.verifier.Set = h.hub.KeySets.Of(h.JWT.address, h.hub.keySetFailed)
+		h.JWT.verifier.Set = h.hub.KeySets.Of(h.JWT.address, h.hub.KeySetFailed)
 	}
 	h.wire(ctx.Logger())
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
@@ -336,7 +337,7 @@ func (h *Handler) clientOptions() *hub.ClientOptions {
 // for every request, and so for every stream, before it goes.
 func (h *Handler) drainIfExiting() {
 	if caddy.Exiting() {
-		h.hub.shutDown()
+		h.hub.ShutDown()
 	}
 }
 
@@ -348,7 +349,7 @@ func (h *Handler) Cleanup() error {
 	if h.hub == nil {
 		return nil // Provision did not get that far
 	}
-	return releaseHub(h.Hub)
+	return live.Release(h.Hub)
 }
 
 // ServeHTTP answers requests by method. It never calls the next handler.
@@ -376,5 +377,5 @@ var (
 	_ caddy.Validator             = (*Handler)(nil)
 	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
-	_ caddy.Destructor            = (*sharedHub)(nil)
+	_ caddy.Destructor            = (*live.Hub)(nil)
 )

@@ -18,6 +18,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/ingest"
+	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -25,7 +26,7 @@ import (
 
 // publishRoute answers POST on a route.
 type publishRoute struct {
-	hub    *sharedHub
+	hub    *live.Hub
 	access *access
 	topics topicRules
 	config *PublishConfig // nil: nobody may publish
@@ -51,12 +52,12 @@ type post struct {
 // serve answers POST. DESIGN 1.4 tells the forms apart.
 func (route *publishRoute) serve(w http.ResponseWriter, r *http.Request) error {
 	p := &post{publishRoute: route, w: w, request: r, body: &countedBody{ReadCloser: r.Body}}
-	if err := route.hub.wait(r.Context()); err != nil {
+	if err := route.hub.WaitReady(r.Context()); err != nil {
 		return p.refuse(problem.Of(err))
 	}
 	p.liftWriteDeadline()
 	defer p.stopReadingAtTheEnd()()
-	defer p.hub.closeAtExit(r)()
+	defer p.hub.CloseAtExit(r)()
 	if refusal := p.prepare(); refusal != nil {
 		return p.refuse(refusal)
 	}
@@ -121,7 +122,7 @@ func (p *post) whole() error {
 		batch[i] = p.publication(m, i+1, extent)
 	}
 	if isArray {
-		if n, err := p.hub.checkKeys(p.request.Context(), batch); err != nil {
+		if n, err := p.hub.CheckKeys(p.request.Context(), batch); err != nil {
 			refusal := p.failed(err)
 			refusal.Detail = fmt.Sprintf("message %d: %s", n+1, refusal.Detail)
 			return p.refuse(refusal)
@@ -130,7 +131,7 @@ func (p *post) whole() error {
 	if refusal := p.allow(len(batch)); refusal != nil {
 		return p.refuse(refusal)
 	}
-	n, err := p.hub.publish(p.request.Context(), batch)
+	n, err := p.hub.Publish(p.request.Context(), batch)
 	if err != nil {
 		refusal := p.failed(err)
 		if n > 0 { // of an array, in spite of all that was checked
@@ -188,7 +189,7 @@ func (p *post) publication(d ingest.Draft, nth int, extent []byte) *broker.Publi
 
 // allow takes n messages from what the publisher may send at its rate, or says when to come back.
 func (p *post) allow(n int) *problem.Problem {
-	return p.hub.allow(p.who.name, p.config.Rate, p.config.Burst, n)
+	return p.hub.Allow(p.who.name, p.config.Rate, p.config.Burst, n)
 }
 
 // failed turns what the broker said into an answer, and tells the operator, who hears of an outage once a
@@ -196,8 +197,8 @@ func (p *post) allow(n int) *problem.Problem {
 func (p *post) failed(err error) *problem.Problem {
 	refusal := problem.Of(err)
 	if refusal.Status == http.StatusServiceUnavailable {
-		p.hub.failures.Do(func() {
-			p.logger.Warn("publishing failed", zap.String("hub", p.hub.name), zap.Error(err))
+		p.hub.Failures.Do(func() {
+			p.logger.Warn("publishing failed", zap.String("hub", p.hub.Name), zap.Error(err))
 		})
 	}
 	return refusal

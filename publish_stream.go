@@ -19,7 +19,7 @@ func (p *post) stream(s ingest.Source) error {
 		var n int
 		var err error
 		if len(batch) > 0 {
-			n, err = p.hub.publish(p.request.Context(), batch)
+			n, err = p.hub.Publish(p.request.Context(), batch)
 		}
 		published += n
 		for _, b := range batch[:n] {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddy-sse/caddy-sse/internal/stream"
 	"go.uber.org/zap"
@@ -17,7 +18,7 @@ import (
 
 // subscribeRoute answers GET and HEAD on a route.
 type subscribeRoute struct {
-	hub            *sharedHub
+	hub            *live.Hub
 	access         *access
 	topics         topicRules
 	maxTopics      int    // of a client
@@ -30,7 +31,7 @@ type subscribeRoute struct {
 
 // serve answers GET with a stream that lasts, and HEAD with its headers.
 func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error {
-	if route.hub.wait(r.Context()) != nil {
+	if route.hub.WaitReady(r.Context()) != nil {
 		panic(http.ErrAbortHandler) // EventSource comes back after a cut, but not after an answer
 	}
 	if r.ProtoMajor == 1 && r.ContentLength != 0 { // of a body that may not come the HTTP server is to read nothing
@@ -53,7 +54,7 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 		_ = http.NewResponseController(w).Flush() // before anybody adds a Content-Length of 0
 		return nil
 	}
-	err := route.hub.Serve(w, r, s, streamOptions{Hello: route.hello, Direct: route.directWrites})
+	err := route.hub.Serve(w, r, s, live.StreamOptions{Hello: route.hello, Direct: route.directWrites})
 	if err != nil {
 		return route.turnAway(w, r, err)
 	}
@@ -65,9 +66,9 @@ func (route *subscribeRoute) turnAway(w http.ResponseWriter, r *http.Request, ca
 	if cause == hub.ErrDraining || cause == hub.ErrHubClosed {
 		panic(http.ErrAbortHandler)
 	}
-	route.hub.refusals.Do(func() {
+	route.hub.Refusals.Do(func() {
 		route.logger.Warn("client refused; others within a second are not logged",
-			zap.String("hub", route.hub.name), zap.String("remote", r.RemoteAddr), zap.Error(cause))
+			zap.String("hub", route.hub.Name), zap.String("remote", r.RemoteAddr), zap.Error(cause))
 	})
 	if r.ProtoMajor == 1 { // whoever is refused keeps no connection either
 		w.Header().Set("Connection", "close")

@@ -1,4 +1,4 @@
-package sse
+package live
 
 import (
 	"context"
@@ -67,41 +67,41 @@ func (memory) Identity() string { return "memory" }
 func (memory) Open(string) (broker.Log, error) { return memlog.Open(), nil }
 
 // config is what one config says about a hub: its limit of clients, and its broker.
-func config(maxClients int, module broker.Module) *settings {
-	return &settings{
-		limits: hub.Limits{MaxClients: maxClients, History: hubtest.Plenty.History}, module: module,
-		logger: zap.NewNop(), emit: func(string, map[string]any) {},
+func config(maxClients int, module broker.Module) *Settings {
+	return &Settings{
+		Limits: hub.Limits{MaxClients: maxClients, History: hubtest.Plenty.History}, Module: module,
+		Logger: zap.NewNop(), Emit: func(string, map[string]any) {},
 	}
 }
 
 // use acquires the hub of the test, as a route does. The test is over when it has nothing acquired.
-func use(t *testing.T) *sharedHub {
+func use(t *testing.T) *Hub {
 	t.Helper()
 	t.Cleanup(func() {
 		if n, there := hubs.References(t.Name()); there {
 			t.Errorf("the hub still has %d references", n)
 		}
 	})
-	return acquireHub(t.Name())
+	return Acquire(t.Name())
 }
 
 func release(t *testing.T) {
 	t.Helper()
-	if err := releaseHub(t.Name()); err != nil {
+	if err := Release(t.Name()); err != nil {
 		t.Error(err)
 	}
 }
 
-func mustOffer(t *testing.T, s *sharedHub, o *settings) {
+func mustOffer(t *testing.T, s *Hub, o *Settings) {
 	t.Helper()
-	if err := s.offer(o); err != nil {
+	if err := s.Offer(o); err != nil {
 		t.Fatalf("the hub does not take the settings: %v", err)
 	}
 }
 
-func (s *sharedHub) mustPublish(t *testing.T, topic, text string) {
+func (s *Hub) mustPublish(t *testing.T, topic, text string) {
 	t.Helper()
-	if n, err := s.publish(t.Context(), brokertest.One(topic, text, "")); n != 1 || err != nil {
+	if n, err := s.Publish(t.Context(), brokertest.One(topic, text, "")); n != 1 || err != nil {
 		t.Errorf("publishing: %d, %v", n, err)
 	}
 }
@@ -109,13 +109,13 @@ func (s *sharedHub) mustPublish(t *testing.T, topic, text string) {
 func TestRoutesOfOneNameShareAHubUntilTheLastIsGone(t *testing.T) {
 	module := &testBroker{identity: "a"}
 	first := use(t)
-	if second := acquireHub(t.Name()); second != first {
+	if second := Acquire(t.Name()); second != first {
 		t.Error("the second route got a hub of its own")
 	}
-	if other := acquireHub(t.Name() + " other"); other == first {
+	if other := Acquire(t.Name() + " other"); other == first {
 		t.Error("another name got the same hub")
 	}
-	if err := releaseHub(t.Name() + " other"); err != nil {
+	if err := Release(t.Name() + " other"); err != nil {
 		t.Error(err)
 	}
 	settings := config(1, module)
@@ -125,13 +125,13 @@ func TestRoutesOfOneNameShareAHubUntilTheLastIsGone(t *testing.T) {
 	release(t)
 	first.mustPublish(t, "a", "1")
 	hubtest.Want(t, l.Texts(), "1")
-	first.withdraw(settings)
+	first.Withdraw(settings)
 	module.wantLogs(t, true)
 	release(t)
 	module.wantLogs(t, false)
 	hubtest.Want(t, l.Texts())
 	hubtest.Want(t, []error{l.End, l.Leave()}, hub.ErrHubClosed, hub.ErrHubClosed)
-	if n, err := first.publish(t.Context(), brokertest.One("a", "2", "")); n != 0 || !errors.Is(err, hub.ErrHubClosed) {
+	if n, err := first.Publish(t.Context(), brokertest.One("a", "2", "")); n != 0 || !errors.Is(err, hub.ErrHubClosed) {
 		t.Errorf("a closed hub published %d, %v", n, err)
 	}
 	if clients, _ := first.Core.Size(); clients != 0 {
@@ -142,7 +142,7 @@ func TestRoutesOfOneNameShareAHubUntilTheLastIsGone(t *testing.T) {
 func TestAHubThatNeverStartedClosesToo(t *testing.T) {
 	shared := use(t)
 	waiting := make(chan error)
-	go func() { waiting <- shared.wait(context.Background()) }()
+	go func() { waiting <- shared.WaitReady(context.Background()) }()
 	release(t)
 	if err := <-waiting; !errors.Is(err, hub.ErrHubClosed) {
 		t.Errorf("who waited for the hub got %v", err)
@@ -154,11 +154,11 @@ func TestRequestsWaitUntilTheHubHasStarted(t *testing.T) {
 	defer release(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := hub.wait(ctx); !errors.Is(err, context.Canceled) {
+	if err := hub.WaitReady(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("a request that went away got %v", err)
 	}
 	waiting := make(chan error)
-	go func() { waiting <- hub.wait(context.Background()) }()
+	go func() { waiting <- hub.WaitReady(context.Background()) }()
 	select {
 	case err := <-waiting:
 		t.Errorf("the hub has not started, and lets in with %v", err)
@@ -168,7 +168,7 @@ func TestRequestsWaitUntilTheHubHasStarted(t *testing.T) {
 	if err := <-waiting; err != nil {
 		t.Errorf("who waited for the hub got %v", err)
 	}
-	if err := hub.wait(ctx); err != nil {
+	if err := hub.WaitReady(ctx); err != nil {
 		t.Errorf("what has arrived is published even if its publisher has gone: %v", err)
 	}
 }
@@ -177,23 +177,23 @@ func TestTheSettingsOfTheOldestRunningConfigHold(t *testing.T) {
 	hub := use(t)
 	defer release(t)
 	first, second, third := config(1, memory{}), config(2, memory{}), config(3, memory{})
-	wantHolding := func(holding *settings) {
+	wantHolding := func(holding *Settings) {
 		t.Helper()
-		if hub.current.Load() != holding || hub.Core.Limits() != holding.limits {
-			t.Errorf("the limits are %+v; want %+v", hub.Core.Limits(), holding.limits)
+		if hub.current.Load() != holding || hub.Core.Limits() != holding.Limits {
+			t.Errorf("the limits are %+v; want %+v", hub.Core.Limits(), holding.Limits)
 		}
 	}
 	mustOffer(t, hub, first)
 	wantHolding(first)
 	mustOffer(t, hub, second)
 	wantHolding(first)
-	hub.withdraw(first)
+	hub.Withdraw(first)
 	wantHolding(second)
 	mustOffer(t, hub, third)
-	hub.withdraw(third) // a reload that failed
-	hub.withdraw(third) // and is told so twice
+	hub.Withdraw(third) // a reload that failed
+	hub.Withdraw(third) // and is told so twice
 	wantHolding(second)
-	hub.withdraw(second)
+	hub.Withdraw(second)
 	wantHolding(second) // until the last route is gone
 }
 
@@ -209,7 +209,7 @@ func TestAFailedReloadChangesNothingAndClosesWhatItOpened(t *testing.T) {
 	mustOffer(t, hub, loser)
 	failing.wantLogs(t, false)
 	hub.mustPublish(t, "a", "1")
-	hub.withdraw(loser)
+	hub.Withdraw(loser)
 	running.wantLogs(t, true)
 	if failing.opened[0].closed != 1 {
 		t.Error("the broker that the failed config opened was left open")
@@ -221,7 +221,7 @@ func TestAFailedReloadChangesNothingAndClosesWhatItOpened(t *testing.T) {
 	}
 
 	failing.fails = errors.New("no such file")
-	if err := hub.offer(config(9, failing)); !errors.Is(err, failing.fails) {
+	if err := hub.Offer(config(9, failing)); !errors.Is(err, failing.fails) {
 		t.Errorf("a broker that can't be opened is no error: %v", err)
 	}
 	if len(hub.settings) != 1 {
@@ -242,7 +242,7 @@ func TestAReloadWithTheSameBrokerKeepsIt(t *testing.T) {
 	hub.mustPublish(t, "a", "1")
 	mustOffer(t, hub, young)
 	hub.mustPublish(t, "a", "2")
-	hub.withdraw(old)
+	hub.Withdraw(old)
 	hub.mustPublish(t, "a", "3")
 	hubtest.Want(t, l.Texts(), "1", "2", "3")
 	module.wantLogs(t, true)
@@ -264,7 +264,7 @@ func TestAReloadWithAnotherBrokerKeepsTheClientsAndTellsThem(t *testing.T) {
 	shared.mustPublish(t, "a", "2")
 	one.wantLogs(t, true)
 	two.wantLogs(t, false)
-	shared.withdraw(old)
+	shared.Withdraw(old)
 	one.wantLogs(t, false)
 	two.wantLogs(t, true)
 	shared.mustPublish(t, "a", "3")
@@ -309,20 +309,20 @@ func TestABrokerInPlaceOfOneThatIsAwayIsToldToBeUp(t *testing.T) {
 			s := use(t)
 			defer release(t)
 			var events []string
-			noted := func(module broker.Module) *settings {
+			noted := func(module broker.Module) *Settings {
 				o := config(0, module)
-				o.emit = func(name string, _ map[string]any) { events = append(events, name) }
+				o.Emit = func(name string, _ map[string]any) { events = append(events, name) }
 				return o
 			}
 			first, second := noted(outageBroker{}), noted(next)
 			mustOffer(t, s, first)
 			mustOffer(t, s, second)
-			s.withdraw(first)
+			s.Withdraw(first)
 			hubtest.Want(t, events, "sse.broker_down", "sse.broker_up")
-			if !s.up() {
+			if !s.Up() {
 				t.Error("the broker is not up")
 			}
-			s.withdraw(second)
+			s.Withdraw(second)
 		})
 	}
 }
@@ -334,14 +334,14 @@ func TestAKeyIsRememberedOverAReload(t *testing.T) {
 	mustOffer(t, hub, old)
 	publish := func() broker.Receipt {
 		batch := brokertest.One("a", "hi", "key")
-		if _, err := hub.publish(t.Context(), batch); err != nil {
+		if _, err := hub.Publish(t.Context(), batch); err != nil {
 			t.Error(err)
 		}
 		return batch[0].Receipt
 	}
 	first := publish()
 	mustOffer(t, hub, young)
-	hub.withdraw(old)
+	hub.Withdraw(old)
 	if again := publish(); again != first {
 		t.Errorf("after the reload the answer is %+v; it was %+v", again, first)
 	}
@@ -353,7 +353,7 @@ func TestNothingIsPublishedOnceTheHubDrains(t *testing.T) {
 	mustOffer(t, shared, config(1, memory{}))
 	before := shared.Core.Position()
 	shared.Core.Drain()
-	if n, err := shared.publish(t.Context(), brokertest.One("a", "hi", "key")); n != 0 || !errors.Is(err, hub.ErrDraining) {
+	if n, err := shared.Publish(t.Context(), brokertest.One("a", "hi", "key")); n != 0 || !errors.Is(err, hub.ErrDraining) {
 		t.Errorf("a draining hub published %d, %v", n, err)
 	}
 	if shared.Core.Position() != before {
@@ -368,13 +368,13 @@ func TestWhatAConfigOfferedThatFailedLaterIsTakenBack(t *testing.T) {
 	mustOffer(t, s, runs)
 	mustOffer(t, s, failed)
 	for range 2 { // Stop and Cleanup may both take it back
-		s.withdraw(failed)
+		s.Withdraw(failed)
 	}
 	next := config(3, memory{})
 	mustOffer(t, s, next)
-	s.withdraw(runs)
+	s.Withdraw(runs)
 	if s.current.Load() != next {
 		t.Error("the settings that hold are not those of the next config")
 	}
-	s.withdraw(next)
+	s.Withdraw(next)
 }

@@ -1,4 +1,4 @@
-package sse
+package live
 
 import (
 	"math"
@@ -25,9 +25,9 @@ type rateKey struct {
 // maxLimiters is when publishers who have been silent are looked for and forgotten.
 const maxLimiters = 10_000
 
-// allow takes n messages from a publisher's rate, or says when to come back; a rate of 0 is none. For more than the burst no
+// Allow takes n messages from a publisher's rate, or says when to come back; a rate of 0 is none. For more than the burst no
 // time would be right.
-func (l *limiters) allow(who string, perSecond float64, burst, n int) *problem.Problem {
+func (l *limiters) Allow(who string, perSecond float64, burst, n int) *problem.Problem {
 	if perSecond <= 0 {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package sse
+package live
 
 import (
 	"context"
@@ -17,8 +17,8 @@ const (
 	exitTime  = 1600 * time.Millisecond
 )
 
-// shutDown ends the hub's clients in an orderly way, and cuts those that do not take what is theirs in time.
-func (s *sharedHub) shutDown() {
+// ShutDown ends the hub's clients in an orderly way, and cuts those that do not take what is theirs in time.
+func (s *Hub) ShutDown() {
 	s.shutOnce.Do(func() {
 		s.Core.Drain()
 		time.AfterFunc(drainTime, s.Core.AbortBlocked)
@@ -26,9 +26,9 @@ func (s *sharedHub) shutDown() {
 	})
 }
 
-// closeAtExit closes the multiplexed connection of r drainTime after the process begins to exit: net/http waits for its
+// CloseAtExit closes the multiplexed connection of r drainTime after the process begins to exit: net/http waits for its
 // peer, which may be stalled. Call stop when the request ends.
-func (s *sharedHub) closeAtExit(r *http.Request) (stop func() bool) {
+func (s *Hub) CloseAtExit(r *http.Request) (stop func() bool) {
 	var shut func() error
 	if server, ok := r.Context().Value(http3.ServerContextKey).(*http3.Server); ok {
 		shut = server.Close
@@ -44,8 +44,8 @@ func (s *sharedHub) closeAtExit(r *http.Request) (stop func() bool) {
 	})
 }
 
-// whileOpen derives a context that is also canceled `soon` after the hub ends, so that no pending call delays the exit.
-func (s *sharedHub) whileOpen(ctx context.Context, soon time.Duration) (context.Context, context.CancelFunc) {
+// WhileOpen derives a context that is also canceled `soon` after the hub ends, so that no pending call delays the exit.
+func (s *Hub) WhileOpen(ctx context.Context, soon time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.Core.Context(), func() { time.AfterFunc(soon, cancel) })
 	return ctx, func() { stop(); cancel() }

@@ -1,4 +1,4 @@
-package sse
+package live
 
 import (
 	"context"
@@ -21,14 +21,14 @@ import (
 // its clients notice nothing. The last route's Cleanup closes it.
 var hubs = caddy.NewUsagePool()
 
-// sharedHub is a hub with its broker, and the settings of the configs that run.
+// Hub is a hub with its broker, and the settings of the configs that run.
 //
 // While a config replaces another, both have started. The settings of the older one hold until it
 // stops: then the new config is sure to stay. If it is the new one that stops, because some other app
 // of it failed to start, nothing had changed.
-type sharedHub struct {
+type Hub struct {
 	Core      *hub.Hub // its log and its clients
-	name      string
+	Name      string
 	ready     chan struct{} // closed by start
 	startOnce sync.Once
 	shutOnce  sync.Once
@@ -37,60 +37,60 @@ type sharedHub struct {
 	// KeySets are those that the tokens of its routes are verified with.
 	KeySets token.KeySets
 	// When a refused client is logged, and a publish that failed, lest a flood of them fills the disk.
-	refusals, failures rate.Sometimes
+	Refusals, Failures rate.Sometimes
 
-	current atomic.Pointer[settings] // those that hold
+	current atomic.Pointer[Settings] // those that hold
 
 	mu       sync.Mutex  // guards settings
-	settings []*settings // of the configs that have started, the oldest first, whose hold
+	settings []*Settings // of the configs that have started, the oldest first, whose hold
 
 	brokerMu sync.RWMutex // held for reading while publishing, for writing while brokers change
 	broker   broker.Log
 	identity string // of broker
 }
 
-// settings is what one config says about a hub.
-type settings struct {
-	limits hub.Limits
-	module broker.Module
-	logger *zap.Logger
-	emit   func(event string, data map[string]any)
+// Settings is what one config says about a hub.
+type Settings struct {
+	Limits hub.Limits
+	Module broker.Module
+	Logger *zap.Logger
+	Emit   func(event string, data map[string]any)
 	broker broker.Log // opened ahead for when these settings come to hold; nil if the running one stays
 }
 
-// acquireHub returns the hub of that name, made if nobody has it yet. releaseHub gives it back.
-func acquireHub(name string) *sharedHub {
+// Acquire returns the hub of that name, made if nobody has it yet. releaseHub gives it back.
+func Acquire(name string) *Hub {
 	value, _, _ := hubs.LoadOrNew(name, func() (caddy.Destructor, error) {
-		s := &sharedHub{Core: hub.NewHub(hub.Limits{}), name: name, ready: make(chan struct{})}
-		s.refusals.Interval, s.failures.Interval = time.Second, time.Second
-		s.current.Store(&settings{logger: zap.NewNop(), emit: func(string, map[string]any) {}})
+		s := &Hub{Core: hub.NewHub(hub.Limits{}), Name: name, ready: make(chan struct{})}
+		s.Refusals.Interval, s.Failures.Interval = time.Second, time.Second
+		s.current.Store(&Settings{Logger: zap.NewNop(), Emit: func(string, map[string]any) {}})
 		s.Core.BrokerChanged = s.noteBroker
 		s.streams.Leave = s.leave
 		return s, nil
 	})
-	return value.(*sharedHub)
+	return value.(*Hub)
 }
 
-func releaseHub(name string) error {
+func Release(name string) error {
 	_, err := hubs.Delete(name)
 	return err
 }
 
-// allHubs returns the hubs that routes use, by name.
-func allHubs() (all []*sharedHub) {
+// All returns the hubs that routes use, by name.
+func All() (all []*Hub) {
 	hubs.Range(func(_, value any) bool {
-		all = append(all, value.(*sharedHub))
+		all = append(all, value.(*Hub))
 		return true
 	})
-	slices.SortFunc(all, func(a, b *sharedHub) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(all, func(a, b *Hub) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }
 
 // Destruct closes the hub with the last reference to it. When the process exits it waits for direct streams to
 // end; Caddy has waited for the others.
-func (s *sharedHub) Destruct() error {
+func (s *Hub) Destruct() error {
 	if caddy.Exiting() {
-		s.shutDown()
+		s.ShutDown()
 	} else {
 		s.Core.Close()
 	}
@@ -108,18 +108,18 @@ func (s *sharedHub) Destruct() error {
 	return err
 }
 
-// offer proposes a config's settings. They hold at once if no other config runs, else when it stops.
+// Offer proposes a config's settings. They hold at once if no other config runs, else when it stops.
 // An error leaves everything as it was.
-func (s *sharedHub) offer(o *settings) error {
+func (s *Hub) Offer(o *Settings) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	running := s.identity
 	if n := len(s.settings); n > 0 {
-		running = s.settings[n-1].module.Identity()
+		running = s.settings[n-1].Module.Identity()
 	}
-	if o.module.Identity() != running {
+	if o.Module.Identity() != running {
 		var err error
-		if o.broker, err = o.module.Open(s.name); err != nil {
+		if o.broker, err = o.Module.Open(s.Name); err != nil {
 			return err
 		}
 	}
@@ -130,8 +130,8 @@ func (s *sharedHub) offer(o *settings) error {
 	return nil
 }
 
-// withdraw takes a config's settings back when it stops.
-func (s *sharedHub) withdraw(o *settings) {
+// Withdraw takes a config's settings back when it stops.
+func (s *Hub) Withdraw(o *Settings) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := slices.Index(s.settings, o)
@@ -148,9 +148,9 @@ func (s *sharedHub) withdraw(o *settings) {
 }
 
 // hold makes settings the ones that count. Called with mu held.
-func (s *sharedHub) hold(o *settings) {
+func (s *Hub) hold(o *Settings) {
 	s.current.Store(o)
-	s.Core.Apply(o.limits)
+	s.Core.Apply(o.Limits)
 	if o.broker == nil {
 		return
 	}
@@ -159,27 +159,27 @@ func (s *sharedHub) hold(o *settings) {
 	if s.broker != nil {
 		s.logIf(s.broker.Close(), "closing the broker that was replaced")
 	}
-	s.broker, s.identity = o.broker, o.module.Identity()
+	s.broker, s.identity = o.broker, o.Module.Identity()
 	o.broker = nil
 	s.Core.LogReplaced()
 	s.broker.Start(s.Core, s.start)
 }
 
 // start lets in who has waited for the hub to have a log.
-func (s *sharedHub) start() { s.startOnce.Do(func() { close(s.ready) }) }
+func (s *Hub) start() { s.startOnce.Do(func() { close(s.ready) }) }
 
-func (s *sharedHub) keySetFailed(err error) {
-	s.current.Load().logger.Warn("a key set for tokens can't be fetched; the keys it had stay", zap.String("hub", s.name), zap.Error(err))
+func (s *Hub) KeySetFailed(err error) {
+	s.current.Load().Logger.Warn("a key set for tokens can't be fetched; the keys it had stay", zap.String("hub", s.Name), zap.Error(err))
 }
 
-func (s *sharedHub) logIf(err error, doing string) {
+func (s *Hub) logIf(err error, doing string) {
 	if err != nil {
-		s.current.Load().logger.Error(doing, zap.String("hub", s.name), zap.Error(err))
+		s.current.Load().Logger.Error(doing, zap.String("hub", s.Name), zap.Error(err))
 	}
 }
 
-// wait returns when the hub has started, with ctx, or with the cause once it has ended.
-func (s *sharedHub) wait(ctx context.Context) error {
+// WaitReady returns when the hub has started, with ctx, or with the cause once it has ended.
+func (s *Hub) WaitReady(ctx context.Context) error {
 	ended := s.Core.Context()
 	if ended.Err() != nil {
 		return context.Cause(ended)
@@ -199,21 +199,8 @@ func (s *sharedHub) wait(ctx context.Context) error {
 	}
 }
 
-// noteBroker tells the operator that the broker went out of reach, or is back.
-func (s *sharedHub) noteBroker(up bool, err error) {
-	current := s.current.Load()
-	if up {
-		current.logger.Info("the broker is in reach", zap.String("hub", s.name))
-		current.emit("sse.broker_up", map[string]any{"hub": s.name})
-		return
-	}
-	current.logger.Warn("the broker is out of reach, or takes no messages; clients stay connected, publishing answers 503",
-		zap.String("hub", s.name), zap.Error(err))
-	current.emit("sse.broker_down", map[string]any{"hub": s.name, "error": err.Error()})
-}
-
-// brokerKind returns which broker the hub has: the first word of its identity.
-func (s *sharedHub) brokerKind() string {
+// BrokerKind returns which broker the hub has: the first word of its identity.
+func (s *Hub) BrokerKind() string {
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
 	kind, _, _ := strings.Cut(s.identity, " ")
@@ -221,26 +208,26 @@ func (s *sharedHub) brokerKind() string {
 }
 
 // join enters a client, unless its client_id is another user's on some instance; see Hub.Join.
-func (s *sharedHub) join(ctx context.Context, sub hub.Subscription, stream hub.Stream) (*hub.Client, hub.Welcome, error) {
+func (s *Hub) join(ctx context.Context, sub hub.Subscription, stream hub.Stream) (*hub.Client, hub.Welcome, error) {
 	s.claim(ctx, &sub)
 	return s.Core.Join(sub, stream)
 }
 
-func (s *sharedHub) claim(ctx context.Context, sub *hub.Subscription) {
+func (s *Hub) claim(ctx context.Context, sub *hub.Subscription) {
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
 	owners, joined := s.broker.(broker.Claimer)
 	if !joined {
 		return
 	}
-	ctx, cancel := s.whileOpen(ctx, 0)
+	ctx, cancel := s.WhileOpen(ctx, 0)
 	defer cancel()
 	owners.Claim(ctx, sub)
 }
 
-// kick ends all connections of a client_id, on every instance, and returns how many there were. If
+// Kick ends all connections of a client_id, on every instance, and returns how many there were. If
 // there are none it does nothing.
-func (s *sharedHub) kick(ctx context.Context, clientID string) (connections int, err error) {
+func (s *Hub) Kick(ctx context.Context, clientID string) (connections int, err error) {
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
 	connections = s.Core.Connections(clientID)
@@ -260,15 +247,15 @@ func (s *sharedHub) kick(ctx context.Context, clientID string) (connections int,
 	return connections, err
 }
 
-// up reports whether publishing has a log to go to.
-func (s *sharedHub) up() bool {
+// Up reports whether publishing has a log to go to.
+func (s *Hub) Up() bool {
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
 	return s.broker != nil && s.Core.LogUp()
 }
 
-// fileSize returns the size of the broker's file, if it has one.
-func (s *sharedHub) fileSize() (bytes int64, ok bool) {
+// FileSize returns the size of the broker's file, if it has one.
+func (s *Hub) FileSize() (bytes int64, ok bool) {
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
 	log, ok := s.broker.(broker.Sizer)
@@ -278,8 +265,8 @@ func (s *sharedHub) fileSize() (bytes int64, ok bool) {
 	return log.Size(), true
 }
 
-// lag returns how far the hub may be behind its broker's log, if that is elsewhere.
-func (s *sharedHub) lag() (lag time.Duration, ok bool) {
+// Lag returns how far the hub may be behind its broker's log, if that is elsewhere.
+func (s *Hub) Lag() (lag time.Duration, ok bool) {
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
 	log, ok := s.broker.(broker.Follower)
@@ -290,11 +277,11 @@ func (s *sharedHub) lag() (lag time.Duration, ok bool) {
 }
 
 // withBroker runs what a publisher asks of the hub's broker, once there is one.
-func (s *sharedHub) withBroker(ctx context.Context, do func(context.Context, broker.Log) (int, error)) (int, error) {
-	if err := s.wait(ctx); err != nil {
+func (s *Hub) withBroker(ctx context.Context, do func(context.Context, broker.Log) (int, error)) (int, error) {
+	if err := s.WaitReady(ctx); err != nil {
 		return 0, err
 	}
-	ctx, cancel := s.whileOpen(ctx, drainTime/2)
+	ctx, cancel := s.WhileOpen(ctx, drainTime/2)
 	defer cancel()
 	s.brokerMu.RLock()
 	defer s.brokerMu.RUnlock()
@@ -304,8 +291,8 @@ func (s *sharedHub) withBroker(ctx context.Context, do func(context.Context, bro
 	return do(ctx, s.broker)
 }
 
-// checkKeys looks whether a batch can be published as a whole; see Broker.CheckKeys.
-func (s *sharedHub) checkKeys(ctx context.Context, batch []*broker.Publication) (int, error) {
+// CheckKeys looks whether a batch can be published as a whole; see Broker.CheckKeys.
+func (s *Hub) CheckKeys(ctx context.Context, batch []*broker.Publication) (int, error) {
 	fresh := make(map[string]*broker.Publication)
 	for i, p := range batch {
 		if before := fresh[p.Key]; before != nil && before.Fingerprint != p.Fingerprint {
@@ -321,8 +308,8 @@ func (s *sharedHub) checkKeys(ctx context.Context, batch []*broker.Publication) 
 	return s.withBroker(ctx, func(ctx context.Context, b broker.Log) (int, error) { return b.CheckKeys(ctx, batch) })
 }
 
-// publish puts a batch into the hub's log; see Broker.Publish.
-func (s *sharedHub) publish(ctx context.Context, batch []*broker.Publication) (int, error) {
+// Publish puts a batch into the hub's log; see Broker.Publish.
+func (s *Hub) Publish(ctx context.Context, batch []*broker.Publication) (int, error) {
 	n, err := s.withBroker(ctx, func(ctx context.Context, b broker.Log) (int, error) { return b.Publish(ctx, batch) })
 	for _, p := range batch[:n] {
 		if !p.Repeated {
