@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/cli"
 	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/option"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
@@ -23,7 +24,7 @@ import (
 func init() {
 	caddy.RegisterModule(new(App))
 	caddy.RegisterModule(Handler{})
-	caddycmd.RegisterCommand(Command())
+	caddycmd.RegisterCommand(cli.Command())
 }
 
 // App holds the hubs: the state that routes share and that outlives config reloads.
