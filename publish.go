@@ -1,26 +1,15 @@
 package sse
 
 import (
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
-	"net/url"
-	"os"
 	"strconv"
-	"sync"
-	"time"
 
 	"github.com/caddy-sse/caddy-sse/broker"
-	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/ingest"
 	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 )
 
@@ -31,22 +20,6 @@ type publishRoute struct {
 	topics topicRules
 	config *PublishConfig // nil: nobody may publish
 	logger *zap.Logger
-}
-
-// post is one publishing request.
-type post struct {
-	*publishRoute
-	w       http.ResponseWriter
-	request *http.Request
-	body    *countedBody
-	who     publisher
-	key     string   // Idempotency-Key
-	literal []string // the route's own topics, for this request
-	// to is whom the URL names, or else the route: then the body is data (form A). Otherwise the body
-	// says so itself (form B).
-	to []hub.Address
-	// defaults are event, retry and ephemeral of form A, from the query.
-	defaults hub.Message
 }
 
 // serve answers POST. DESIGN 1.4 tells the forms apart.
@@ -71,30 +44,6 @@ func (route *publishRoute) serve(w http.ResponseWriter, r *http.Request) error {
 		return p.stream(p.lines())
 	}
 	return p.whole()
-}
-
-// prepare reads all but the body.
-func (p *post) prepare() (refusal *problem.Problem) {
-	if p.who, refusal = p.access.authorizePublish(p.request); refusal != nil {
-		return refusal
-	}
-	query, err := url.ParseQuery(p.request.URL.RawQuery)
-	if err != nil {
-		return problem.New(http.StatusBadRequest, "the query can't be Read: %v", err)
-	}
-	if p.key = p.request.Header.Get("Idempotency-Key"); len(p.key) > ingest.MaxKeyBytes {
-		return problem.New(http.StatusBadRequest, "the Idempotency-Key has %d bytes; the limit is %d", len(p.key), ingest.MaxKeyBytes)
-	}
-	if p.literal, refusal = p.topics.literal(p.request); refusal != nil {
-		return refusal
-	}
-	if p.to, refusal = urlTarget(query); refusal != nil {
-		return refusal
-	}
-	if p.to == nil && len(p.literal) > 0 {
-		p.to = hub.Topics(p.literal...)
-	}
-	return p.readDefaults(query)
 }
 
 // whole publishes a body that is read to its end first: one message, or an array of them.
@@ -154,151 +103,6 @@ func (p *post) answerArray(batch []*broker.Publication) error {
 	return writeAnswer(p.w, answer)
 }
 
-// check says what keeps a message from being published here by this publisher.
-func (p *post) check(m *hub.Message) *problem.Problem {
-	if len(m.Data) > p.config.MaxSize {
-		return problem.New(http.StatusRequestEntityTooLarge, "the message has %d bytes of data; the limit is %d", len(m.Data), p.config.MaxSize)
-	}
-	if err := m.Check(); err != nil {
-		return problem.New(http.StatusBadRequest, "%v", err)
-	}
-	if refusal := p.who.expired(); refusal != nil {
-		return refusal
-	}
-	if len(m.To) > ingest.MaxTargets { // as many as the route has topics
-		return problem.New(http.StatusBadRequest, "a message for %d topics; name %d or fewer in the URL", len(m.To), ingest.MaxTargets)
-	}
-	return p.access.mayAddress(p.who, m.To, p.literal)
-}
-
-// publication prepares a draft for the broker. nth counts the messages of the request from 1; extent is
-// what all of them together are told from another request by, where that has to be.
-func (p *post) publication(d ingest.Draft, nth int, extent []byte) *broker.Publication {
-	b := &broker.Publication{Message: d.Message}
-	key := p.key
-	if d.Key != "" {
-		key, nth, extent = d.Key, 1, nil
-	}
-	if key != "" {
-		scoped := sha256.Sum256([]byte(p.who.name + "\x00" + key + "/" + strconv.Itoa(nth)))
-		b.Key = hex.EncodeToString(scoped[:])
-		b.Fingerprint = d.Fingerprint(extent)
-	}
-	return b
-}
-
-// allow takes n messages from what the publisher may send at its rate, or says when to come back.
-func (p *post) allow(n int) *problem.Problem {
-	return p.hub.Allow(p.who.name, p.config.Rate, p.config.Burst, n)
-}
-
-// failed turns what the broker said into an answer, and tells the operator, who hears of an outage once a
-// second however many publish.
-func (p *post) failed(err error) *problem.Problem {
-	refusal := problem.Of(err)
-	if refusal.Status == http.StatusServiceUnavailable {
-		p.hub.Failures.Do(func() {
-			p.logger.Warn("publishing failed", zap.String("hub", p.hub.Name), zap.Error(err))
-		})
-	}
-	return refusal
-}
-
-// unreadable says what became of a body that could not be read to its end. If nobody is there to be
-// told, it ends the request.
-func (p *post) unreadable(err error) *problem.Problem {
-	var refusal *problem.Problem
-	var limit *http.MaxBytesError // of the site, by request_body
-	var malformed *ingest.Error
-	switch {
-	case errors.As(err, &refusal):
-		return refusal
-	case errors.As(err, &malformed):
-		return malformedBody(malformed)
-	case errors.As(err, &limit):
-		return bodyTooLarge(limit.Limit)
-	case p.hub.Core.Context().Err() != nil:
-		return problem.Of(hub.ErrDraining)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return problem.New(http.StatusRequestTimeout, "the body stalled for too long")
-	}
-	panic(http.ErrAbortHandler)
-}
-
-func malformedBody(err *ingest.Error) *problem.Problem {
-	if err.TooLarge {
-		return problem.New(http.StatusRequestEntityTooLarge, "%v", err)
-	}
-	return problem.New(http.StatusBadRequest, "%v", err)
-}
-
-// refuse answers with a problem. An HTTP/1 connection whose body was not read to its end is closed
-// then: the rest is nobody's. It is taken for a while all the same, because closing on what a
-// publisher still sends would destroy the answer before it is read. (RFC 9112, section 9.6)
-func (p *post) refuse(refusal *problem.Problem) error {
-	if p.request.ProtoMajor != 1 || p.body.ended || p.request.ContentLength == 0 {
-		return problem.Write(p.w, refusal)
-	}
-	controller := http.NewResponseController(p.w)
-	_ = controller.SetReadDeadline(time.Now().Add(lingerTime))
-	p.w.Header().Set("Connection", "close")
-	err := problem.Write(p.w, refusal)
-	_ = controller.Flush()
-	_, _ = io.Copy(io.Discard, p.body)
-	return err
-}
-
-// lingerTime is how long a publisher that was refused early may go on sending, so that it gets to
-// read the answer.
-const lingerTime = 500 * time.Millisecond
-
-// liftWriteDeadline lets a request be answered that took longer than the server's write timeout, because
-// its messages came one by one or waited for the machine to catch up. Caddy's idle timeout bounds how
-// long the answer itself may take.
-func (p *post) liftWriteDeadline() {
-	if _, w := caddyhttp.IdleTimeoutsFromContext(p.request.Context()); w != nil {
-		w.Deadline.HardDeadline = time.Time{}
-	}
-	_ = http.NewResponseController(p.w).SetWriteDeadline(time.Time{})
-}
-
-// stopReadingAtTheEnd makes reads of the body fail when the hub ends: an endless publisher does not
-// hold up the exit. The returned function undoes that.
-func (p *post) stopReadingAtTheEnd() (undo func()) {
-	var mu sync.Mutex
-	over := false
-	stop := context.AfterFunc(p.hub.Core.Context(), func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if !over {
-			_ = http.NewResponseController(p.w).SetReadDeadline(time.Unix(1, 0))
-		}
-	})
-	return func() {
-		stop()
-		mu.Lock()
-		defer mu.Unlock()
-		over = true
-	}
-}
-
-// countedBody notes whether the body was read to its end.
-type countedBody struct {
-	io.ReadCloser
-	ended bool
-}
-
-func (b *countedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.ended = b.ended || err == io.EOF
-	return n, err
-}
-
-func mediaType(r *http.Request) string {
-	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	return media
-}
-
 // What publishing is answered with, by form. Ephemeral messages have no ID, which is null then.
 type (
 	publishedOne struct {
@@ -328,4 +132,74 @@ func orNull(id string) *string {
 		return nil
 	}
 	return &id
+}
+
+// maxBatch bounds how many messages of a body, if they are there already, go to the broker at once.
+const maxBatch = 64
+
+// stream publishes the messages of a body as they arrive.
+func (p *post) stream(s ingest.Source) error {
+	published, lastID := 0, ""
+	for nth := 1; ; {
+		batch, lines, ended := p.collect(s, &nth)
+		var n int
+		var err error
+		if len(batch) > 0 {
+			n, err = p.hub.Publish(p.request.Context(), batch)
+		}
+		published += n
+		for _, b := range batch[:n] {
+			if b.Receipt.ID != "" {
+				lastID = b.Receipt.ID
+			}
+		}
+		var refusal *problem.Problem
+		switch {
+		case err != nil:
+			refusal = p.failed(err)
+			refusal.Line = lines[n]
+		case ended == io.EOF: //nolint:errorlint // a source returns it bare
+			return writeAnswer(p.w, publishedStream{published, orNull(lastID)})
+		case ended != nil:
+			refusal = p.unreadable(ended)
+			refusal.Line = s.Line()
+		default:
+			continue
+		}
+		refusal.Published = &published
+		return p.refuse(refusal)
+	}
+}
+
+// lines reads the body as NDJSON: data of messages for the target of the URL or the route, or else messages that name
+// theirs.
+func (p *post) lines() ingest.Source {
+	if p.to == nil {
+		// Each byte of data may be escaped, and there are other fields.
+		return ingest.NewLines(p.body, 6*p.config.MaxSize+16<<10, ingest.Object)
+	}
+	return ingest.NewLines(p.body, p.config.MaxSize, func(line []byte) (ingest.Draft, error) { return ingest.Draft{Message: p.formA(line)}, nil })
+}
+
+// collect reads one message, waiting for it, and those that are there already.
+func (p *post) collect(s ingest.Source, nth *int) (batch []*broker.Publication, lines []int, ended error) {
+	for {
+		d, err := s.Next()
+		if err != nil {
+			return batch, lines, err
+		}
+		refusal := p.check(d.Message)
+		if refusal == nil {
+			refusal = p.allow(1)
+		}
+		if refusal != nil {
+			return batch, lines, refusal
+		}
+		batch = append(batch, p.publication(d, *nth, nil))
+		lines = append(lines, s.Line())
+		*nth++
+		if len(batch) == maxBatch || !s.Buffered() {
+			return batch, lines, nil
+		}
+	}
 }

@@ -17,7 +17,7 @@ type Handler struct {
 	w          http.ResponseWriter
 	controller *http.ResponseController
 	request    *http.Request
-	socket     *socket // below the response; nil where that can't be told
+	socket     *Socket // below the response; nil where that can't be told
 	timeout    time.Duration
 	group      *Group
 	turn       chan struct{}

@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// socket is the TCP socket below a response, for what the layers above it hide. A nil socket stands
+// Socket is the TCP socket below a response, for what the layers above it hide. A nil Socket stands
 // for one that can't be reached; it tells nothing.
-type socket struct {
+type Socket struct {
 	tcp *net.TCPConn
 	raw syscall.RawConn
 }
 
 // Close closes the connection at once, whatever lies above it.
-func (s *socket) Close() error { return s.tcp.Close() }
+func (s *Socket) Close() error { return s.tcp.Close() }
 
 // connKey finds in a request's context the connection that it came by.
 type connKey struct{}
@@ -30,7 +30,7 @@ func KeepConn(ctx context.Context, conn net.Conn) context.Context {
 }
 
 // SocketOf returns the TCP socket that a request came by.
-func SocketOf(ctx context.Context) *socket {
+func SocketOf(ctx context.Context) *Socket {
 	conn, _ := ctx.Value(connKey{}).(net.Conn)
 	for conn != nil {
 		if tcp, ok := conn.(*net.TCPConn); ok {
@@ -38,7 +38,7 @@ func SocketOf(ctx context.Context) *socket {
 			if err != nil {
 				return nil
 			}
-			return &socket{tcp, raw}
+			return &Socket{tcp, raw}
 		}
 		conn = below(conn)
 	}
@@ -72,7 +72,7 @@ const (
 	userTimeout = 30 * time.Second
 )
 
-func (s *socket) findVanishedPeer() {
+func (s *Socket) findVanishedPeer() {
 	if s == nil {
 		return
 	}

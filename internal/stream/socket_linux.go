@@ -7,14 +7,14 @@ import (
 )
 
 // setUserTimeout bounds how long sent data may stay unacknowledged (TCP_USER_TIMEOUT, RFC 5482).
-func (s *socket) setUserTimeout(d time.Duration) {
+func (s *Socket) setUserTimeout(d time.Duration) {
 	_ = s.raw.Control(func(fd uintptr) {
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
 	})
 }
 
 // blocked reports whether the socket takes no more bytes now.
-func (s *socket) blocked() bool {
+func (s *Socket) blocked() bool {
 	if s == nil {
 		return true
 	}
@@ -30,7 +30,7 @@ func isFull(fd int) bool {
 }
 
 // acked returns how many bytes the peer has acknowledged in all.
-func (s *socket) acked() (bytes uint64) {
+func (s *Socket) acked() (bytes uint64) {
 	if s == nil {
 		return 0
 	}
@@ -48,7 +48,7 @@ func ackedBy(fd int) uint64 {
 
 // duplicate returns another descriptor of the socket, which lives on when the connection is closed; -1 if there
 // can't be one.
-func (s *socket) duplicate() (fd int) {
+func (s *Socket) duplicate() (fd int) {
 	fd = -1
 	_ = s.raw.Control(func(original uintptr) {
 		if duplicate, err := unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0); err == nil {

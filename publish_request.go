@@ -1,0 +1,347 @@
+package sse
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/ingest"
+	"github.com/caddy-sse/caddy-sse/internal/problem"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/go-json-experiment/json/jsontext"
+	"go.uber.org/zap"
+)
+
+// post is one publishing request.
+type post struct {
+	*publishRoute
+	w       http.ResponseWriter
+	request *http.Request
+	body    *countedBody
+	who     publisher
+	key     string   // Idempotency-Key
+	literal []string // the route's own topics, for this request
+	// to is whom the URL names, or else the route: then the body is data (form A). Otherwise the body
+	// says so itself (form B).
+	to []hub.Address
+	// defaults are event, retry and ephemeral of form A, from the query.
+	defaults hub.Message
+}
+
+// prepare reads all but the body.
+func (p *post) prepare() (refusal *problem.Problem) {
+	if p.who, refusal = p.access.authorizePublish(p.request); refusal != nil {
+		return refusal
+	}
+	query, err := url.ParseQuery(p.request.URL.RawQuery)
+	if err != nil {
+		return problem.New(http.StatusBadRequest, "the query can't be Read: %v", err)
+	}
+	if p.key = p.request.Header.Get("Idempotency-Key"); len(p.key) > ingest.MaxKeyBytes {
+		return problem.New(http.StatusBadRequest, "the Idempotency-Key has %d bytes; the limit is %d", len(p.key), ingest.MaxKeyBytes)
+	}
+	if p.literal, refusal = p.topics.literal(p.request); refusal != nil {
+		return refusal
+	}
+	if p.to, refusal = urlTarget(query); refusal != nil {
+		return refusal
+	}
+	if p.to == nil && len(p.literal) > 0 {
+		p.to = hub.Topics(p.literal...)
+	}
+	return p.readDefaults(query)
+}
+
+// check says what keeps a message from being published here by this publisher.
+func (p *post) check(m *hub.Message) *problem.Problem {
+	if len(m.Data) > p.config.MaxSize {
+		return problem.New(http.StatusRequestEntityTooLarge, "the message has %d bytes of data; the limit is %d", len(m.Data), p.config.MaxSize)
+	}
+	if err := m.Check(); err != nil {
+		return problem.New(http.StatusBadRequest, "%v", err)
+	}
+	if refusal := p.who.expired(); refusal != nil {
+		return refusal
+	}
+	if len(m.To) > ingest.MaxTargets { // as many as the route has topics
+		return problem.New(http.StatusBadRequest, "a message for %d topics; name %d or fewer in the URL", len(m.To), ingest.MaxTargets)
+	}
+	return p.access.mayAddress(p.who, m.To, p.literal)
+}
+
+// publication prepares a draft for the broker. nth counts the messages of the request from 1; extent is
+// what all of them together are told from another request by, where that has to be.
+func (p *post) publication(d ingest.Draft, nth int, extent []byte) *broker.Publication {
+	b := &broker.Publication{Message: d.Message}
+	key := p.key
+	if d.Key != "" {
+		key, nth, extent = d.Key, 1, nil
+	}
+	if key != "" {
+		scoped := sha256.Sum256([]byte(p.who.name + "\x00" + key + "/" + strconv.Itoa(nth)))
+		b.Key = hex.EncodeToString(scoped[:])
+		b.Fingerprint = d.Fingerprint(extent)
+	}
+	return b
+}
+
+// allow takes n messages from what the publisher may send at its rate, or says when to come back.
+func (p *post) allow(n int) *problem.Problem {
+	return p.hub.Allow(p.who.name, p.config.Rate, p.config.Burst, n)
+}
+
+// failed turns what the broker said into an answer, and tells the operator, who hears of an outage once a
+// second however many publish.
+func (p *post) failed(err error) *problem.Problem {
+	refusal := problem.Of(err)
+	if refusal.Status == http.StatusServiceUnavailable {
+		p.hub.Failures.Do(func() {
+			p.logger.Warn("publishing failed", zap.String("hub", p.hub.Name), zap.Error(err))
+		})
+	}
+	return refusal
+}
+
+// unreadable says what became of a body that could not be read to its end. If nobody is there to be
+// told, it ends the request.
+func (p *post) unreadable(err error) *problem.Problem {
+	var refusal *problem.Problem
+	var limit *http.MaxBytesError // of the site, by request_body
+	var malformed *ingest.Error
+	switch {
+	case errors.As(err, &refusal):
+		return refusal
+	case errors.As(err, &malformed):
+		return malformedBody(malformed)
+	case errors.As(err, &limit):
+		return bodyTooLarge(limit.Limit)
+	case p.hub.Core.Context().Err() != nil:
+		return problem.Of(hub.ErrDraining)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return problem.New(http.StatusRequestTimeout, "the body stalled for too long")
+	}
+	panic(http.ErrAbortHandler)
+}
+
+func malformedBody(err *ingest.Error) *problem.Problem {
+	if err.TooLarge {
+		return problem.New(http.StatusRequestEntityTooLarge, "%v", err)
+	}
+	return problem.New(http.StatusBadRequest, "%v", err)
+}
+
+// refuse answers with a problem. An HTTP/1 connection whose body was not read to its end is closed
+// then: the rest is nobody's. It is taken for a while all the same, because closing on what a
+// publisher still sends would destroy the answer before it is read. (RFC 9112, section 9.6)
+func (p *post) refuse(refusal *problem.Problem) error {
+	if p.request.ProtoMajor != 1 || p.body.ended || p.request.ContentLength == 0 {
+		return problem.Write(p.w, refusal)
+	}
+	controller := http.NewResponseController(p.w)
+	_ = controller.SetReadDeadline(time.Now().Add(lingerTime))
+	p.w.Header().Set("Connection", "close")
+	err := problem.Write(p.w, refusal)
+	_ = controller.Flush()
+	_, _ = io.Copy(io.Discard, p.body)
+	return err
+}
+
+// lingerTime is how long a publisher that was refused early may go on sending, so that it gets to
+// read the answer.
+const lingerTime = 500 * time.Millisecond
+
+// liftWriteDeadline lets a request be answered that took longer than the server's write timeout, because
+// its messages came one by one or waited for the machine to catch up. Caddy's idle timeout bounds how
+// long the answer itself may take.
+func (p *post) liftWriteDeadline() {
+	if _, w := caddyhttp.IdleTimeoutsFromContext(p.request.Context()); w != nil {
+		w.Deadline.HardDeadline = time.Time{}
+	}
+	_ = http.NewResponseController(p.w).SetWriteDeadline(time.Time{})
+}
+
+// stopReadingAtTheEnd makes reads of the body fail when the hub ends: an endless publisher does not
+// hold up the exit. The returned function undoes that.
+func (p *post) stopReadingAtTheEnd() (undo func()) {
+	var mu sync.Mutex
+	over := false
+	stop := context.AfterFunc(p.hub.Core.Context(), func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !over {
+			_ = http.NewResponseController(p.w).SetReadDeadline(time.Unix(1, 0))
+		}
+	})
+	return func() {
+		stop()
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+	}
+}
+
+// countedBody notes whether the body was read to its end.
+type countedBody struct {
+	io.ReadCloser
+	ended bool
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.ended = b.ended || err == io.EOF
+	return n, err
+}
+
+func mediaType(r *http.Request) string {
+	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return media
+}
+
+// maxArray bounds a whole body, in messages of the largest size.
+const maxArray = 16
+
+// urlTarget returns whom a query names, nil if nobody. Of what stands there twice it can't be known which
+// is meant.
+func urlTarget(query url.Values) ([]hub.Address, *problem.Problem) {
+	for _, name := range []string{"client_id", "user", "broadcast", "event", "retry", "ephemeral"} {
+		if n := len(query[name]); n > 1 {
+			return nil, problem.New(http.StatusBadRequest, "%s stands in the URL %d times; give it once", name, n)
+		}
+	}
+	fields := ingest.Target{Topics: query["topic"], HasTopic: query.Has("topic")}
+	if query.Has("client_id") {
+		fields.ClientID = new(string)
+		*fields.ClientID = query.Get("client_id")
+	}
+	if query.Has("user") {
+		fields.User = new(string)
+		*fields.User = query.Get("user")
+	}
+	if query.Has("broadcast") {
+		on, err := ingest.ParseBool(cmp.Or(query.Get("broadcast"), "true"))
+		if err != nil {
+			return nil, problem.New(http.StatusBadRequest, "broadcast in the URL must be empty, true or false")
+		}
+		fields.Broadcast = on
+	}
+	to, err := fields.Addresses()
+	if err != nil {
+		return nil, problem.New(http.StatusBadRequest, "%v", err)
+	}
+	return to, nil
+}
+
+// readDefaults reads event, retry and ephemeral from the query, where they go with a target there.
+func (p *post) readDefaults(query url.Values) *problem.Problem {
+	for _, name := range []string{"event", "retry", "ephemeral"} {
+		if query.Has(name) && p.to == nil {
+			return problem.New(http.StatusBadRequest, "%s stands in the URL, but the target does not; put both in the URL or both in the body", name)
+		}
+	}
+	p.defaults.Event = query.Get("event")
+	var err error
+	if query.Has("retry") {
+		p.defaults.HasRetry = true
+		if p.defaults.Retry, err = ingest.ParseRetry(query.Get("retry")); err != nil {
+			return problem.New(http.StatusBadRequest, "%v", err)
+		}
+	}
+	if query.Has("ephemeral") {
+		if p.defaults.Ephemeral, err = ingest.ParseBool(cmp.Or(query.Get("ephemeral"), "true")); err != nil {
+			return problem.New(http.StatusBadRequest, "ephemeral in the URL must be empty, true or false")
+		}
+	}
+	return nil
+}
+
+// readBody reads a whole body.
+func (p *post) readBody() ([]byte, *problem.Problem) {
+	limit := int64(p.config.MaxSize)
+	if p.to == nil {
+		limit *= maxArray
+	}
+	if p.request.ContentLength > limit {
+		return nil, bodyTooLarge(limit)
+	}
+	body, err := io.ReadAll(io.LimitReader(p.body, limit+1))
+	switch {
+	case err != nil:
+		return nil, p.unreadable(err)
+	case int64(len(body)) > limit:
+		return nil, bodyTooLarge(limit)
+	}
+	return body, nil
+}
+
+func bodyTooLarge(limit int64) *problem.Problem {
+	return problem.New(http.StatusRequestEntityTooLarge, "the body has more than %d bytes; send less at once", limit)
+}
+
+// decode returns the messages of a whole body.
+func (p *post) decode(body []byte) (drafts []ingest.Draft, isArray bool, refusal *problem.Problem) {
+	if p.to != nil {
+		return []ingest.Draft{{Message: p.formA(body)}}, false, nil
+	}
+	text := bytes.TrimLeft(body, " \t\r\n")
+	looksJSON := len(text) > 0 && (text[0] == '{' || text[0] == '[')
+	switch media := mediaType(p.request); {
+	case media == "application/json":
+		drafts, isArray, err := ingest.JSON(text)
+		if err != nil {
+			return nil, isArray, problem.New(http.StatusBadRequest, "%v", err)
+		}
+		return drafts, isArray, nil
+	case media == "multipart/form-data":
+		return nil, false, problem.New(http.StatusUnsupportedMediaType,
+			"multipart forms are not taken; send application/x-www-form-urlencoded or application/json")
+	case looksJSON && (slices.Contains(otherNamesOfNDJSON, media) || isJSONLines(text)):
+		return nil, false, problem.New(http.StatusBadRequest,
+			"the body looks like one JSON message on each line; send it with Content-Type: application/x-ndjson")
+	case looksJSON:
+		return nil, false, problem.New(http.StatusBadRequest, "the body looks like JSON; send it with Content-Type: application/json")
+	case media == "application/x-www-form-urlencoded":
+		d, err := ingest.Form(body)
+		if err != nil {
+			return nil, false, problem.New(http.StatusBadRequest, "%v", err)
+		}
+		return []ingest.Draft{d}, false, nil
+	}
+	return nil, false, problem.New(http.StatusBadRequest,
+		"no target; name one in the URL, as ?topic=news, or send a message with its target as application/json")
+}
+
+// otherNamesOfNDJSON are what others call application/x-ndjson.
+var otherNamesOfNDJSON = []string{
+	"application/ndjson", "application/jsonl", "application/jsonlines", "application/x-jsonl", "application/x-jsonlines",
+	"application/json-lines", "text/x-ndjson",
+}
+
+// isJSONLines reports whether a body is an object with something behind it that begins like another.
+func isJSONLines(body []byte) bool {
+	if body[0] != '{' {
+		return false
+	}
+	decoder := jsontext.NewDecoder(bytes.NewReader(body))
+	return decoder.SkipValue() == nil && decoder.PeekKind() == '{'
+}
+
+// formA makes a message of data for the target of the URL.
+func (p *post) formA(data []byte) *hub.Message {
+	m := p.defaults
+	m.To, m.Data = p.to, data
+	return &m
+}
