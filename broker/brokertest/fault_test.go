@@ -1,0 +1,130 @@
+package brokertest
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddy-sse/caddy-sse/broker"
+)
+
+// subject is a store with a fault, or with none.
+func subject(fault string) Subject {
+	return Subject{
+		Module:     func(t testing.TB) broker.Module { return newStore(t, fault) },
+		Persistent: true, Shared: true, Break: breakStore,
+	}
+}
+
+func TestALogWithoutFaultsPasses(t *testing.T) { Run(t, subject("")) }
+
+// Each fault is found by the test of the promise that it breaks, which says what is wrong.
+func TestFaultsAreFound(t *testing.T) {
+	for _, c := range []struct{ fault, check, says string }{
+		{"announces nothing", "StartTellsTheHubAndItsClients", "told a gap"},
+		{"never finds itself", "StartTellsTheHubAndItsClients", "LogFound"},
+		{"is ready twice", "StartTellsTheHubAndItsClients", "2 times that it is ready"},
+		{"gives out a position twice", "PublishersShareOneOrder", "after"},
+		{"tells another place", "PublishersShareOneOrder", "its publisher was told"},
+		{"has an order for each instance", "PublishersShareOneOrder", "after"},
+		{"loses one", "PublishersShareOneOrder", "in vain for all messages"},
+		{"loses names", "MessagesArriveAsTheyWerePublished", "weather"},
+		{"counts nobody", "ReceiptsCountReceivers", "has 0 receivers"},
+		{"does not wait", "PublishersWaitForTheMachine", "Hub.Wait"},
+		{"has holes and does not say so", "ClientsResumeExactly", "never gave out"},
+		{"uses Minor and does not say so", "ClientsResumeExactly", "nothing is missing"},
+		{"keeps ephemeral messages", "EphemeralMessagesAreNotKept", "ephemeral message has the ID"},
+		{"fails to close", "ALogThatIsNotNeededIsClosed", "it is stuck"},
+		{"restores nothing", "AReopenedLogResumesExactly", "waits in vain"},
+		{"restores half", "AReopenedLogResumesExactly", "before it got"},
+		{"gives messages another time", "AReopenedLogResumesExactly", "took a message at"},
+		{"forgets its answers", "AReopenedLogKeepsAnswers", "repeated: false"},
+		{"restores nobody's", "AReopenedLogKeepsOwners", "may have the client_id"},
+		{"forgets keys", "ARepeatedMessageGetsTheFirstAnswer", "repeated: false"},
+		{"answers two at once", "MessagesOfOneKeyAtTheSameTimeAreOne", "called the first"},
+		{"lets keys be reused", "AKeyIsNotReused", "ErrKeyReused"},
+		{"goes on after a refusal", "ABatchEndsAtTheFirstRefusal", "3 pass, with the error"},
+		{"finds every key fine", "CheckKeysFindsReusedKeys", "ErrKeyReused"},
+		{"answers when it is asked", "CheckKeysFindsReusedKeys", "answers a message"},
+		{"refuses what it publishes", "AContextThatIsDoneGetsTheTruth", "is called repeated"},
+		{"acknowledges after the end", "AHubThatHasEndedGetsTheTruth", "was acknowledged; no client gets it"},
+		{"leaves a goroutine", "CloseEndsEverything", "goroutines of the log are left"},
+		{"delivers after Close", "CloseEndsEverything", "after Close"},
+		{"hangs", "CloseEndsEverything", "Publish does not return"},
+		{"acknowledges what it loses", "AnOutageIsToldAndLosesNothingSilently", "was acknowledged; no client"},
+		{"does not tell of an outage", "AnOutageIsToldAndLosesNothingSilently", "can't be used"},
+		{"has an order for each instance", "InstancesShareOneOrder", "after"},
+		{"kicks nobody", "InstancesKickForEachOther", "in vain for the end"},
+		{"claims nothing", "InstancesAgreeOnOwners", "another's on another instance"},
+		{"delivers after Close", "AnInstanceThatLeavesHearsNothing", "goes on to deliver"},
+	} {
+		t.Run(c.fault+" "+c.check, func(t *testing.T) {
+			t.Parallel()
+			said := try(t, c.check, subject(c.fault))
+			if !strings.Contains(strings.Join(said, "\n"), c.says) {
+				t.Errorf("a log that %s: the test says %q; want %q", c.fault, said, c.says)
+			}
+		})
+	}
+}
+
+// try runs one test and returns what it complains of.
+func try(t *testing.T, name string, s Subject) []string {
+	n := slices.IndexFunc(checks, func(c check) bool { return c.name == name })
+	if n < 0 {
+		t.Fatalf("there is no test %s", name)
+	}
+	r := &recorder{TB: t}
+	r.run(func() { checks[n].run(newTrial(r, s, time.Second, 20*time.Second)) })
+	for _, cleanup := range slices.Backward(r.cleanups) {
+		r.run(cleanup)
+	}
+	return r.said
+}
+
+// recorder is a test that notes its complaints instead of failing.
+type recorder struct {
+	testing.TB
+	cleanups []func()
+
+	mu   sync.Mutex // guards said
+	said []string
+}
+
+// run runs a part of the test, which FailNow ends.
+func (r *recorder) run(part func()) {
+	var running sync.WaitGroup
+	running.Go(part)
+	running.Wait()
+}
+
+func (r *recorder) Helper() {}
+
+func (r *recorder) Cleanup(f func()) { r.cleanups = append(r.cleanups, f) }
+
+func (r *recorder) Errorf(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.said = append(r.said, fmt.Sprintf(format, args...))
+}
+
+func (r *recorder) Failed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.said) > 0
+}
+
+func (r *recorder) Error(args ...any) { r.Errorf("%s", fmt.Sprint(args...)) }
+
+func (r *recorder) Fatal(args ...any) { r.Fatalf("%s", fmt.Sprint(args...)) }
+
+func (r *recorder) Fatalf(format string, args ...any) {
+	r.Errorf(format, args...)
+	r.FailNow()
+}
+
+func (r *recorder) FailNow() { runtime.Goexit() }

@@ -1,0 +1,287 @@
+package brokertest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/hub"
+)
+
+// store is a module whose logs keep their messages in it: they are persistent and shared. It has one fault.
+type store struct {
+	fault string
+	over  <-chan struct{} // closed when the test is
+
+	mu       sync.Mutex // guards all below
+	epoch    string
+	last     uint64
+	kept     []kept
+	heldBack *hub.Message
+	answers  map[string]broker.Publication
+	running  []*storeLog
+	away     bool
+}
+
+// kept is a message with the user whose client_id it is for.
+type kept struct {
+	hub.Message
+	owner string
+}
+
+// storeLog is one instance's view of a store.
+type storeLog struct {
+	*store
+	hub *hub.Hub
+}
+
+func newStore(t testing.TB, fault string) *store {
+	return &store{
+		fault: fault, over: t.Context().Done(), epoch: hub.NewEpoch(), answers: make(map[string]broker.Publication),
+	}
+}
+
+func (s *store) Identity() string { return "store" }
+
+func (s *store) Open(string) (broker.Log, error) { return &storeLog{store: s}, nil }
+
+func (l *storeLog) Start(h *hub.Hub, ready func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hub = h
+	l.running = append(l.running, l)
+	h.Follow(hub.Origin{Epoch: l.epoch, Shared: true})
+	for _, k := range l.kept {
+		m := k.Message
+		switch l.fault {
+		case "restores nothing":
+			continue
+		case "gives messages another time":
+			m.Time = time.Now()
+		case "restores nobody's":
+			k.owner = ""
+		case "restores half":
+			m.Event = ""
+		}
+		h.RestoreOwned(&m, k.owner)
+	}
+	if l.fault != "announces nothing" {
+		h.Announce("broker_changed")
+	}
+	if l.fault == "forgets its answers" {
+		clear(l.answers)
+	}
+	if l.fault != "never finds itself" {
+		h.LogFound()
+	}
+	if l.fault == "leaves a goroutine" {
+		go func() { <-l.over }()
+	}
+	if l.fault == "is ready twice" {
+		ready()
+	}
+	ready()
+}
+
+func (l *storeLog) Publish(ctx context.Context, batch []*broker.Publication) (published int, err error) {
+	for _, p := range batch {
+		failed := l.publish(ctx, p)
+		switch {
+		case failed == nil:
+			published++
+		case err == nil:
+			err = failed
+		}
+		if err != nil && l.fault != "goes on after a refusal" {
+			return published, err
+		}
+		if l.fault != "does not wait" {
+			l.hub.Wait(ctx, p.Receipt.Receivers)
+		}
+	}
+	return min(published, len(batch)), err
+}
+
+func (l *storeLog) publish(ctx context.Context, p *broker.Publication) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.away && l.fault == "acknowledges what it loses":
+		return nil
+	case l.away:
+		return broker.ErrUnavailable
+	case l.fault == "acknowledges after the end" && l.hub.Context().Err() != nil:
+		return nil
+	case l.fault == "hangs":
+		<-l.over
+		return broker.ErrUnavailable
+	}
+	if found, err := l.find(p); found || err != nil {
+		return err
+	}
+	if l.fault == "answers two at once" {
+		l.mu.Unlock()
+		time.Sleep(time.Millisecond)
+		l.mu.Lock()
+	}
+	l.append(p)
+	if l.fault != "forgets keys" && p.Key != "" {
+		l.answers[p.Key] = *p
+	}
+	if l.fault == "refuses what it publishes" && ctx.Err() != nil {
+		return broker.ErrUnavailable
+	}
+	return nil
+}
+
+func (l *storeLog) find(p *broker.Publication) (bool, error) {
+	first, found := l.answers[p.Key]
+	switch {
+	case !found:
+		return false, nil
+	case first.Fingerprint != p.Fingerprint && l.fault != "lets keys be reused":
+		return false, broker.ErrKeyReused
+	}
+	p.Receipt, p.Repeated = first.Receipt, true
+	return true, nil
+}
+
+// append puts a message behind the others and feeds it to all hubs.
+func (s *store) append(p *broker.Publication) {
+	p.Time = time.Now()
+	if !p.Ephemeral || s.fault == "keeps ephemeral messages" {
+		p.Ephemeral = false
+		switch {
+		case s.fault == "gives out a position twice" && s.last%5 == 4:
+		case s.fault == "has holes and does not say so":
+			s.last += 2
+		default:
+			s.last++
+		}
+		p.Position = hub.Position{Major: s.last}
+		if s.fault == "uses Minor and does not say so" {
+			p.Position.Minor = 1
+		}
+		p.Receipt.ID = hub.ID{Epoch: s.epoch, Position: p.Position}.String()
+	}
+	for _, l := range s.running {
+		p.Receipt.Receivers += l.hub.Reach(p.To)
+	}
+	owner := ""
+	for n, l := range s.running {
+		owner = max(owner, l.hub.OwnerOf(p.Message))
+		m := *p.Message                                              // a message belongs to one hub
+		mayWait := n == 0 && !m.Ephemeral && string(m.Data) != "end" // somebody waits for that
+		switch {
+		case s.fault == "has an order for each instance" && mayWait && s.heldBack == nil:
+			s.heldBack = &m
+			continue
+		case s.fault == "loses one" && s.last == 2:
+			continue
+		case s.fault == "loses names":
+			m.Event = ""
+		}
+		l.hub.Deliver(&m)
+		if n == 0 && s.heldBack != nil {
+			l.hub.Deliver(s.heldBack)
+			s.heldBack = nil
+		}
+	}
+	switch s.fault {
+	case "tells another place":
+		p.Receipt.ID = hub.ID{Epoch: s.epoch, Position: hub.Position{Major: s.last + 1}}.String()
+	case "counts nobody":
+		p.Receipt.Receivers = 0
+	}
+	if !p.Ephemeral {
+		s.kept = append(s.kept, kept{*p.Message, owner})
+	}
+}
+
+func (l *storeLog) CheckKeys(_ context.Context, batch []*broker.Publication) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for n, p := range batch {
+		looked := *p
+		if l.fault == "answers when it is asked" {
+			looked.Repeated, p.Repeated = true, true
+		}
+		if _, err := l.find(&looked); err != nil && l.fault != "finds every key fine" {
+			return n, err
+		}
+	}
+	return len(batch), nil
+}
+
+func (l *storeLog) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fault != "delivers after Close" {
+		l.running = slices.DeleteFunc(l.running, func(other *storeLog) bool { return other == l })
+	}
+	if l.fault == "fails to close" {
+		return errors.New("it is stuck")
+	}
+	return nil
+}
+
+// others returns the hubs of the other instances.
+func (l *storeLog) others() (hubs []*hub.Hub) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, other := range l.running {
+		if other != l {
+			hubs = append(hubs, other.hub)
+		}
+	}
+	return hubs
+}
+
+func (l *storeLog) Connections(_ context.Context, clientID string, _ bool) (n int, err error) {
+	for _, h := range l.others() {
+		n += h.Connections(clientID)
+	}
+	return n, nil
+}
+
+func (l *storeLog) Kick(_ context.Context, clientID string) error {
+	for _, h := range l.others() {
+		if l.fault != "kicks nobody" {
+			h.Kick(clientID)
+		}
+	}
+	return nil
+}
+
+func (l *storeLog) Claim(_ context.Context, s *hub.Subscription) {
+	for _, h := range l.others() {
+		if user, _ := h.Owner(s.ClientID); user != "" && user != s.User && l.fault != "claims nothing" {
+			l.hub.Own(s.ClientID, user, time.Now().Add(time.Minute))
+		}
+	}
+}
+
+// breakStore puts the logs of a store out of reach.
+func breakStore(_ testing.TB, m broker.Module) (mend func()) {
+	s := m.(*store)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away = true
+	if s.fault != "does not tell of an outage" {
+		for _, l := range s.running {
+			l.hub.LogLost(errors.New("a hand pulled the plug"))
+		}
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.away = false
+		for _, l := range s.running {
+			l.hub.LogFound()
+		}
+	}
+}
