@@ -6,9 +6,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+
+	"github.com/caddy-sse/caddy-sse/broker"
 )
 
 func TestTwoHubsDoNotShareAFile(t *testing.T) {

@@ -17,13 +17,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-sse/caddy-sse/broker"
-	"github.com/caddy-sse/caddy-sse/hub"
-	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
 func provision(t testing.TB, b *RedisBroker) error {

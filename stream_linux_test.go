@@ -1,6 +1,7 @@
 package sse_test
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"fmt"
@@ -8,32 +9,56 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime/pprof"
-	"strings"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
-// handlersAtWork returns how many goroutines wait in a handler for something to write.
-func handlersAtWork(t *testing.T) (n int) {
-	t.Helper()
-	var stacks bytes.Buffer
-	if err := pprof.Lookup("goroutine").WriteTo(&stacks, 2); err != nil {
-		t.Fatal(err)
+// handlersAtWork is how many requests the directive count_handlers has passed on that have not returned. A
+// stream that is written directly has left its request: its handler has returned.
+var handlersAtWork atomic.Int64
+
+// handlerCount is the directive count_handlers, which changes nothing of a request or its response.
+type handlerCount struct{}
+
+func (handlerCount) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.sse_test_count_handlers",
+		New: func() caddy.Module { return handlerCount{} },
 	}
-	return strings.Count(stacks.String(), "(*handlerStream).run(")
 }
 
-func awaitHandlers(t *testing.T, n int) {
+func (handlerCount) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	handlersAtWork.Add(1)
+	defer handlersAtWork.Add(-1)
+	return next.ServeHTTP(w, r)
+}
+
+func init() {
+	caddy.RegisterModule(handlerCount{})
+	httpcaddyfile.RegisterHandlerDirective("count_handlers",
+		func(httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) { return handlerCount{}, nil })
+}
+
+// counted lets count_handlers stand before all other directives.
+const counted = "order count_handlers first\n"
+
+func awaitHandlers(t *testing.T, n int64) {
 	t.Helper()
-	eventually(t, patience, fmt.Sprintf("%d handlers at work", n), func() bool { return handlersAtWork(t) == n })
+	eventually(t, patience, fmt.Sprintf("%d handlers at work", n), func() bool { return handlersAtWork.Load() == n })
 }
 
-func TestStreamsOverPlainHTTP1NeedNoGoroutine(t *testing.T) {
+func TestStreamsOverPlainHTTP1NeedNoHandler(t *testing.T) {
 	s := serve(t, `
+		count_handlers
 		encode gzip
 		header X-Before before
 		header >X-After after
@@ -45,7 +70,7 @@ func TestStreamsOverPlainHTTP1NeedNoGoroutine(t *testing.T) {
 		}
 		sse /handler {
 			direct_writes off
-		}`, withTLS)
+		}`, withTLS, globals(counted))
 	const n = 20
 	var streams []*e2etest.Stream
 	subscribe := func(url string, options ...e2etest.Option) {
@@ -64,7 +89,7 @@ func TestStreamsOverPlainHTTP1NeedNoGoroutine(t *testing.T) {
 		func() { subscribe(s.secure("/events?topic=a"), e2etest.Via(e2etest.H3(t))) },
 	} {
 		other()
-		awaitHandlers(t, i+1)
+		awaitHandlers(t, int64(i+1))
 	}
 	publish(t, s.url("/events?topic=a"), "hello")
 	for _, stream := range streams {
@@ -76,10 +101,49 @@ func TestStreamsOverPlainHTTP1NeedNoGoroutine(t *testing.T) {
 	}
 }
 
+// The clients are bare connections, so all goroutines that come with them are the server's.
+func TestStreamsOverPlainHTTP1NeedNoGoroutine(t *testing.T) {
+	s := serve(t, `
+		sse /events {
+			publish {
+				open
+			}
+			direct_writes on
+		}
+		sse /handler {
+			direct_writes off
+		}`)
+	const n = 20
+	subscribe := func(path string) {
+		conn := s.dial()
+		fmt.Fprintf(conn, "GET %s?topic=a HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", path)
+		lines := bufio.NewReader(conn)
+		for line := ""; line != "event: connected\n"; {
+			var err error
+			if line, err = lines.ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	subscribe("/events") // whatever all of them share
+	before := runtime.NumGoroutine()
+	for range n {
+		subscribe("/events")
+	}
+	eventually(t, patience, "direct streams have no goroutine", func() bool { return runtime.NumGoroutine() <= before })
+	for range n {
+		subscribe("/handler")
+	}
+	if now := runtime.NumGoroutine(); now < before+n/2 {
+		t.Errorf("%d streams in handlers have brought %d goroutines, so this test shows nothing", n, now-before)
+	}
+}
+
 // A response that something on its way compresses after all is written through it.
 func TestCompressedStreamIsNotWrittenDirectly(t *testing.T) {
 	s := serve(t, `
 		route {
+			count_handlers
 			encode gzip
 			header /events >Cache-Control "no-store"
 			sse /events {
@@ -122,7 +186,7 @@ func TestCompressedStreamIsNotWrittenDirectly(t *testing.T) {
 
 // Where the server has a write timeout, Caddy looks at the response again at its end.
 func TestServerWithAWriteTimeoutKeepsItsStreams(t *testing.T) {
-	s := serve(t, openRoute, globals("servers {\ntimeouts {\nwrite 1m\n}\n}"))
+	s := serve(t, "count_handlers"+openRoute, globals(counted+"servers {\ntimeouts {\nwrite 1m\n}\n}"))
 	e2etest.Subscribe(t, s.url("/events?topic=a")).Connected(t)
 	awaitHandlers(t, 1)
 }
