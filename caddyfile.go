@@ -310,13 +310,13 @@ func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, ofHub ...func(name 
 }
 
 func (h *Handler) unmarshalQueue(d *caddyfile.Dispenser) error {
-	if err := option.NumberOf(d, &h.QueueMessages, 1); err != nil {
+	if err := option.ReadNumber(d, &h.QueueMessages, 1); err != nil {
 		return err
 	}
 	if !d.NextArg() {
 		return nil
 	}
-	size, err := option.SizeOf(d, "queue", d.Val())
+	size, err := option.ParseSize(d, "queue", d.Val())
 	h.QueueBytes = int(size)
 	if err == nil && d.NextArg() {
 		return option.ErrArguments
