@@ -7,15 +7,16 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/caddy-sse/caddy-sse/hub"
-	"github.com/caddy-sse/caddy-sse/internal/option"
-	"github.com/caddy-sse/caddy-sse/internal/token"
-	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/option"
+	"github.com/caddy-sse/caddy-sse/internal/token"
+	"github.com/caddy-sse/caddy-sse/topic"
 )
 
 func init() {

@@ -32,7 +32,7 @@ func Block(d *caddyfile.Dispenser, options map[string]Option, repeatable ...stri
 	return make(Positions).Block(d, "", options, repeatable...)
 }
 
-// Positions are where options stand, by the names that [Error] has for them. The name "" is the whole directive.
+// Positions are where options stand, by the names that [Error] has for them. The name "" is the directive.
 type Positions map[string]caddyfile.Token
 
 // Block reads the options of a block, as [Block] does, and notes where each stands. The prefix comes before
