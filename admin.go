@@ -14,11 +14,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/topic"
-	"github.com/caddyserver/caddy/v2"
-	"go.uber.org/zap"
 )
 
 func init() { caddy.RegisterModule(Admin{}) }

@@ -7,15 +7,16 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/caddy-sse/caddy-sse/hub"
-	"github.com/caddy-sse/caddy-sse/internal/option"
-	"github.com/caddy-sse/caddy-sse/internal/token"
-	"github.com/caddy-sse/caddy-sse/topic"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/option"
+	"github.com/caddy-sse/caddy-sse/internal/token"
+	"github.com/caddy-sse/caddy-sse/topic"
 )
 
 func init() {
@@ -310,13 +311,13 @@ func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, ofHub ...func(name 
 }
 
 func (h *Handler) unmarshalQueue(d *caddyfile.Dispenser) error {
-	if err := option.NumberOf(d, &h.QueueMessages, 1); err != nil {
+	if err := option.ReadNumber(d, &h.QueueMessages, 1); err != nil {
 		return err
 	}
 	if !d.NextArg() {
 		return nil
 	}
-	size, err := option.SizeOf(d, "queue", d.Val())
+	size, err := option.ParseSize(d, "queue", d.Val())
 	h.QueueBytes = int(size)
 	if err == nil && d.NextArg() {
 		return option.ErrArguments

@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/caddyserver/caddy/v2"
+	"github.com/go-jose/go-jose/v4"
+
 	"github.com/caddy-sse/caddy-sse/internal/option"
 	"github.com/caddy-sse/caddy-sse/internal/token"
 	"github.com/caddy-sse/caddy-sse/topic"
-	"github.com/caddyserver/caddy/v2"
-	"github.com/go-jose/go-jose/v4"
 )
 
 // JWTConfig lets JSON Web Tokens (RFC 7519) say who may subscribe to what, and publish. A token's

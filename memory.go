@@ -1,9 +1,10 @@
 package sse
 
 import (
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/internal/memlog"
-	"github.com/caddyserver/caddy/v2"
 )
 
 func init() { caddy.RegisterModule(MemoryBroker{}) }

@@ -3,9 +3,10 @@ package sse
 import (
 	"errors"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/live"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // collector shows the numbers of every hub to Prometheus. There is one for the process: each config

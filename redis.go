@@ -11,12 +11,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddy-sse/caddy-sse/broker"
-	"github.com/caddy-sse/caddy-sse/internal/option"
-	"github.com/caddy-sse/caddy-sse/internal/redislog"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
+
+	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/internal/option"
+	"github.com/caddy-sse/caddy-sse/internal/redislog"
 )
 
 func init() { caddy.RegisterModule(RedisBroker{}) }

@@ -6,9 +6,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddy-sse/caddy-sse/topic"
-	"github.com/caddyserver/caddy/v2"
 )
 
 // queryTopics is the placeholder that stands for every ?topic= of the request.

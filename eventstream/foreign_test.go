@@ -7,8 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddy-sse/caddy-sse/eventstream"
 	foreign "github.com/tmaxmax/go-sse"
+
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 // These tests hold the package against a parser of other hands. Retry is not

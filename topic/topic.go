@@ -1,8 +1,8 @@
 // Package topic says what a topic and a pattern are, and which topics a pattern covers.
 //
-// A topic is 1 to 256 bytes of UTF-8 without control characters, whose segments are separated by "/".
-// A pattern is a topic in which "*" stands for one whole segment and a final "**" for one or more.
-// Messages go to topics; clients may subscribe to both.
+// A topic is 1 to 256 bytes of UTF-8 without control characters. "/" separates its segments. A pattern
+// is a topic in which "*" stands for one whole segment, and a final "**" for one or more. Messages go to
+// topics; clients may subscribe to topics and to patterns.
 package topic
 
 import (
@@ -14,21 +14,22 @@ import (
 	"unicode/utf8"
 )
 
-// MaxBytes bounds a topic or pattern.
+// MaxBytes is the size limit of a topic and of a pattern.
 const MaxBytes = 256
 
-// Check says what is wrong with a topic that messages are to be published to.
+// Check returns an error if messages can't be published to the topic. The error says what is wrong.
 func Check(topic string) error {
 	if err := checkText(topic); err != nil {
 		return err
 	}
-	if strings.Contains(topic, "*") && IsPattern(topic) {
+	if IsPattern(topic) {
 		return fmt.Errorf("%q is a pattern; messages go to topics, patterns are for subscribing", topic)
 	}
 	return nil
 }
 
-// CheckPattern says what is wrong with a topic or pattern that a client wants to subscribe to.
+// CheckPattern returns an error if clients can't subscribe to the topic or pattern. The error says what
+// is wrong.
 func CheckPattern(pattern string) error {
 	if err := checkText(pattern); err != nil {
 		return err
@@ -39,22 +40,26 @@ func CheckPattern(pattern string) error {
 	return nil
 }
 
-func checkText(topic string) error {
+// checkText checks what topics and patterns have in common.
+func checkText(text string) error {
 	switch {
-	case topic == "":
+	case text == "":
 		return errors.New("a topic is empty; give it 1 to 256 bytes")
-	case len(topic) > MaxBytes:
-		return fmt.Errorf("a topic has %d bytes; the limit is %d", len(topic), MaxBytes)
-	case !utf8.ValidString(topic):
+	case len(text) > MaxBytes:
+		return fmt.Errorf("a topic has %d bytes; the limit is %d", len(text), MaxBytes)
+	case !utf8.ValidString(text):
 		return errors.New("a topic is not valid UTF-8")
-	case strings.ContainsFunc(topic, unicode.IsControl):
-		return fmt.Errorf("topic %q has control characters; leave them out", topic)
+	case strings.ContainsFunc(text, unicode.IsControl):
+		return fmt.Errorf("topic %q has control characters; leave them out", text)
 	}
 	return nil
 }
 
-// IsPattern reports whether a segment of topic is a wildcard: "*" or "**".
+// IsPattern reports whether a segment is a wildcard: "*" or "**".
 func IsPattern(topic string) bool {
+	if !strings.Contains(topic, "*") {
+		return false // almost every topic
+	}
 	for segment := range strings.SplitSeq(topic, "/") {
 		if segment == "*" || segment == "**" {
 			return true
@@ -63,9 +68,9 @@ func IsPattern(topic string) bool {
 	return false
 }
 
-// Match reports whether a topic lies within a pattern: "*" stands for one whole segment, a final
-// "**" for one or more. A pattern without wildcards matches itself alone. Where the topic is itself a
-// pattern, all that it matches must lie within.
+// Match reports whether the pattern covers the topic. A pattern without wildcards covers itself alone.
+// The topic may itself be a pattern: then Match reports whether the first covers all that the second
+// covers. Both must be valid.
 func Match(pattern, topic string) bool {
 	for {
 		p, restP, moreP := strings.Cut(pattern, "/")
@@ -82,12 +87,12 @@ func Match(pattern, topic string) bool {
 	}
 }
 
-// Covered reports whether one of the patterns, or topics, takes in the topic.
+// Covered reports whether one of the patterns, or topics, covers the topic.
 func Covered(patterns []string, topic string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool { return Match(pattern, topic) })
 }
 
-// Distinct sorts names and drops what is there twice.
+// Distinct sorts names in place and returns them without repetitions.
 func Distinct(names []string) []string {
 	slices.Sort(names)
 	return slices.Compact(names)

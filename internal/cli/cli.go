@@ -19,9 +19,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/caddy-sse/caddy-sse/internal/problem"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/caddy-sse/caddy-sse/internal/problem"
 )
 
 // Command returns the command `caddy sse`.

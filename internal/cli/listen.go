@@ -13,9 +13,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 func listenCommand() *cobra.Command {

@@ -7,10 +7,11 @@ import (
 	"os"
 	"time"
 
-	"github.com/caddy-sse/caddy-sse/internal/token"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/spf13/cobra"
+
+	"github.com/caddy-sse/caddy-sse/internal/token"
 )
 
 func tokenCommand() *cobra.Command {

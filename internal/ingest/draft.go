@@ -10,10 +10,34 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
+// MaxKeyBytes is the size limit of an idempotency key.
+const MaxKeyBytes = 255
+
 // Draft is a message as its publisher sent it.
 type Draft struct {
 	*hub.Message
-	Key string // idempotency_key
+	Key string // the field idempotency_key; empty for none
+}
+
+// Fingerprint tells a draft from any other draft. The extent is what else belongs to the request: the same
+// draft in another extent has another fingerprint.
+func (d Draft) Fingerprint(extent []byte) [sha256.Size]byte {
+	hash := sha256.New()
+	field := func(b []byte) {
+		var length [8]byte
+		binary.BigEndian.PutUint64(length[:], uint64(len(b)))
+		hash.Write(length[:])
+		hash.Write(b)
+	}
+	for _, to := range d.To {
+		field([]byte{byte(to.Kind)})
+		field([]byte(to.Name))
+	}
+	field(fmt.Appendf(nil, "%t %d %t", d.HasRetry, d.Retry, d.Ephemeral))
+	field([]byte(d.Event))
+	field(d.Data)
+	field(extent)
+	return [sha256.Size]byte(hash.Sum(nil))
 }
 
 func checkKey(key string) error {
@@ -23,6 +47,7 @@ func checkKey(key string) error {
 	return nil
 }
 
+// ParseRetry reads the value of retry, in milliseconds.
 func ParseRetry(text string) (int64, error) {
 	ms, err := strconv.ParseUint(text, 10, 63)
 	if err != nil {
@@ -31,6 +56,7 @@ func ParseRetry(text string) (int64, error) {
 	return int64(ms), nil
 }
 
+// ParseBool reads true or 1, and false or 0.
 func ParseBool(text string) (bool, error) {
 	switch text {
 	case "true", "1":
@@ -40,25 +66,3 @@ func ParseBool(text string) (bool, error) {
 	}
 	return false, errors.New("must be true or false")
 }
-
-// Fingerprint tells the draft, and the extent of the request it is part of, from any other.
-func (m Draft) Fingerprint(extent []byte) [sha256.Size]byte {
-	hash := sha256.New()
-	field := func(b []byte) {
-		var length [8]byte
-		binary.BigEndian.PutUint64(length[:], uint64(len(b)))
-		hash.Write(length[:])
-		hash.Write(b)
-	}
-	for _, to := range m.To {
-		field([]byte{byte(to.Kind)})
-		field([]byte(to.Name))
-	}
-	field(fmt.Appendf(nil, "%t %d %t", m.HasRetry, m.Retry, m.Ephemeral))
-	field([]byte(m.Event))
-	field(m.Data)
-	field(extent)
-	return [sha256.Size]byte(hash.Sum(nil))
-}
-
-const MaxKeyBytes = 255

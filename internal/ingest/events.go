@@ -10,28 +10,30 @@ import (
 	"github.com/caddy-sse/caddy-sse/topic"
 )
 
-// Events reads a text/event-stream body, whose ids are dropped: the log gives its own.
+// Events is a [Source] for text/event-stream: each block is a message. Its id is dropped, since the log gives
+// IDs of its own.
 type Events struct {
 	decoder *eventstream.Decoder
 	maxSize int
 	message func(data []byte) *hub.Message
-	ahead   *hub.Message // read by buffered already; nil = none
+	ahead   *hub.Message // already read by Buffered; nil for none
 	retry   *int64       // of a block without data: it goes with the next message
 }
 
-// NewEvents reads messages of at most maxSize bytes of data, each of which is made by message and then given
-// the event and retry of its block.
+// NewEvents reads a body whose messages have at most maxSize bytes of data. The function message makes a
+// message of data; then the block's event and retry are set.
 func NewEvents(body io.Reader, maxSize int, message func(data []byte) *hub.Message) *Events {
 	decoder := eventstream.NewDecoder(body, maxSize+topic.MaxBytes)
 	decoder.KeepIncomplete = true
 	return &Events{decoder: decoder, maxSize: maxSize, message: message}
 }
 
+// Next implements [Source].
 func (s *Events) Next() (Draft, error) {
 	for s.ahead == nil {
 		e, err := s.decoder.Next()
 		if errors.Is(err, eventstream.ErrTooLarge) {
-			return Draft{}, tooLarge("a message has more than %d bytes of data", s.maxSize)
+			return Draft{}, sizeError("a message has more than %d bytes of data", s.maxSize)
 		}
 		if err != nil {
 			return Draft{}, err
@@ -43,7 +45,7 @@ func (s *Events) Next() (Draft, error) {
 	return Draft{Message: m}, nil
 }
 
-// read returns what a block says; nil if it has no data, as browsers dispatch nothing either.
+// read returns the message of a block. Without data it returns nil: browsers dispatch nothing either.
 func (s *Events) read(e eventstream.Event) *hub.Message {
 	if e.HasRetry {
 		s.retry = &e.Retry
@@ -60,6 +62,7 @@ func (s *Events) read(e eventstream.Event) *hub.Message {
 	return m
 }
 
+// Buffered implements [Source].
 func (s *Events) Buffered() bool {
 	for s.ahead == nil && s.decoder.Buffered() {
 		e, _ := s.decoder.Next() // what is buffered has no error
@@ -68,4 +71,5 @@ func (s *Events) Buffered() bool {
 	return s.ahead != nil
 }
 
+// Line implements [Source].
 func (s *Events) Line() int { return s.decoder.Line() }

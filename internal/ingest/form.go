@@ -8,7 +8,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// Form reads one message from a form, whose fields are those of form B.
+// Form reads one message in form B from an application/x-www-form-urlencoded body.
 func Form(body []byte) (Draft, error) {
 	form, err := url.ParseQuery(string(body))
 	if err != nil {
@@ -49,7 +49,7 @@ func Form(body []byte) (Draft, error) {
 		}
 	}
 	if !form.Has("data") {
-		return Draft{}, errors.New("data is missing; give the message data, be it empty")
+		return Draft{}, errors.New("data is missing; give the message data, if only empty data")
 	}
 	m.To, err = target.Addresses()
 	return Draft{m, key}, err

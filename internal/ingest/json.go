@@ -4,12 +4,13 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// Fields is a message in form B.
+// Fields are the fields of a message in form B.
 type Fields struct {
 	Topic          jsontext.Value `json:"topic"`
 	ClientID       *string        `json:"client_id"`
@@ -22,9 +23,10 @@ type Fields struct {
 	IdempotencyKey string         `json:"idempotency_key"`
 }
 
+// messageFields names the fields for error messages.
 const messageFields = "topic, client_id, user, broadcast, event, data, retry, ephemeral, idempotency_key"
 
-// JSON reads an object, or an array of objects.
+// JSON reads messages in form B: one object, or an array of objects.
 func JSON(body []byte) (drafts []Draft, isArray bool, err error) {
 	if len(body) == 0 || body[0] != '[' {
 		d, err := Object(body)
@@ -44,74 +46,78 @@ func JSON(body []byte) (drafts []Draft, isArray bool, err error) {
 	return drafts, true, nil
 }
 
-// Object reads one message. Names are matched exactly, and none may be unknown or there twice.
+// Object reads one message in form B.
 func Object(object []byte) (Draft, error) {
-	var j Fields
-	if err := json.Unmarshal(object, &j, Strict); err != nil {
+	var f Fields
+	if err := json.Unmarshal(object, &f, Strict); err != nil {
 		return Draft{}, Explain(err)
 	}
-	return j.Draft()
+	return f.Draft()
 }
 
-// Strict are the rules that messages are read by: a field is known and has a value, or is left out. Null
-// would leave fields as they were, and a target with null in it would be no target; as data it is JSON
-// like any other, which is read later.
+// Strict are the rules for reading [Fields]. Names match exactly; no field is unknown or there twice; none is
+// null, but for raw values such as data. Null would leave a field as it was: a target of null would be none.
 var Strict = json.JoinOptions(
 	json.RejectUnknownMembers(true),
 	json.WithUnmarshalers(json.UnmarshalFromFunc(func(d *jsontext.Decoder, value any) error {
 		if _, raw := value.(*jsontext.Value); !raw && d.PeekKind() == 'n' {
 			return errNull
 		}
-		return errors.ErrUnsupported // as usual
+		return errors.ErrUnsupported // read it as usual
 	})),
 )
 
 var errNull = errors.New("null")
 
-var errTopicKind = errors.New("topic must be a string or an array of strings; where it is not the target, leave it out")
-
 // Draft makes a message of the fields.
-func (j *Fields) Draft() (Draft, error) {
-	target := Target{ClientID: j.ClientID, User: j.User, Broadcast: j.Broadcast}
-	var one string
-	switch j.Topic.Kind() {
-	case 0:
-	case '"':
-		_ = json.Unmarshal(j.Topic, &one) // a string already parsed
-		target.Topics, target.HasTopic = []string{one}, true
-	case '[':
-		target.HasTopic = true
-		if err := json.Unmarshal(j.Topic, &target.Topics, Strict); err != nil {
-			return Draft{}, errTopicKind
-		}
-	default:
-		return Draft{}, errTopicKind
-	}
-	to, err := target.Addresses()
+func (f *Fields) Draft() (Draft, error) {
+	to, err := f.addresses()
 	if err != nil {
 		return Draft{}, err
 	}
-	m := &hub.Message{To: to, Event: j.Event, Ephemeral: j.Ephemeral}
-	if j.Retry != nil {
-		m.Retry, m.HasRetry = *j.Retry, true
+	m := &hub.Message{To: to, Event: f.Event, Ephemeral: f.Ephemeral}
+	if f.Retry != nil {
+		m.Retry, m.HasRetry = *f.Retry, true
 	}
-	switch j.Data.Kind() {
+	switch f.Data.Kind() {
 	case 0:
-		return Draft{}, errors.New("data is missing; give the message data, be it an empty string")
+		return Draft{}, errors.New("data is missing; give the message data, if only an empty string")
 	case '"':
 		var text string
-		_ = json.Unmarshal(j.Data, &text) // a string already parsed
+		_ = json.Unmarshal(f.Data, &text) // it is known to be a valid string
 		m.Data = []byte(text)
 	default:
-		if err := j.Data.Compact(); err != nil {
+		if err := f.Data.Compact(); err != nil {
 			return Draft{}, Explain(err)
 		}
-		m.Data = j.Data
+		m.Data = f.Data
 	}
-	return Draft{m, j.IdempotencyKey}, checkKey(j.IdempotencyKey)
+	return Draft{m, f.IdempotencyKey}, checkKey(f.IdempotencyKey)
 }
 
-// Explain says what is wrong with JSON in words for whoever sent it.
+var errTopicKind = errors.New(
+	"topic must be a string or an array of strings; where it is not the target, leave it out")
+
+func (f *Fields) addresses() ([]hub.Address, error) {
+	target := Target{ClientID: f.ClientID, User: f.User, Broadcast: f.Broadcast}
+	switch f.Topic.Kind() {
+	case 0:
+	case '"':
+		var one string
+		_ = json.Unmarshal(f.Topic, &one) // it is known to be a valid string
+		target.Topics, target.HasTopic = []string{one}, true
+	case '[':
+		target.HasTopic = true
+		if err := json.Unmarshal(f.Topic, &target.Topics, Strict); err != nil {
+			return nil, errTopicKind
+		}
+	default:
+		return nil, errTopicKind
+	}
+	return target.Addresses()
+}
+
+// Explain says in a publisher's words what is wrong with JSON that [Strict] refuses.
 func Explain(err error) error {
 	var semantic *json.SemanticError
 	var syntactic *jsontext.SyntacticError

@@ -9,42 +9,43 @@ import (
 	"github.com/caddy-sse/caddy-sse/topic"
 )
 
-// MaxTargets bounds how many topics one message may be published to.
+// MaxTargets is how many topics one message may be published to.
 const MaxTargets = 100
 
-// Target are the ways to say whom a message is for, of which exactly one is to be used.
+// Target holds the fields that name whom a message is for. A message uses one of them at most.
 type Target struct {
 	Topics    []string
-	HasTopic  bool
-	ClientID  *string
+	HasTopic  bool    // whether Topics was named, if only by an empty list
+	ClientID  *string // nil if it was not named, as User
 	User      *string
 	Broadcast bool
 }
 
-// Addresses returns whom the fields name, nil if nobody. The names are copies: they are kept with the message, and nothing
-// else of what they came in is to be.
-func (f Target) Addresses() (to []hub.Address, err error) {
+// Addresses returns whom the fields name; nil if nobody. The names are copies: a message keeps them, and must
+// not keep the whole body or URL that they came in.
+func (t Target) Addresses() (to []hub.Address, err error) {
 	named := 0
-	if f.HasTopic {
-		to = hub.Topics(topic.Distinct(f.Topics)...)
+	if t.HasTopic {
+		to = hub.Topics(topic.Distinct(t.Topics)...)
 		named++
 	}
-	if f.ClientID != nil {
-		to = []hub.Address{{Kind: hub.ToClient, Name: *f.ClientID}}
+	if t.ClientID != nil {
+		to = []hub.Address{{Kind: hub.ToClient, Name: *t.ClientID}}
 		named++
 	}
-	if f.User != nil {
-		to = []hub.Address{{Kind: hub.ToUser, Name: *f.User}}
+	if t.User != nil {
+		to = []hub.Address{{Kind: hub.ToUser, Name: *t.User}}
 		named++
 	}
-	if f.Broadcast {
+	if t.Broadcast {
 		to = []hub.Address{{Kind: hub.ToBroadcast}}
 		named++
 	}
 	switch {
 	case named > 1:
-		return nil, errors.New("a message has one kind of target; use only one of topic, client_id, user and broadcast")
-	case f.HasTopic && len(to) == 0:
+		return nil, errors.New(
+			"a message has one kind of target; use only one of topic, client_id, user and broadcast")
+	case t.HasTopic && len(to) == 0:
 		return nil, errors.New("topic names no topic; give at least one")
 	case len(to) > MaxTargets:
 		return nil, fmt.Errorf("%d topics are too many for one message; the limit is %d", len(to), MaxTargets)

@@ -1,44 +1,47 @@
 package live
 
 import (
-	"github.com/caddy-sse/caddy-sse/hub"
 	"go.uber.org/zap"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// noteBroker tells the operator that the broker went out of reach, or is back.
-func (s *Hub) noteBroker(up bool, err error) {
-	current := s.current.Load()
+// noteBroker tells the operator that the broker is out of reach, or back.
+func (h *Hub) noteBroker(up bool, err error) {
+	current := h.current.Load()
 	if up {
-		current.Logger.Info("the broker is in reach", zap.String("hub", s.Name))
-		current.Emit("sse.broker_up", map[string]any{"hub": s.Name})
+		current.Logger.Info("the broker is in reach", zap.String("hub", h.Name))
+		current.Emit("sse.broker_up", map[string]any{"hub": h.Name})
 		return
 	}
-	current.Logger.Warn("the broker is out of reach, or takes no messages; clients stay connected, publishing answers 503",
-		zap.String("hub", s.Name), zap.Error(err))
-	current.Emit("sse.broker_down", map[string]any{"hub": s.Name, "error": err.Error()})
+	current.Logger.Warn(
+		"the broker is out of reach, or takes no messages; clients stay connected, publishing answers 503",
+		zap.String("hub", h.Name), zap.Error(err))
+	current.Emit("sse.broker_down", map[string]any{"hub": h.Name, "error": err.Error()})
 }
 
-// noteConnected tells the operator of a client that came: in the log, and as an event.
-func (s *Hub) noteConnected(c *hub.Client, welcome hub.Welcome) {
-	current := s.current.Load()
-	current.Logger.Debug("client connected", zap.String("hub", s.Name), zap.String("client_id", c.ClientID),
+// noteConnected tells the operator of a client that has joined.
+func (h *Hub) noteConnected(c *hub.Client, welcome hub.Welcome) {
+	current := h.current.Load()
+	current.Logger.Debug("client connected", zap.String("hub", h.Name), zap.String("client_id", c.ClientID),
 		zap.String("user", c.User), zap.String("resume", string(welcome.Resume)))
 	current.Emit("sse.connected", map[string]any{
-		"hub": s.Name, "client_id": c.ClientID, "user": c.User, "topics": c.Asked(),
+		"hub": h.Name, "client_id": c.ClientID, "user": c.User, "topics": c.Asked(),
 		"resume": string(welcome.Resume),
 	})
 }
 
-// noteDisconnected tells the operator of a client whose stream has ended, and what it had got.
-func (s *Hub) noteDisconnected(c *hub.Client, cause error) {
-	current := s.current.Load()
+// noteDisconnected tells the operator of a client whose stream has ended, and what it got.
+func (h *Hub) noteDisconnected(c *hub.Client, cause error) {
+	current := h.current.Load()
+	reason := hub.NameOf(cause)
 	messages, bytes := c.Sent()
 	duration := c.Age()
-	current.Logger.Debug("client disconnected", zap.String("hub", s.Name), zap.String("client_id", c.ClientID),
-		zap.String("user", c.User), zap.String("reason", hub.NameOf(cause)), zap.Duration("duration", duration),
+	current.Logger.Debug("client disconnected", zap.String("hub", h.Name), zap.String("client_id", c.ClientID),
+		zap.String("user", c.User), zap.String("reason", reason), zap.Duration("duration", duration),
 		zap.Uint64("messages", messages), zap.Uint64("bytes", bytes))
 	current.Emit("sse.disconnected", map[string]any{
-		"hub": s.Name, "client_id": c.ClientID, "user": c.User, "reason": hub.NameOf(cause),
+		"hub": h.Name, "client_id": c.ClientID, "user": c.User, "reason": reason,
 		"seconds": duration.Seconds(), "messages": messages, "bytes": bytes,
 	})
 }

@@ -5,30 +5,31 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/caddy-sse/caddy-sse/internal/stream"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/quic-go/quic-go/http3"
+
+	"github.com/caddy-sse/caddy-sse/internal/stream"
 )
 
-// When the process exits clients have drainTime to take what is theirs, and the machine has exitTime to hand it to
-// those that do.
+// When the process begins to exit, a client whose socket takes nothing is cut after drainTime, any other
+// client after exitTime.
 const (
 	drainTime = time.Second
 	exitTime  = 1600 * time.Millisecond
 )
 
-// ShutDown ends the hub's clients in an orderly way, and cuts those that do not take what is theirs in time.
-func (s *Hub) ShutDown() {
-	s.shutOnce.Do(func() {
-		s.Core.Drain()
-		time.AfterFunc(drainTime, s.Core.AbortBlocked)
-		time.AfterFunc(exitTime, s.Core.Abort)
+// ShutDown ends the hub's clients in good order, and cuts those that take too long.
+func (h *Hub) ShutDown() {
+	h.shutOnce.Do(func() {
+		h.Core.Drain()
+		time.AfterFunc(drainTime, h.Core.AbortBlocked)
+		time.AfterFunc(exitTime, h.Core.Abort)
 	})
 }
 
-// CloseAtExit closes the multiplexed connection of r drainTime after the process begins to exit: net/http waits for its
-// peer, which may be stalled. Call stop when the request ends.
-func (s *Hub) CloseAtExit(r *http.Request) (stop func() bool) {
+// CloseAtExit closes the multiplexed connection of r drainTime after the process begins to exit: net/http
+// waits for its peer, which may be stalled. Call stop when the request ends.
+func (h *Hub) CloseAtExit(r *http.Request) (stop func() bool) {
 	var shut func() error
 	if server, ok := r.Context().Value(http3.ServerContextKey).(*http3.Server); ok {
 		shut = server.Close
@@ -37,16 +38,17 @@ func (s *Hub) CloseAtExit(r *http.Request) (stop func() bool) {
 	} else {
 		return func() bool { return true }
 	}
-	return context.AfterFunc(s.Core.Context(), func() {
+	return context.AfterFunc(h.Core.Context(), func() {
 		if caddy.Exiting() {
 			time.AfterFunc(drainTime, func() { _ = shut() })
 		}
 	})
 }
 
-// WhileOpen derives a context that is also canceled `soon` after the hub ends, so that no pending call delays the exit.
-func (s *Hub) WhileOpen(ctx context.Context, soon time.Duration) (context.Context, context.CancelFunc) {
+// WhileOpen derives a context that is also canceled `soon` after the hub ends, so that no pending call
+// delays the exit.
+func (h *Hub) WhileOpen(ctx context.Context, soon time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(s.Core.Context(), func() { time.AfterFunc(soon, cancel) })
+	stop := context.AfterFunc(h.Core.Context(), func() { time.AfterFunc(soon, cancel) })
 	return ctx, func() { stop(); cancel() }
 }

@@ -8,12 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/broker/brokertest"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 	"github.com/caddy-sse/caddy-sse/internal/memlog"
-	"go.uber.org/zap"
 )
 
 // testBroker is a broker module that counts what is opened and closed: memory logs all of them.
@@ -92,16 +93,16 @@ func release(t *testing.T) {
 	}
 }
 
-func mustOffer(t *testing.T, s *Hub, o *Settings) {
+func mustOffer(t *testing.T, h *Hub, s *Settings) {
 	t.Helper()
-	if err := s.Offer(o); err != nil {
+	if err := h.Offer(s); err != nil {
 		t.Fatalf("the hub does not take the settings: %v", err)
 	}
 }
 
-func (s *Hub) mustPublish(t *testing.T, topic, text string) {
+func (h *Hub) mustPublish(t *testing.T, topic, text string) {
 	t.Helper()
-	if n, err := s.Publish(t.Context(), brokertest.One(topic, text, "")); n != 1 || err != nil {
+	if n, err := h.Publish(t.Context(), brokertest.One(topic, text, "")); n != 1 || err != nil {
 		t.Errorf("publishing: %d, %v", n, err)
 	}
 }
@@ -131,7 +132,8 @@ func TestRoutesOfOneNameShareAHubUntilTheLastIsGone(t *testing.T) {
 	module.wantLogs(t, false)
 	hubtest.Want(t, l.Texts())
 	hubtest.Want(t, []error{l.End, l.Leave()}, hub.ErrHubClosed, hub.ErrHubClosed)
-	if n, err := first.Publish(t.Context(), brokertest.One("a", "2", "")); n != 0 || !errors.Is(err, hub.ErrHubClosed) {
+	n, err := first.Publish(t.Context(), brokertest.One("a", "2", ""))
+	if n != 0 || !errors.Is(err, hub.ErrHubClosed) {
 		t.Errorf("a closed hub published %d, %v", n, err)
 	}
 	if clients, _ := first.Core.Size(); clients != 0 {
@@ -281,7 +283,6 @@ func TestAReloadWithAnotherBrokerKeepsTheClientsAndTellsThem(t *testing.T) {
 	two.wantLogs(t, false)
 }
 
-// Caddy ends a config that has started by Cleanup alone, if what comes after all Starts fails.
 // outageBroker's log is in reach from the start, or never.
 type outageBroker struct{ inReach bool }
 
@@ -304,7 +305,9 @@ func (l *outageLog) Start(h *hub.Hub, ready func()) {
 }
 
 func TestABrokerInPlaceOfOneThatIsAwayIsToldToBeUp(t *testing.T) {
-	for name, next := range map[string]broker.Module{"cannot be away": memory{}, "can": outageBroker{inReach: true}} {
+	for name, next := range map[string]broker.Module{
+		"cannot be away": memory{}, "can": outageBroker{inReach: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			s := use(t)
 			defer release(t)
@@ -353,7 +356,8 @@ func TestNothingIsPublishedOnceTheHubDrains(t *testing.T) {
 	mustOffer(t, shared, config(1, memory{}))
 	before := shared.Core.Position()
 	shared.Core.Drain()
-	if n, err := shared.Publish(t.Context(), brokertest.One("a", "hi", "key")); n != 0 || !errors.Is(err, hub.ErrDraining) {
+	n, err := shared.Publish(t.Context(), brokertest.One("a", "hi", "key"))
+	if n != 0 || !errors.Is(err, hub.ErrDraining) {
 		t.Errorf("a draining hub published %d, %v", n, err)
 	}
 	if shared.Core.Position() != before {
@@ -361,6 +365,7 @@ func TestNothingIsPublishedOnceTheHubDrains(t *testing.T) {
 	}
 }
 
+// Caddy ends a config that has started by Cleanup alone, if what comes after all Starts fails.
 func TestWhatAConfigOfferedThatFailedLaterIsTakenBack(t *testing.T) {
 	s := use(t)
 	defer release(t)

@@ -15,45 +15,47 @@ type StreamOptions struct {
 	Direct bool
 }
 
-// Serve enters a client and answers its request with its messages, until the stream ends or leaves the request. The error
-// is why the hub does not admit the client; then nothing was written.
-func (s *Hub) Serve(w http.ResponseWriter, r *http.Request, sub hub.Subscription, o StreamOptions) error {
-	s.Core.AwaitID(r.Context(), sub.LastEventID)
-	live := s.streams.New(w, r, sub.WriteTimeout)
-	client, welcome, err := s.join(r.Context(), sub, live)
+// Serve joins a client to the hub and answers its request with its messages. It returns when the stream ends,
+// or goes on without the request. The error is why the hub does not admit the client; then nothing was
+// written.
+func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, sub hub.Subscription, o StreamOptions) error {
+	h.Core.AwaitID(r.Context(), sub.LastEventID)
+	handler := h.streams.New(w, r, sub.WriteTimeout)
+	h.claim(r.Context(), &sub)
+	client, welcome, err := h.Core.Join(sub, handler)
 	if err != nil {
 		return err
 	}
-	s.noteConnected(client, welcome)
-	defer s.CloseAtExit(r)()
-	past := o.Direct && stream.Plain(w)
-	direct := past && stream.MayDetach(r)
+	h.noteConnected(client, welcome)
+	defer h.CloseAtExit(r)()
+	bypass := o.Direct && stream.Plain(w)
+	detach := bypass && stream.MayDetach(r)
 	stream.SetHeaders(w)
-	if direct {
-		w.Header().Set("Connection", "close") // the HTTP server will not be there for a further request
+	if detach {
+		w.Header().Set("Connection", "close") // the HTTP server will not be there for another request
 	}
 	w.WriteHeader(http.StatusOK)
-	defer live.Open()()
-	ended := live.Hello(o.Hello(client, welcome))
+	defer handler.Open()()
+	ended := handler.Hello(o.Hello(client, welcome))
 	if ended == nil {
-		if past && !stream.Changed(w) {
-			if direct && live.Detach(client) {
+		if bypass && !stream.Changed(w) {
+			if detach && handler.Detach(client) {
 				return nil
 			}
-			live.BypassWrappers()
+			handler.BypassWrappers()
 		}
-		defer live.WatchHangup(client)()
-		ended = live.Run(client)
+		defer handler.WatchHangup(client)()
+		ended = handler.Run(client)
 	}
-	if !s.leave(client, ended) {
+	if !h.leave(client, ended) {
 		panic(http.ErrAbortHandler)
 	}
 	return nil
 }
 
-// leave takes a client out whose stream has ended. It reports whether that was in good order.
-func (s *Hub) leave(c *hub.Client, ended error) bool {
-	cause := s.Core.Leave(c, ended)
-	s.noteDisconnected(c, cause)
+// leave takes a client out of the hub when its stream has ended. It reports whether that is in good order.
+func (h *Hub) leave(c *hub.Client, ended error) bool {
+	cause := h.Core.Leave(c, ended)
+	h.noteDisconnected(c, cause)
 	return stream.EndsCleanly(cause) && stream.EndsCleanly(ended)
 }

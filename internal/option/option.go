@@ -1,3 +1,5 @@
+// Package option reads the options of Caddyfile blocks: a table for each block, with one line for each
+// option. It knows the kinds of options, and what a module asks of its values.
 package option
 
 import (
@@ -15,23 +17,52 @@ import (
 
 // Option is one option of a Caddyfile block.
 type Option struct {
-	Takes string                             // its arguments as the documentation writes them, for error messages
-	Read  func(d *caddyfile.Dispenser) error // from its name on
+	// Takes is the option's arguments as the documentation writes them. Error messages show it.
+	Takes string
+	// Read reads the option. The dispenser stands at the option's name.
+	Read func(d *caddyfile.Dispenser) error
 }
 
-// ErrArguments is what reading an option returns for too few arguments or too many. It names none of
-// them, lest it name a secret.
+// ErrArguments is the error of [Option.Read] for too few or too many arguments. It shows none of them, since
+// one may be a secret.
 var ErrArguments = errors.New("too few arguments, or too many")
 
-// Block reads the options of a block, each at most once but those in repeatable.
+// Block reads the options of a block. Each may stand there once, but those in repeatable any number of times.
 func Block(d *caddyfile.Dispenser, options map[string]Option, repeatable ...string) error {
 	return make(Positions).Block(d, "", options, repeatable...)
 }
 
-// Positions are where options stand, by the names that an optionError has for them; "" is the whole.
+// Positions are where options stand, by the names that [Error] has for them. The name "" is the directive.
 type Positions map[string]caddyfile.Token
 
-// Locate adds to an error where its option stands.
+// Block reads the options of a block, as [Block] does, and notes where each stands. The prefix comes before
+// their names: "<block>: " for a block within the block, "" for the outer one.
+func (at Positions) Block(
+	d *caddyfile.Dispenser, prefix string, options map[string]Option, repeatable ...string,
+) error {
+	seen := make(map[string]bool)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		name := d.Val()
+		o, known := options[name]
+		if !known {
+			return d.Errf("unknown option %q; the options here are %s",
+				name, strings.Join(slices.Sorted(maps.Keys(options)), ", "))
+		}
+		if seen[name] && !slices.Contains(repeatable, name) {
+			return d.Errf("option %q is there twice", name)
+		}
+		seen[name] = true
+		at[prefix+name] = d.Token()
+		if err := o.Read(d); err == ErrArguments { //nolint:errorlint // it is returned bare
+			return d.Errf("%s: %w; write: %s", name, err, strings.TrimSpace(name+" "+o.Takes))
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Locate adds file and line to an error: those of the option that the error is about.
 func (at Positions) Locate(err error) error {
 	if err == nil {
 		return nil
@@ -47,30 +78,7 @@ func (at Positions) Locate(err error) error {
 	return d.WrapErr(err)
 }
 
-// Block is readBlock that notes where the options stand, with the block before their names.
-func (at Positions) Block(d *caddyfile.Dispenser, block string, options map[string]Option, repeatable ...string) error {
-	seen := make(map[string]bool)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		name := d.Val()
-		o, known := options[name]
-		if !known {
-			return d.Errf("unknown option %q; the options here are %s", name, strings.Join(slices.Sorted(maps.Keys(options)), ", "))
-		}
-		if seen[name] && !slices.Contains(repeatable, name) {
-			return d.Errf("option %q is there twice", name)
-		}
-		seen[name] = true
-		at[block+name] = d.Token()
-		if err := o.Read(d); err == ErrArguments { //nolint:errorlint // it is returned bare
-			return d.Errf("%s: %w; write: %s", name, err, strings.TrimSpace(name+" "+o.Takes))
-		} else if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// ReadWord reads the one argument of an option.
+// ReadWord reads an option's only argument.
 func ReadWord(d *caddyfile.Dispenser, field *string) error {
 	if !d.Args(field) || d.NextArg() {
 		return ErrArguments
@@ -78,18 +86,18 @@ func ReadWord(d *caddyfile.Dispenser, field *string) error {
 	return nil
 }
 
-// Word is an option of one argument, which has to pass the checks.
+// Word is an option with one argument. The argument has to pass the checks.
 func Word(takes string, field *string, checks ...func(word string) error) Option {
 	return Option{takes, func(d *caddyfile.Dispenser) error {
 		name := d.Val()
 		if err := ReadWord(d, field); err != nil {
 			return err
 		}
-		return check(d, name, []string{*field}, checks)
+		return checkWords(d, name, []string{*field}, checks)
 	}}
 }
 
-// Words is an option of one or more arguments, each of which has to pass the checks.
+// Words is an option with one or more arguments. Each has to pass the checks.
 func Words(takes string, field *[]string, checks ...func(word string) error) Option {
 	return Option{takes, func(d *caddyfile.Dispenser) error {
 		name := d.Val()
@@ -98,22 +106,22 @@ func Words(takes string, field *[]string, checks ...func(word string) error) Opt
 			return ErrArguments
 		}
 		*field = append(*field, words...)
-		return check(d, name, words, checks)
+		return checkWords(d, name, words, checks)
 	}}
 }
 
-func check(d *caddyfile.Dispenser, option string, words []string, checks []func(word string) error) error {
+func checkWords(d *caddyfile.Dispenser, name string, words []string, checks []func(word string) error) error {
 	for _, word := range words {
 		for _, check := range checks {
 			if err := check(word); err != nil {
-				return d.Errf("%s: %w", option, err)
+				return d.Errf("%s: %w", name, err)
 			}
 		}
 	}
 	return nil
 }
 
-// Flag is an option without arguments.
+// Flag is an option without arguments. It is true if it is there.
 func Flag(field *bool) Option {
 	return Option{"", func(d *caddyfile.Dispenser) error {
 		if d.NextArg() {
@@ -124,6 +132,7 @@ func Flag(field *bool) Option {
 	}}
 }
 
+// OnOff is an option that is on or off. The field stays nil if it is left out.
 func OnOff(field **bool) Option {
 	return Option{"on | off", func(d *caddyfile.Dispenser) error {
 		name := d.Val()
@@ -140,9 +149,10 @@ func OnOff(field **bool) Option {
 	}}
 }
 
+// Number is an option with a whole number of at least least.
 func Number(field *int, least int) Option {
 	return Option{"<number>", func(d *caddyfile.Dispenser) error {
-		if err := NumberOf(d, field, least); err != nil {
+		if err := ReadNumber(d, field, least); err != nil {
 			return err
 		}
 		if d.NextArg() {
@@ -152,8 +162,8 @@ func Number(field *int, least int) Option {
 	}}
 }
 
-// NumberOf reads an option's next argument as a whole number.
-func NumberOf(d *caddyfile.Dispenser, field *int, least int) error {
+// ReadNumber reads an option's next argument as a whole number of at least least.
+func ReadNumber(d *caddyfile.Dispenser, field *int, least int) error {
 	name := d.Val()
 	if !d.NextArg() {
 		return ErrArguments
@@ -166,23 +176,25 @@ func NumberOf(d *caddyfile.Dispenser, field *int, least int) error {
 	return nil
 }
 
-// How an option of a duration takes what is no duration, and zero.
-type durationRule uint8
+// DurationRule says what a duration may be besides more than 0, and what that is in JSON.
+type DurationRule uint8
 
+// The rules for durations. In JSON, 0 stands for the default.
 const (
-	Positive     durationRule = iota // neither: it must be more than 0
-	OffAllowed                       // "off" is a negative duration in JSON
-	OffIsDefault                     // "off" is 0 in JSON, which is the default
-	ZeroIsOff                        // 0 is meant, and negative in JSON, where 0 is the default
+	Positive     DurationRule = iota // nothing else
+	OffAllowed                       // "off", which is negative in JSON
+	OffIsDefault                     // "off", which is 0 in JSON: off is the default
+	ZeroIsOff                        // 0, which is negative in JSON
 )
 
-func Duration(field *caddy.Duration, rule durationRule) Option {
-	takes, least := "<duration>", "of more than 0, such as 30s"
+// Duration is an option with a duration.
+func Duration(field *caddy.Duration, rule DurationRule) Option {
+	takes, expected := "<duration>", "of more than 0, such as 30s"
 	switch rule {
 	case OffAllowed, OffIsDefault:
-		takes, least = "<duration> | off", "of more than 0, such as 30s, nor off"
+		takes, expected = "<duration> | off", "of more than 0, such as 30s, nor off"
 	case ZeroIsOff:
-		least = "of 0 or more, such as 30s"
+		expected = "of 0 or more, such as 30s"
 	case Positive:
 	}
 	return Option{takes, func(d *caddyfile.Dispenser) error {
@@ -198,7 +210,7 @@ func Duration(field *caddy.Duration, rule durationRule) Option {
 		case word == "off" && rule == OffIsDefault:
 			*field = 0
 		case err != nil || duration <= 0:
-			return d.Errf("%s: %q is not a duration %s", name, word, least)
+			return d.Errf("%s: %q is not a duration %s", name, word, expected)
 		default:
 			*field = caddy.Duration(duration)
 		}
@@ -206,6 +218,7 @@ func Duration(field *caddy.Duration, rule durationRule) Option {
 	}}
 }
 
+// Bytes is an option with a size in bytes, such as 1MiB.
 func Bytes[T int | int64](field *T) Option {
 	return Option{"<size>", func(d *caddyfile.Dispenser) error {
 		name := d.Val()
@@ -213,13 +226,14 @@ func Bytes[T int | int64](field *T) Option {
 		if err := ReadWord(d, &word); err != nil {
 			return err
 		}
-		size, err := SizeOf(d, name, word)
+		size, err := ParseSize(d, name, word)
 		*field = T(size)
 		return err
 	}}
 }
 
-func SizeOf(d *caddyfile.Dispenser, name, word string) (int64, error) {
+// ParseSize returns the size in bytes that an argument of the option stands for.
+func ParseSize(d *caddyfile.Dispenser, name, word string) (int64, error) {
 	size, err := humanize.ParseBytes(word)
 	if err != nil || size == 0 || size > math.MaxInt32*1024 {
 		return 0, d.Errf("%s: %q is not a size of more than 0, such as 1MiB", name, word)

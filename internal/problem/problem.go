@@ -1,3 +1,5 @@
+// Package problem answers requests that are refused, in the form of RFC 9457. It is the one place that
+// says which status an error of the hub or its broker has.
 package problem
 
 import (
@@ -12,45 +14,60 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// Problem is an answer that refuses a request, in the form of RFC 9457.
+// Problem is the answer to a request that is refused. It is an error, too: functions return it where
+// nothing but a refusal can go wrong.
 type Problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	// Detail says what to change.
 	Detail string `json:"detail"`
-	// Published and Line tell how far a body that is published line by line had come. An array that broke
-	// off after its first message has Published too, but no lines.
+	// Published is how many messages of the body were published before this went wrong: lines, events, or
+	// messages of an array. It is nil where none of them can have been.
 	Published *int `json:"published,omitempty"`
-	Line      int  `json:"line,omitempty"`
+	// Line is the line of the body that is wrong, from 1; 0 for a body that is not read line by line.
+	Line int `json:"line,omitempty"`
 
-	Challenge  string `json:"-"` // WWW-Authenticate, with a 401
-	RetryAfter int    `json:"-"` // seconds, with a 429 or 503
+	// What follows goes into headers, never into the body.
+
+	// Challenge is the WWW-Authenticate header of a 401.
+	Challenge string `json:"-"`
+	// RetryAfter is the Retry-After header of a 429 or 503, in seconds; 0 for none.
+	RetryAfter int `json:"-"`
 }
 
+// New makes a problem. One that may go away by itself asks to be tried again after a second.
 func New(status int, format string, args ...any) *Problem {
-	p := &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}
+	p := &Problem{
+		Type:   "about:blank",
+		Title:  http.StatusText(status),
+		Status: status,
+		Detail: fmt.Sprintf(format, args...),
+	}
 	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
 		p.RetryAfter = 1
 	}
 	return p
 }
 
+// Error implements error.
 func (p *Problem) Error() string { return p.Detail }
 
-// Of says what a refusal by the hub or its broker means to whoever asked. It is the only
-// place that maps errors to statuses.
+// Of turns an error of the hub or its broker into the answer for the client or publisher.
 func Of(err error) *Problem {
 	var p *Problem
 	switch {
 	case errors.As(err, &p):
 		return p
 	case errors.Is(err, hub.ErrClientIDOwned):
-		return New(http.StatusForbidden, "this client_id belongs to another user; choose another, or leave it out to get one")
+		return New(http.StatusForbidden,
+			"this client_id belongs to another user; choose another, or leave it out to get one")
 	case errors.Is(err, hub.ErrClientIDBarred):
-		return New(http.StatusForbidden, "this client_id was closed by an operator; come back in a minute or with another")
+		return New(http.StatusForbidden,
+			"this client_id was closed by an operator; come back in a minute or with another")
 	case errors.Is(err, hub.ErrTooManyFromHere):
-		p = New(http.StatusTooManyRequests, "your address has as many connections as it may; close some, or share one between tabs")
+		p = New(http.StatusTooManyRequests,
+			"your address has as many connections as it may; close some, or share one between tabs")
 		p.Title = "Too many connections"
 		return p
 	case errors.Is(err, hub.ErrHubFull):
@@ -58,19 +75,25 @@ func Of(err error) *Problem {
 		p.RetryAfter = 5
 		return p
 	case errors.Is(err, hub.ErrDraining), errors.Is(err, hub.ErrHubClosed):
-		return New(http.StatusServiceUnavailable, "the server is going down; the message was not published, try again")
+		return New(http.StatusServiceUnavailable,
+			"the server is going down; the message was not published, try again")
 	case errors.Is(err, broker.ErrUnknownOutcome):
 		return New(http.StatusServiceUnavailable,
-			"the outcome is unknown: the broker went away before it answered; repeat the request with the same Idempotency-Key, which publishes once")
-	case errors.Is(err, broker.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return New(http.StatusServiceUnavailable, "the broker can't be reached, or takes no messages now; the message was not published, try again")
+			"the outcome is unknown: the broker went away before it answered; "+
+				"repeat the request with the same Idempotency-Key, which publishes once")
+	case errors.Is(err, broker.ErrUnavailable),
+		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return New(http.StatusServiceUnavailable,
+			"the broker can't be reached, or takes no messages now; the message was not published, try again")
 	case errors.Is(err, broker.ErrKeyReused):
 		return New(http.StatusUnprocessableEntity,
-			"this Idempotency-Key was used for another message within the last 10 minutes; use a new key for a new message")
+			"this Idempotency-Key was used for another message within the last 10 minutes; "+
+				"use a new key for a new message")
 	}
 	return New(http.StatusServiceUnavailable, "publishing failed; the message was not published, try again")
 }
 
+// Write answers with a problem.
 func Write(w http.ResponseWriter, p *Problem) error {
 	header := w.Header()
 	header.Set("Content-Type", "application/problem+json")
@@ -84,6 +107,7 @@ func Write(w http.ResponseWriter, p *Problem) error {
 	return WriteJSON(w, p.Status, p)
 }
 
+// WriteJSON answers with JSON and its length. The caller sets the other headers first.
 func WriteJSON(w http.ResponseWriter, status int, body any) error {
 	encoded, err := json.Marshal(body)
 	if err != nil {
@@ -92,6 +116,6 @@ func WriteJSON(w http.ResponseWriter, status int, body any) error {
 	encoded = append(encoded, '\n')
 	w.Header().Set("Content-Length", strconv.Itoa(len(encoded)))
 	w.WriteHeader(status)
-	_, _ = w.Write(encoded) // whoever asked may have gone
+	_, _ = w.Write(encoded) // the client may have gone
 	return nil
 }

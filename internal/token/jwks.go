@@ -17,28 +17,28 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
+// Bounds of a key set.
 const (
 	jwksTimeout      = 5 * time.Second  // of one fetch
 	jwksMaxRedirects = 5                // of one fetch
-	jwksMaxBytes     = 1 << 20          // of a key set
-	jwksMaxAge       = 10 * time.Minute // after which a key set is fetched again, in the background
-	// jwksMinPause is how often a key set is fetched at most, whatever key IDs tokens invent.
-	jwksMinPause = 5 * time.Second
+	jwksMaxBytes     = 1 << 20          // of the JSON
+	jwksMaxAge       = 10 * time.Minute // an older key set is fetched again, in the background
+	jwksMinPause     = 5 * time.Second  // between two fetches, whatever key IDs tokens invent
 )
 
-// KeySets keeps the key sets by their addresses. It outlives configs, so that a reload loses no key
-// while an address is out of reach, and is no reason to fetch.
+// KeySets keeps key sets by their addresses. It outlives configs: a reload loses no key while an address
+// is out of reach, and is no reason to fetch. The zero value is empty and ready.
 type KeySets struct {
-	keySetsMu sync.Mutex // guards the map
-	byAddress map[string]*keySet
+	mu        sync.Mutex // guards byAddress
+	byAddress map[string]*KeySet
 }
 
-// Of returns the key set of an address. failed is told why it can't be fetched.
-func (s *KeySets) Of(address string, failed func(error)) *keySet {
-	s.keySetsMu.Lock()
-	defer s.keySetsMu.Unlock()
+// Of returns the key set of an address. If the set is new, failed gets the errors of its fetches.
+func (s *KeySets) Of(address string, failed func(error)) *KeySet {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.byAddress == nil {
-		s.byAddress = make(map[string]*keySet)
+		s.byAddress = make(map[string]*KeySet)
 	}
 	if s.byAddress[address] == nil {
 		s.byAddress[address] = newKeySet(address, failed)
@@ -46,9 +46,9 @@ func (s *KeySets) Of(address string, failed func(error)) *keySet {
 	return s.byAddress[address]
 }
 
-// Of is a JSON Web Key Set that is fetched when it is first needed, when a token names a key that
-// it does not hold, and when it has grown old. While its address is out of reach its keys stay.
-type keySet struct {
+// KeySet is a JSON Web Key Set (RFC 7517). It is fetched when it is first needed, when it has no key for a
+// token, and when it is old. While its address is out of reach the keys stay.
+type KeySet struct {
 	address string
 	client  *http.Client
 	failed  func(error)
@@ -60,8 +60,8 @@ type keySet struct {
 	attempted time.Time // when that was last tried
 }
 
-func newKeySet(address string, failed func(error)) *keySet {
-	return &keySet{address: address, failed: failed, client: &http.Client{
+func newKeySet(address string, failed func(error)) *KeySet {
+	return &KeySet{address: address, failed: failed, client: &http.Client{
 		Timeout: jwksTimeout,
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			if len(via) > jwksMaxRedirects {
@@ -72,7 +72,7 @@ func newKeySet(address string, failed func(error)) *keySet {
 	}}
 }
 
-// CheckJWKSAddress allows plain http on loopback only: whoever can change the keys on their way can
+// CheckJWKSAddress refuses plain http but on loopback: an attacker who can change the keys on their way can
 // sign any token.
 func CheckJWKSAddress(address string) error {
 	u, err := url.Parse(address)
@@ -86,17 +86,19 @@ func CheckJWKSAddress(address string) error {
 	return nil
 }
 
-// verify holds a token against the keys, fetching them if there is reason to.
-func (s *keySet) verify(ctx context.Context, header jose.Header, signed *jose.JSONWebSignature) ([]byte, error) {
+// verify returns what is signed if one of the keys has signed it. It fetches the keys first if none has.
+func (s *KeySet) verify(
+	ctx context.Context, header jose.Header, signed *jose.JSONWebSignature,
+) ([]byte, error) {
 	s.mu.Lock()
 	keys, old := s.keys, time.Since(s.fetched) > jwksMaxAge
 	s.mu.Unlock()
-	payload, err := tryKeys(keys, header, signed)
+	signedBytes, err := tryKeys(keys, header, signed)
 	if err == nil {
 		if old {
-			s.fetch() // in the background: these keys still hold
+			s.fetch() // in the background: these keys still count
 		}
-		return payload, nil
+		return signedBytes, nil
 	}
 	select {
 	case <-s.fetch():
@@ -112,8 +114,9 @@ func (s *keySet) verify(ctx context.Context, header jose.Header, signed *jose.JS
 	return tryKeys(keys, header, signed)
 }
 
-// fetch fetches the keys, unless that was tried a moment ago. The channel tells when it is over.
-func (s *keySet) fetch() <-chan singleflight.Result {
+// fetch fetches the keys in the background, unless that was tried within jwksMinPause. The channel gets a
+// value when that is done.
+func (s *KeySet) fetch() <-chan singleflight.Result {
 	return s.fetches.DoChan("", func() (any, error) {
 		s.mu.Lock()
 		soon := time.Since(s.attempted) < jwksMinPause
@@ -136,7 +139,7 @@ func (s *keySet) fetch() <-chan singleflight.Result {
 	})
 }
 
-func (s *keySet) download() ([]Key, error) {
+func (s *KeySet) download() ([]Key, error) {
 	response, err := s.client.Get(s.address)
 	if err != nil {
 		if failure, ok := errors.AsType[*url.Error](err); ok {
@@ -151,24 +154,26 @@ func (s *keySet) download() ([]Key, error) {
 	return readKeySet(io.LimitReader(response.Body, jwksMaxBytes))
 }
 
-// readKeySet reads from a key set the keys that tokens may be signed with.
+// readKeySet reads a key set. It returns the keys that tokens may be signed with, without the others.
 func readKeySet(r io.Reader) ([]Key, error) {
 	var set struct{ Keys []json.RawMessage }
 	if err := json.NewDecoder(r).Decode(&set); err != nil {
 		return nil, fmt.Errorf("reading the key set: %w", err)
 	}
-	if set.Keys == nil { // some other JSON, such as an error
+	if set.Keys == nil { // this is other JSON, such as an error
 		return nil, errors.New("reading the key set: it has no keys")
 	}
 	var keys []Key
 	for _, raw := range set.Keys {
 		var key jose.JSONWebKey
 		if key.UnmarshalJSON(raw) != nil || key.Use != "" && key.Use != "sig" {
-			continue // of a kind we don't know, or for something else
+			continue // the key is of an unknown kind, or for something else
 		}
 		allowed := algorithmsOf(key.Key)
 		if key.Algorithm != "" {
-			allowed = slices.DeleteFunc(allowed, func(a jose.SignatureAlgorithm) bool { return string(a) != key.Algorithm })
+			allowed = slices.DeleteFunc(allowed, func(a jose.SignatureAlgorithm) bool {
+				return string(a) != key.Algorithm
+			})
 		}
 		if len(allowed) > 0 { // without "alg", the first that fits the key
 			keys = append(keys, Key{key.KeyID, allowed[0], key.Key})

@@ -15,24 +15,26 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// Key is a key and the one algorithm it may be used with, whatever a token says.
+// Key is a key that tokens may be signed with.
 type Key struct {
-	ID        string
-	Algorithm jose.SignatureAlgorithm
-	Public    any
+	ID        string                  // the "kid" of its tokens; empty for any
+	Algorithm jose.SignatureAlgorithm // the only one it is used with, whatever a token says
+	Public    any                     // a public key, or the secret of an HS algorithm
 }
 
-// hmacSize is how long the secret of an HS algorithm must be. (RFC 7518, section 3.2)
+// hmacSize is how many bytes the secret of an HS algorithm must have. (RFC 7518, section 3.2)
 var hmacSize = map[jose.SignatureAlgorithm]int{jose.HS256: 32, jose.HS384: 48, jose.HS512: 64}
 
-// rsaMinBits is how long an RSA key must be. (RFC 7518, section 3.3)
+// rsaMinBits is how many bits an RSA key must have. (RFC 7518, section 3.3)
 const rsaMinBits = 2048
 
-// publicKeyAlgorithms are those whose keys are not secret.
-var publicKeyAlgorithms = []jose.SignatureAlgorithm{
+// rsaAlgorithms are those of RSA keys.
+var rsaAlgorithms = []jose.SignatureAlgorithm{
 	jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512,
-	jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
 }
+
+// publicKeyAlgorithms are those whose keys are not secret.
+var publicKeyAlgorithms = append(slices.Clone(rsaAlgorithms), jose.ES256, jose.ES384, jose.ES512, jose.EdDSA)
 
 // KnownAlgorithm reports whether tokens may be signed with an algorithm of that name.
 func KnownAlgorithm(name string) bool {
@@ -40,12 +42,13 @@ func KnownAlgorithm(name string) bool {
 	return hmacSize[algorithm] != 0 || slices.Contains(publicKeyAlgorithms, algorithm)
 }
 
-// ReadKey reads a key in the form that its algorithm has: the secret of an HS algorithm, of the others the public key or
-// certificate in PEM form.
+// ReadKey reads a key from text. For an HS algorithm the text is the secret. For the others it is the public
+// key, or a certificate, in PEM form.
 func ReadKey(algorithm jose.SignatureAlgorithm, text string) (any, error) {
 	if size, ok := hmacSize[algorithm]; ok {
 		if len(text) < size {
-			return nil, fmt.Errorf("the secret has %d bytes; it needs %d or more (RFC 7518, section 3.2)", len(text), size)
+			return nil, fmt.Errorf("the secret has %d bytes; it needs %d or more (RFC 7518, section 3.2)",
+				len(text), size)
 		}
 		return []byte(text), nil
 	}
@@ -72,7 +75,8 @@ func ReadKey(algorithm jose.SignatureAlgorithm, text string) (any, error) {
 		return nil, fmt.Errorf("not readable: %w", err)
 	}
 	if key, ok := key.(*rsa.PublicKey); ok && key.N.BitLen() < rsaMinBits {
-		return nil, fmt.Errorf("the RSA key has %d bits; it needs %d or more (RFC 7518, section 3.3)", key.N.BitLen(), rsaMinBits)
+		return nil, fmt.Errorf("the RSA key has %d bits; it needs %d or more (RFC 7518, section 3.3)",
+			key.N.BitLen(), rsaMinBits)
 	}
 	if !slices.Contains(algorithmsOf(key), algorithm) {
 		return nil, fmt.Errorf("it is a %T, which %s can't be used with", key, algorithm)
@@ -80,15 +84,15 @@ func ReadKey(algorithm jose.SignatureAlgorithm, text string) (any, error) {
 	return key, nil
 }
 
-// algorithmsOf returns what a public key can be used with; nothing for secret keys, which have no
-// place in a key set.
+// algorithmsOf returns what a public key can be used with. A secret key has no place in a key set: for it
+// there is nothing.
 func algorithmsOf(key any) []jose.SignatureAlgorithm {
 	switch key := key.(type) {
 	case *rsa.PublicKey:
 		if key.N.BitLen() < rsaMinBits {
 			return nil
 		}
-		return []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512}
+		return slices.Clone(rsaAlgorithms)
 	case ed25519.PublicKey:
 		return []jose.SignatureAlgorithm{jose.EdDSA}
 	case *ecdsa.PublicKey:
@@ -104,7 +108,7 @@ func algorithmsOf(key any) []jose.SignatureAlgorithm {
 	return nil
 }
 
-// HashName names a secret without telling it.
+// HashName returns a name for a secret. The name does not give the secret away.
 func HashName(secret string) string {
 	hash := sha256.Sum256([]byte(secret))
 	return hex.EncodeToString(hash[:16])

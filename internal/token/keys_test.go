@@ -51,7 +51,7 @@ var issuers = sync.OnceValue(func() map[jose.SignatureAlgorithm]issuer {
 	}
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	must(err)
-	for _, algorithm := range []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512} {
+	for _, algorithm := range rsaAlgorithms {
 		all[algorithm] = issuer{algorithm: algorithm, private: key, public: key.Public()}
 	}
 	public, private, err := ed25519.GenerateKey(rand.Reader)
@@ -137,20 +137,20 @@ func accepting(t testing.TB, of ...issuer) *Verifier {
 // wantVerified and wantRefused hold a token against a verifier. reason is what the refusal has to speak of.
 func wantVerified(t testing.TB, v *Verifier, token string) *Claims {
 	t.Helper()
-	said, err := v.Verify(t.Context(), token)
+	claims, err := v.Verify(t.Context(), token)
 	if err != nil {
 		t.Errorf("refused: %v", err)
 		return &Claims{}
 	}
-	return said
+	return claims
 }
 
 func wantRefused(t testing.TB, v *Verifier, token, reason string) {
 	t.Helper()
-	said, err := v.Verify(t.Context(), token)
+	claims, err := v.Verify(t.Context(), token)
 	switch {
 	case err == nil:
-		t.Errorf("accepted, as %+v", said)
+		t.Errorf("accepted, as %+v", claims)
 	case !strings.Contains(err.Error(), reason):
 		t.Errorf("refused with %q, which does not speak of %q", err, reason)
 	}

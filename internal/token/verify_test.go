@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
 func TestTokensOfEveryAlgorithmAreAcceptedBesideEachOther(t *testing.T) {
@@ -27,8 +29,8 @@ func TestTokensOfEveryAlgorithmAreAcceptedBesideEachOther(t *testing.T) {
 	for _, i := range all {
 		t.Run(string(i.algorithm), func(t *testing.T) {
 			token := i.token(t, `{"sub":"alice"}`)
-			if said := wantVerified(t, c, token); said.Subject != "alice" {
-				t.Errorf("the subject is %q", said.Subject)
+			if claims := wantVerified(t, c, token); claims.Subject != "alice" {
+				t.Errorf("the subject is %q", claims.Subject)
 			}
 			header, rest, _ := strings.Cut(token, ".")
 			_, signature, _ := strings.Cut(rest, ".")
@@ -272,7 +274,7 @@ func TestIssuerAndAudienceAreRequiredIfConfigured(t *testing.T) {
 	}
 }
 
-// What is not signed must not be believed, be it only in the words of the refusal.
+// Nobody may believe what is not signed, not even for the words of a refusal.
 func TestSignatureIsCheckedBeforeAnythingElse(t *testing.T) {
 	c := accepting(t, issuers()[jose.HS256])
 	stranger := issuer{algorithm: jose.HS256, private: []byte(strings.Repeat("x", 32))}
@@ -294,9 +296,9 @@ func TestOneTokenIsOnePublisherHoweverItIsSpelt(t *testing.T) {
 		if other == '\n' {
 			spelling = token[:10] + "\n" + token[10:]
 		}
-		if said, err := c.Verify(t.Context(), spelling); err == nil && byte(other) != last {
+		if claims, err := c.Verify(t.Context(), spelling); err == nil && byte(other) != last {
 			respelt++
-			if said.Name != name {
+			if claims.Name != name {
 				t.Errorf("%q makes another publisher", spelling)
 			}
 		}
@@ -306,5 +308,51 @@ func TestOneTokenIsOnePublisherHoweverItIsSpelt(t *testing.T) {
 	}
 	if other := wantVerified(t, c, hs.token(t, `{"sse":{"publish":["a"]},"jti":"2"}`)); other.Name == name {
 		t.Error("two tokens are one publisher")
+	}
+}
+
+// A token's payload must set nothing that the verifier sets itself. Members are known by their exact names.
+func TestATokenGrantsNothingByOtherMembersThanSSE(t *testing.T) {
+	const everything = `{"subscribe":["**"],"publish":["**","@client/*","@user/*","@broadcast"]}`
+	hs := issuers()[jose.HS256]
+	v := accepting(t, hs)
+	members := []string{
+		"Grants", "grants", "GRANTS", "SSE", "Sse", "sSe", "Claims", "claims", "subscribe", "publish", "Subscribe",
+		"Publish", "payload", "",
+	}
+	for _, member := range members {
+		claims := wantVerified(t, v, hs.token(t, fmt.Sprintf(`{"sub":"alice",%q:%s}`, member, everything)))
+		wantNothingGranted(t, member, claims)
+	}
+	for _, member := range []string{"Name", "name", "Sub", "SUB", "Subject", "subject"} {
+		payload := fmt.Sprintf(`{"sub":"alice",%q:"mallory"}`, member)
+		claims := wantVerified(t, v, hs.token(t, payload))
+		wantNothingGranted(t, member, claims)
+		if claims.Name != HashName(payload) || claims.Subject != "alice" {
+			t.Errorf("%q makes the publisher %q, the user %q", member, claims.Name, claims.Subject)
+		}
+	}
+	for _, date := range []string{"Exp", "EXP", "Expiry", "expiry"} {
+		claims := wantVerified(t, v, hs.token(t, fmt.Sprintf(`{"sub":"alice",%q:1}`, date)))
+		if claims.Expiry != nil {
+			t.Errorf("%q makes the token expire", date)
+		}
+	}
+}
+
+func wantNothingGranted(t *testing.T, member string, claims *Claims) {
+	t.Helper()
+	if len(claims.Grants.Subscribe) > 0 || len(claims.Grants.Publish) > 0 {
+		t.Errorf("%q grants %+v", member, claims.Grants)
+	}
+	for _, to := range []hub.Address{
+		{Kind: hub.ToTopic, Name: "news"},
+		{Kind: hub.ToClient, Name: "c"},
+		{Kind: hub.ToUser, Name: "bob"},
+		{Kind: hub.ToBroadcast},
+	} {
+		if claims.Grants.MayPublish(to) {
+			t.Errorf("%q lets publish to %v", member, to)
+		}
 	}
 }

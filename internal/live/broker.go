@@ -1,0 +1,131 @@
+package live
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/hub"
+)
+
+// Publish puts a batch into the hub's log; see [broker.Log].
+func (h *Hub) Publish(ctx context.Context, batch []*broker.Publication) (int, error) {
+	n, err := h.withBroker(ctx, func(ctx context.Context, log broker.Log) (int, error) {
+		return log.Publish(ctx, batch)
+	})
+	for _, p := range batch[:n] {
+		if !p.Repeated {
+			h.Core.CountPublished()
+		}
+	}
+	return n, err
+}
+
+// CheckKeys checks that a batch can be published as a whole; see [broker.Log].
+func (h *Hub) CheckKeys(ctx context.Context, batch []*broker.Publication) (int, error) {
+	byKey := make(map[string]*broker.Publication)
+	for i, p := range batch {
+		if before := byKey[p.Key]; before != nil && before.Fingerprint != p.Fingerprint {
+			return i, broker.ErrKeyReused
+		}
+		if p.Key != "" {
+			byKey[p.Key] = p
+		}
+	}
+	if len(byKey) == 0 {
+		return len(batch), nil
+	}
+	return h.withBroker(ctx, func(ctx context.Context, log broker.Log) (int, error) {
+		return log.CheckKeys(ctx, batch)
+	})
+}
+
+// withBroker runs a publisher's request once there is a broker. It ends the request soon after the hub ends.
+func (h *Hub) withBroker(
+	ctx context.Context, do func(context.Context, broker.Log) (int, error),
+) (int, error) {
+	if err := h.WaitReady(ctx); err != nil {
+		return 0, err
+	}
+	ctx, cancel := h.WhileOpen(ctx, drainTime/2)
+	defer cancel()
+	h.brokerMu.RLock()
+	defer h.brokerMu.RUnlock()
+	if h.broker == nil {
+		return 0, hub.ErrHubClosed
+	}
+	return do(ctx, h.broker)
+}
+
+// claim asks the other instances whose the subscription's client_id is, if there are other instances.
+func (h *Hub) claim(ctx context.Context, sub *hub.Subscription) {
+	h.brokerMu.RLock()
+	defer h.brokerMu.RUnlock()
+	claimer, ok := h.broker.(broker.Claimer)
+	if !ok {
+		return
+	}
+	ctx, cancel := h.WhileOpen(ctx, 0)
+	defer cancel()
+	claimer.Claim(ctx, sub)
+}
+
+// Kick ends all connections of a client_id, on every instance, and returns how many there were. If there are
+// none it does nothing.
+func (h *Hub) Kick(ctx context.Context, clientID string) (connections int, err error) {
+	h.brokerMu.RLock()
+	defer h.brokerMu.RUnlock()
+	connections = h.Core.Connections(clientID)
+	others, ok := h.broker.(broker.Kicker)
+	if ok {
+		var elsewhere int
+		elsewhere, err = others.Connections(ctx, clientID, connections == 0)
+		connections += elsewhere
+	}
+	if connections == 0 {
+		return 0, err
+	}
+	h.Core.Kick(clientID)
+	if ok && err == nil {
+		err = others.Kick(ctx, clientID)
+	}
+	return connections, err
+}
+
+// BrokerKind returns which broker the hub has: the first word of its identity.
+func (h *Hub) BrokerKind() string {
+	h.brokerMu.RLock()
+	defer h.brokerMu.RUnlock()
+	kind, _, _ := strings.Cut(h.identity, " ")
+	return kind
+}
+
+// Up reports whether the broker is in reach and takes messages.
+func (h *Hub) Up() bool {
+	h.brokerMu.RLock()
+	defer h.brokerMu.RUnlock()
+	return h.broker != nil && h.Core.LogUp()
+}
+
+// FileSize returns the size of the broker's file, if it has one.
+func (h *Hub) FileSize() (bytes int64, ok bool) {
+	h.brokerMu.RLock()
+	defer h.brokerMu.RUnlock()
+	log, ok := h.broker.(broker.Sizer)
+	if !ok {
+		return 0, false
+	}
+	return log.Size(), true
+}
+
+// Lag returns how far the hub may be behind its log, if the log is elsewhere.
+func (h *Hub) Lag() (lag time.Duration, ok bool) {
+	h.brokerMu.RLock()
+	defer h.brokerMu.RUnlock()
+	log, ok := h.broker.(broker.Follower)
+	if !ok {
+		return 0, false
+	}
+	return log.Lag(), true
+}
