@@ -9,7 +9,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// BenchmarkPublishOnDisk compares publishers that share commits with one commit a publish, in one run.
+// BenchmarkPublishOnDisk compares, in one run, 64 publishers that share commits with a single publisher.
 func BenchmarkPublishOnDisk(b *testing.B) {
 	const publishers = 64
 	d := newDiskHub(b, hub.Limits{History: hub.HistoryLimits{Count: 1000}})
@@ -30,7 +30,7 @@ func BenchmarkPublishOnDisk(b *testing.B) {
 	}
 	const slice = 250 * time.Millisecond
 	var alone, together int64
-	for b.Loop() { // side by side, since the disk may be busy
+	for b.Loop() { // in turns, since the disk may be busy at times
 		alone += publish(1, time.Now().Add(slice))
 		together += publish(publishers, time.Now().Add(slice))
 	}

@@ -9,18 +9,18 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 	"github.com/caddy-sse/caddy-sse/topic"
-	"go.etcd.io/bbolt"
 )
 
-// The promise of exact resume, held against a log in a file that is trimmed, restarted, killed and
-// cleaned at random, by somebody who knows all that was ever published. It runs in a bubble, so that
-// hours cost nothing.
+// This test checks exact resume on a file that is trimmed, restarted, killed and cleaned at random. The test
+// knows all that was ever published. It runs in a synctest bubble, where hours take no time.
 
-func TestResumeIsExactOrAGapWhateverHappensToTheProcess(t *testing.T) {
+func TestResumeIsExactOrAGapOverRestartsAndCrashes(t *testing.T) {
 	complete, gaps, restarts := 0, 0, 0
 	for _, limits := range []hub.HistoryLimits{
 		{Count: 3}, {Count: 10, Age: 10 * time.Minute}, {Count: 100, Bytes: 2000}, {Count: 1000}, {},
@@ -31,7 +31,8 @@ func TestResumeIsExactOrAGapWhateverHappensToTheProcess(t *testing.T) {
 				for range 600 {
 					r.step()
 				}
-				t.Logf("%d messages, %d restarts, %d times complete, %d gaps", len(r.book)-1, r.restarts, r.complete, r.gaps)
+				t.Logf("%d messages, %d restarts, %d times complete, %d gaps",
+					len(r.book)-1, r.restarts, r.complete, r.gaps)
 				complete, gaps, restarts = complete+r.complete, gaps+r.gaps, restarts+r.restarts
 			})
 		})
@@ -41,20 +42,20 @@ func TestResumeIsExactOrAGapWhateverHappensToTheProcess(t *testing.T) {
 	}
 }
 
-// records are a hub on a file, its regulars, and the book of all that was published.
+// records are a hub on a file, its regulars, and the book of everything published.
 type records struct {
 	*diskHub
 	random   *rand.Rand
-	book     [][]hub.Address // by position: those go on when the log is renamed
+	book     [][]hub.Address // by position: positions go on when the log is renamed
 	regulars []*regular
 
 	restarts, complete, gaps int
 }
 
-// regular is a client that comes and goes, with any of the IDs it was ever told.
+// regular is a client that comes and goes, and comes back with any of the IDs it was told.
 type regular struct {
 	hub.Subscription
-	told []string
+	told []string        // IDs
 	here *hubtest.Client // nil while it is away
 }
 
@@ -65,8 +66,9 @@ func newRecords(t testing.TB, limits hub.HistoryLimits) *records {
 		book:    make([][]hub.Address, 1),
 	}
 	r.hasty = true
+	topics := [][]string{{"a/1"}, {"a/1", "b/2"}, {"a/*"}, {"**"}, {}, {"b/0", "b/1", "b/2", "b/3"}}
 	for i := range hubtest.Visitors {
-		s := hubtest.With([][]string{{"a/1"}, {"a/1", "b/2"}, {"a/*"}, {"**"}, {}, {"b/0", "b/1", "b/2", "b/3"}}[i%6]...)
+		s := hubtest.With(topics[i%len(topics)]...)
 		s.ClientID = fmt.Sprint("c", i)
 		if i%2 == 0 {
 			s.User = fmt.Sprint("u", i%4)
@@ -76,7 +78,7 @@ func newRecords(t testing.TB, limits hub.HistoryLimits) *records {
 	return r
 }
 
-// step is one thing that happens.
+// step makes one thing happen, at random.
 func (r *records) step() {
 	switch p := r.random.IntN(100); {
 	case p < 45:
@@ -96,7 +98,9 @@ func (r *records) step() {
 		r.again(r.crash)
 	case p < 98:
 		r.again(func() {
-			r.update(func(tx *bbolt.Tx) error { return put(tx.Bucket(metaBucket), unsyncedKey, []byte("another boot")) })
+			r.update(func(tx *bbolt.Tx) error {
+				return put(tx.Bucket(metaBucket), unsyncedKey, []byte("another boot"))
+			})
 			r.crash()
 		})
 	default:
@@ -106,7 +110,7 @@ func (r *records) step() {
 	}
 }
 
-// again ends the run, and with it all connections, and begins another.
+// again ends all connections and the run, and begins another run.
 func (r *records) again(begin func()) {
 	for _, v := range r.regulars {
 		r.depart(v)
@@ -115,6 +119,7 @@ func (r *records) again(begin func()) {
 	begin()
 }
 
+// depart ends a regular's connection.
 func (r *records) depart(v *regular) {
 	if v.here != nil {
 		v.here.Leave()
@@ -122,7 +127,7 @@ func (r *records) depart(v *regular) {
 	}
 }
 
-// post publishes a few messages at once; whoever is here gets them.
+// post publishes a few messages at once. The regulars that are here must get them.
 func (r *records) post() {
 	batch := make([]*broker.Publication, 1+r.random.IntN(4))
 	var targets [][]hub.Address
@@ -147,10 +152,14 @@ func (r *records) post() {
 		if v.here == nil {
 			continue
 		}
-		r.check(v, "while it was here", r.read(v), slices.DeleteFunc(slices.Clone(ids), func(id hub.ID) bool { return !v.wants(r.book[id.Position.Major]) }))
+		wanted := slices.DeleteFunc(slices.Clone(ids), func(id hub.ID) bool {
+			return !v.wants(r.book[id.Position.Major])
+		})
+		r.check(v, "while it was here", r.read(v), wanted)
 	}
 }
 
+// wants reports whether a message to these addresses is for the regular.
 func (v *regular) wants(to []hub.Address) bool {
 	return slices.ContainsFunc(to, func(a hub.Address) bool {
 		switch a.Kind {
@@ -180,7 +189,7 @@ func (r *records) read(v *regular) (ids []hub.ID) {
 	return ids
 }
 
-// arrive brings a regular back, and checks what it is told against the book.
+// arrive brings a regular back, and compares what it gets with the book.
 func (r *records) arrive(v *regular) {
 	s := v.Subscription
 	if n := len(v.told); n > 0 {
@@ -211,14 +220,17 @@ func (r *records) arrive(v *regular) {
 		if from.Epoch != now.Epoch {
 			return
 		}
-		// What is left of it, in order and each once.
-		r.check(v, "after a gap", got, slices.DeleteFunc(missed, func(id hub.ID) bool { return !slices.Contains(got, id) }))
+		// The client gets some of what it missed, in order and each message once.
+		some := slices.DeleteFunc(missed, func(id hub.ID) bool { return !slices.Contains(got, id) })
+		r.check(v, "after a gap", got, some)
 	}
 }
 
+// check compares the IDs that a regular got with those it should get.
 func (r *records) check(v *regular, when string, got, wanted []hub.ID) {
 	r.t.Helper()
 	if !slices.Equal(got, wanted) {
-		r.t.Fatalf("%v, told %q at %s, got %s\n%v\nwant\n%v", v.Subscription, v.here.Resume, v.here.Welcome.ID, when, hubtest.Brief(got), hubtest.Brief(wanted))
+		r.t.Fatalf("%v, told %q at %s, got %s\n%v\nwant\n%v",
+			v.Subscription, v.here.Resume, v.here.Welcome.ID, when, hubtest.Brief(got), hubtest.Brief(wanted))
 	}
 }

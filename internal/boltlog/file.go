@@ -2,70 +2,37 @@ package boltlog
 
 import (
 	"bytes"
-	"encoding/binary"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
 
-	"github.com/caddy-sse/caddy-sse/hub"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// File is an open file.
+// File is an open file with a log. Logs that follow one another, as a config is reloaded, may share it.
 type File struct {
-	path string // without symbolic links: a file has one
-	hub  string
-	db   *bbolt.DB
-	// doubtful: the newest commit may be lost, or may not last.
+	path    string // without symbolic links, so that each file has one path
+	hubName string // hub that the file was opened for
+	db      *bbolt.DB
+	// doubtful tells that the newest commit may be lost, or may not last.
 	doubtful bool
-	// update is db.Update. Tests let it fail.
+	// update is db.Update. Tests make it fail.
 	update func(func(*bbolt.Tx) error) error
 }
 
-// What a file holds. Every value is sealed.
-var (
-	metaBucket    = []byte("meta")    // what is said of the whole, below
-	logBucket     = []byte("log")     // messages by position
-	marksBucket   = []byte("marks")   // by address, the newest message that was removed, and when
-	answersBucket = []byte("answers") // by idempotency key, what was answered, and when
-
-	formatKey = []byte("format") // of all this
-	epochKey  = []byte("epoch")
-	lastKey   = []byte("last")  // the newest position given out
-	floorKey  = []byte("floor") // up to where marks may have been removed
-	// unsyncedKey is there from the start to the clean end of a run that does not sync: it names the
-	// boot of the machine, since what a process wrote survives its own death but not the machine's.
-	unsyncedKey = []byte("unsynced")
-	// probeKey is written while the log is out of reach, to see whether there is room again.
-	probeKey = []byte("probe")
-
-	fileFormat = []byte("caddy-sse 1")
-)
-
-// lockTimeout is how long another process may take to let go of a file.
+// lockTimeout is how long another process may take to close a file.
 const lockTimeout = time.Second
 
-// OpenFile opens the file at a path that Path returned, for a hub. All of it is read once, so that damage is an
-// error now and not a crash later.
-func OpenFile(path, hub string) (*File, error) {
-	db, doubtful, err := openChecked(path)
-	if err != nil {
-		return nil, explainOpen(path, err)
-	}
-	return &File{path: path, hub: hub, db: db, doubtful: doubtful, update: db.Update}, nil
-}
-
-// Hub returns the hub that the file was opened for.
-func (f *File) Hub() string { return f.hub }
-
-// Path makes sure that there is a file at a path, if an empty one, and returns the one path that it has: without
-// symbolic links.
+// Path makes sure that there is a file at a path, if only an empty one. It returns the file's one path,
+// without symbolic links.
 func Path(path string) (string, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -75,8 +42,18 @@ func Path(path string) (string, error) {
 	return filepath.EvalSymlinks(path)
 }
 
-// Destruct closes the file, as Caddy's pools do with what nobody uses any more.
-func (f *File) Destruct() error { return f.db.Close() }
+// OpenFile opens the file at a path that Path returned, for a hub. It reads all of the file once, so that
+// damage is an error now and not a crash later.
+func OpenFile(path, hubName string) (*File, error) {
+	db, doubtful, err := openChecked(path)
+	if err != nil {
+		return nil, explainOpen(path, err)
+	}
+	return &File{path: path, hubName: hubName, db: db, doubtful: doubtful, update: db.Update}, nil
+}
+
+// Hub returns the name of the hub that the file was opened for.
+func (f *File) Hub() string { return f.hubName }
 
 // Size implements broker.Sizer: it returns how many bytes the file has.
 func (f *File) Size() int64 {
@@ -87,13 +64,75 @@ func (f *File) Size() int64 {
 	return info.Size()
 }
 
+// Destruct closes the file. Caddy's pools call it when nobody uses the file any more.
+func (f *File) Destruct() error { return f.db.Close() }
+
+// begin prepares the file for a run. If the file may lack something that was acknowledged, begin gives the
+// log another name.
+func (f *File) begin(sync bool) (renamed bool, err error) {
+	f.db.NoSync = false
+	err = f.update(func(tx *bbolt.Tx) error {
+		for _, name := range allBuckets {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		meta := tx.Bucket(metaBucket)
+		epoch, err := get(meta, epochKey)
+		if err != nil {
+			return err
+		}
+		unsynced, err := get(meta, unsyncedKey)
+		if err != nil {
+			return err
+		}
+		renamed = f.doubtful || unsynced != nil && !bytes.Equal(unsynced, bootID())
+		if epoch == nil || renamed {
+			epoch = []byte(hub.NewEpoch())
+		}
+		err = errors.Join(put(meta, formatKey, bytes.Clone(fileFormat)), put(meta, epochKey, bytes.Clone(epoch)),
+			storeLast(tx))
+		if sync {
+			return errors.Join(err, meta.Delete(unsyncedKey))
+		}
+		return errors.Join(err, put(meta, unsyncedKey, bootID()))
+	})
+	if err == nil {
+		f.doubtful = false
+	}
+	f.db.NoSync = !sync
+	return renamed, err
+}
+
+// end leaves all of the file on disk.
+func (f *File) end() error {
+	if !f.db.NoSync {
+		return nil
+	}
+	if err := f.db.Sync(); err != nil {
+		return err
+	}
+	f.db.NoSync = false
+	return f.update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Delete(unsyncedKey) })
+}
+
+// bootID returns the name of this boot of the machine. Where boots have no names it returns another name each
+// time.
+func bootID() []byte {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return []byte(rand.Text())
+	}
+	return bytes.TrimSpace(id)
+}
+
+// What may be wrong with a file that bbolt can open.
 var (
 	errDamaged = errors.New("it is damaged")
 	errForeign = errors.New("it is not a log")
 )
 
-// openChecked opens a file and makes sure that all of it can be read, so that damage is an error now
-// and not a crash later.
+// openChecked opens a file once checkFile has read all of it.
 func openChecked(path string) (db *bbolt.DB, doubtful bool, err error) {
 	if info, err := os.Stat(path); err != nil {
 		return nil, false, err
@@ -106,7 +145,7 @@ func openChecked(path string) (db *bbolt.DB, doubtful bool, err error) {
 	return db, doubtful, err
 }
 
-// checkFile opens a file only to look at it, while nobody else can write it.
+// checkFile reads all of a file and says what is wrong with it. Meanwhile nobody else can write the file.
 func checkFile(path string) (doubtful bool, err error) {
 	var file *os.File
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
@@ -134,10 +173,10 @@ func checkFile(path string) (doubtful bool, err error) {
 	return doubtful, db.View(checkValues)
 }
 
-// checkValues says what is wrong with what stands in sound pages.
+// checkValues says what is wrong with the values in sound pages.
 func checkValues(tx *bbolt.Tx) error {
 	if key, _ := tx.Cursor().First(); key == nil {
-		return nil // it is new
+		return nil // the file is new
 	}
 	meta := tx.Bucket(metaBucket)
 	if meta == nil {
@@ -146,7 +185,7 @@ func checkValues(tx *bbolt.Tx) error {
 	if format, err := get(meta, formatKey); err != nil || !bytes.Equal(format, fileFormat) {
 		return errForeign
 	}
-	for _, name := range [][]byte{metaBucket, logBucket, marksBucket, answersBucket} {
+	for _, name := range allBuckets {
 		bucket := tx.Bucket(name)
 		if bucket == nil {
 			return fmt.Errorf("%w: %s is missing", errDamaged, name)
@@ -156,7 +195,7 @@ func checkValues(tx *bbolt.Tx) error {
 		}
 	}
 	last, err := get(meta, lastKey)
-	if err == nil && positionOf(last).Major != tx.Bucket(logBucket).Sequence() {
+	if err == nil && positionOf(last) != lastPosition(tx) {
 		err = fmt.Errorf("%w: the last position is not the last", errDamaged)
 	}
 	return err
@@ -168,7 +207,8 @@ func explainOpen(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		advice = "its directory does not exist; make it, writable for Caddy"
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS), errors.Is(err, bolterrors.ErrDatabaseReadOnly):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS),
+		errors.Is(err, bolterrors.ErrDatabaseReadOnly):
 		advice = "Caddy may not write it; change its owner or mode, and those of its directory"
 	case errors.Is(err, syscall.EISDIR):
 		advice = "it is a directory; name a file"
@@ -182,103 +222,4 @@ func explainOpen(path string, err error) error {
 		advice = "it can't be read; move it away to begin anew, which clients are told as a gap"
 	}
 	return fmt.Errorf("the log file %s: %s: %w", path, advice, err)
-}
-
-// seal appends to a value a sum of it and its key, so that damage shows.
-func seal(key, value []byte) []byte {
-	return binary.BigEndian.AppendUint32(value, sumOf(key, value))
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func sumOf(key, value []byte) uint32 {
-	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
-}
-
-func unseal(key, sealed []byte) ([]byte, error) {
-	n := len(sealed) - 4
-	if n < 0 || binary.BigEndian.Uint32(sealed[n:]) != sumOf(key, sealed[:n]) {
-		return nil, fmt.Errorf("%w: the value of %q is not what was written", errDamaged, key)
-	}
-	return sealed[:n:n], nil
-}
-
-func put(bucket *bbolt.Bucket, key, value []byte) error { return bucket.Put(key, seal(key, value)) }
-
-// get returns a key's value, nil if there is none. It is good for as long as the transaction.
-func get(bucket *bbolt.Bucket, key []byte) ([]byte, error) {
-	sealed := bucket.Get(key)
-	if sealed == nil {
-		return nil, nil
-	}
-	return unseal(key, sealed)
-}
-
-// each visits all keys of a bucket in order.
-func each(bucket *bbolt.Bucket, visit func(key, value []byte) error) error {
-	return bucket.ForEach(func(key, sealed []byte) error {
-		value, err := unseal(key, sealed)
-		if err != nil {
-			return err
-		}
-		return visit(key, value)
-	})
-}
-
-// begin readies the file for a run. If what it holds may not be all that was acknowledged, the log gets
-// another name.
-func (f *File) begin(sync bool) (renamed bool, err error) {
-	f.db.NoSync = false
-	err = f.update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{metaBucket, logBucket, marksBucket, answersBucket} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
-			}
-		}
-		meta := tx.Bucket(metaBucket)
-		epoch, err := get(meta, epochKey)
-		if err != nil {
-			return err
-		}
-		unsynced, err := get(meta, unsyncedKey)
-		if err != nil {
-			return err
-		}
-		renamed = f.doubtful || unsynced != nil && !bytes.Equal(unsynced, bootID())
-		if epoch == nil || renamed {
-			epoch = []byte(hub.NewEpoch())
-		}
-		err = errors.Join(put(meta, formatKey, bytes.Clone(fileFormat)), put(meta, epochKey, bytes.Clone(epoch)),
-			put(meta, lastKey, positionKey(hub.Position{Major: tx.Bucket(logBucket).Sequence()})))
-		if sync {
-			return errors.Join(err, meta.Delete(unsyncedKey))
-		}
-		return errors.Join(err, put(meta, unsyncedKey, bootID()))
-	})
-	if err == nil {
-		f.doubtful = false
-	}
-	f.db.NoSync = !sync
-	return renamed, err
-}
-
-// end leaves the file so that all of it is on disk.
-func (f *File) end() error {
-	if !f.db.NoSync {
-		return nil
-	}
-	if err := f.db.Sync(); err != nil {
-		return err
-	}
-	f.db.NoSync = false
-	return f.update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Delete(unsyncedKey) })
-}
-
-// bootID names this boot of the machine. Where it has no name, no boot is like another.
-func bootID() []byte {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return []byte(hub.NewEpoch())
-	}
-	return bytes.TrimSpace(id)
 }

@@ -6,12 +6,13 @@ import (
 	"runtime"
 	"testing"
 
-	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
-// asNobody runs f without root's right to read and write everything. It does nothing to a user who has
-// no such right.
+// asNobody runs f without root's right to read and write everything. Other users don't have that right
+// anyway.
 func asNobody(t testing.TB, f func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -21,15 +22,15 @@ func asNobody(t testing.TB, f func()) {
 	const nobody = 65534
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := unix.Setfsuid(nobody); err != nil { // this thread's only
+	if err := unix.Setfsuid(nobody); err != nil { // for this thread only
 		t.Fatal(err)
 	}
 	defer unix.Setfsuid(0)
 	f()
 }
 
-func TestAFileThatMayNotBeWrittenIsNamedAndSaysWhatToDo(t *testing.T) {
-	dir, err := os.MkdirTemp("", "sse-bolt-") //nolint:usetesting // t.TempDir is root's alone
+func TestErrorForForbiddenFileSaysWhatToDo(t *testing.T) {
+	dir, err := os.MkdirTemp("", "sse-bolt-") //nolint:usetesting // t.TempDir is for root only
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func TestAFileThatMayNotBeWrittenIsNamedAndSaysWhatToDo(t *testing.T) {
 	})
 }
 
-func TestAReadOnlyDiskIsNamedAndSaysWhatToDo(t *testing.T) {
+func TestErrorForReadOnlyDiskSaysWhatToDo(t *testing.T) {
 	dir := e2etest.SmallDisk(t, "1m")
 	file := filepath.Join(dir, "sse.db")
 	if err := os.WriteFile(file, storedLog(t), 0o600); err != nil {

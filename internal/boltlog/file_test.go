@@ -11,16 +11,17 @@ import (
 	"strings"
 	"testing"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
-	"go.etcd.io/bbolt"
 )
 
-// wantUnopenable checks that a file can't be opened, twice, and that the error names it and says this.
+// wantUnopenable checks that a file can't be opened, twice, and that the error has its name and these words.
 func wantUnopenable(t testing.TB, file string, words ...string) {
 	t.Helper()
 	before, _ := os.ReadFile(file)
-	for range 2 { // nothing of the first attempt is left that stands in the way
+	for range 2 { // the first attempt leaves nothing behind
 		_, release, err := useFile(file)
 		if err == nil {
 			_ = release()
@@ -37,8 +38,8 @@ func wantUnopenable(t testing.TB, file string, words ...string) {
 	}
 }
 
-func TestAFileThatCanNotBeOpenedIsNamedAndSaysWhatToDo(t *testing.T) {
-	dir := t.TempDir()
+func TestErrorForUnopenableFileSaysWhatToDo(t *testing.T) {
+	dir, ours := t.TempDir(), []string{"meta", "log", "marks", "answers"}
 	write := func(name string, content []byte) string {
 		file := filepath.Join(dir, name)
 		if err := os.WriteFile(file, content, 0o600); err != nil {
@@ -50,25 +51,25 @@ func TestAFileThatCanNotBeOpenedIsNamedAndSaysWhatToDo(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "directory"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	const broken = "move it away to begin anew"
+	const missing, broken = "its directory does not exist; make it", "move it away to begin anew"
 	for name, c := range map[string]struct {
 		file  string
 		words []string
 	}{
-		"a missing directory":      {filepath.Join(dir, "missing", "sse.db"), []string{"its directory does not exist; make it"}},
-		"a path below a file":      {filepath.Join(regular, "sse.db"), []string{"its directory does not exist; make it"}},
+		"a missing directory":      {filepath.Join(dir, "missing", "sse.db"), []string{missing}},
+		"a path below a file":      {filepath.Join(regular, "sse.db"), []string{missing}},
 		"a directory":              {filepath.Join(dir, "directory"), []string{"it is a directory; name a file"}},
 		"a short text":             {write("short", []byte("hello")), []string{broken}},
 		"a text":                   {write("text", bytes.Repeat([]byte("hello\n"), 10_000)), []string{broken}},
 		"zeros":                    {write("zeros", make([]byte, 1<<16)), []string{broken}},
 		"another program's file":   {write("foreign", foreignFile(t, "users")), []string{"another program"}},
-		"one with buckets like us": {write("alike", foreignFile(t, "meta", "log", "marks", "answers")), []string{"another program"}},
+		"one with buckets as ours": {write("alike", foreignFile(t, ours...)), []string{"another program"}},
 	} {
 		t.Run(name, func(t *testing.T) { wantUnopenable(t, c.file, c.words...) })
 	}
 }
 
-// foreignFile returns a bolt file that is not ours.
+// foreignFile returns another program's bolt file.
 func foreignFile(t testing.TB, buckets ...string) []byte {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "foreign.db")
@@ -101,7 +102,7 @@ func foreignFile(t testing.TB, buckets ...string) []byte {
 	return content
 }
 
-func TestANewFileAndAnEmptyOneAreNewLogs(t *testing.T) {
+func TestNewAndEmptyFilesAreNewLogs(t *testing.T) {
 	dir := t.TempDir()
 	empty := filepath.Join(dir, "empty")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
@@ -109,8 +110,8 @@ func TestANewFileAndAnEmptyOneAreNewLogs(t *testing.T) {
 	}
 	for _, file := range []string{filepath.Join(dir, "new"), empty} {
 		for range 2 {
-			log := openTestLog(t, boltModule(file, true))
-			if err := log.Close(); err != nil { // it never began
+			log := openTestLog(t, newModule(file, true))
+			if err := log.Close(); err != nil { // the log never began
 				t.Error(err)
 			}
 		}
@@ -120,9 +121,9 @@ func TestANewFileAndAnEmptyOneAreNewLogs(t *testing.T) {
 	}
 }
 
-func TestAFileThatAnotherProcessHasOpenIsNotOpened(t *testing.T) {
+func TestFileOpenInAnotherProcessIsRefused(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "sse.db")
-	other, err := bbolt.Open(file, 0o600, nil) // locks are a descriptor's, so this is like another process
+	other, err := bbolt.Open(file, 0o600, nil) // a lock belongs to a descriptor, so this is like another process
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +138,7 @@ func TestAFileThatAnotherProcessHasOpenIsNotOpened(t *testing.T) {
 	_ = release()
 }
 
-// storedLog returns a file with a bit of everything, of several hundred pages.
+// storedLog returns a file with something in each bucket, of several hundred pages.
 func storedLog(t testing.TB) []byte {
 	t.Helper()
 	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 30}})
@@ -162,7 +163,7 @@ func storedLog(t testing.TB) []byte {
 	return content
 }
 
-// dump returns all that stands in a file and is ever read: the sequence of no other bucket than the log's is.
+// dump returns everything in a file that a log reads. Of the buckets' sequences it reads only the log's.
 func dump(t testing.TB, db *bbolt.DB) (all []string) {
 	t.Helper()
 	err := db.View(func(tx *bbolt.Tx) error {
@@ -183,7 +184,7 @@ func dump(t testing.TB, db *bbolt.DB) (all []string) {
 	return all
 }
 
-func TestATruncatedFileIsDamaged(t *testing.T) {
+func TestTruncatedFileIsRefused(t *testing.T) {
 	sound := storedLog(t)
 	file := filepath.Join(t.TempDir(), "sse.db")
 	lengths := []int{1, 100, 4095, 4096, 4097, 8191, 8192, 12288, len(sound) / 2}
@@ -232,12 +233,13 @@ var damages = map[string]func(*rand.Rand, []byte){
 	},
 }
 
+// page returns one of the pages of a file.
 func page(random *rand.Rand, file []byte) []byte {
 	at := random.IntN(len(file)/4096) * 4096
 	return file[at : at+4096]
 }
 
-func TestADamagedFileIsRefusedOrHoldsAllThatWasWritten(t *testing.T) {
+func TestDamagedFileIsRefusedOrHoldsEverything(t *testing.T) {
 	sound := storedLog(t)
 	file := filepath.Join(t.TempDir(), "sse.db")
 	if err := os.WriteFile(file, sound, 0o600); err != nil {
@@ -262,7 +264,7 @@ func TestADamagedFileIsRefusedOrHoldsAllThatWasWritten(t *testing.T) {
 				}
 				outcome, err := useDamaged(t, file, want)
 				if err == nil && outcome != "refused" {
-					_, err = checkFile(file) // what was written since is sound
+					_, err = checkFile(file) // what has been written since is sound
 				}
 				if err != nil {
 					t.Fatalf("seed %d, attempt %d: %v", seed, i, err)
@@ -274,7 +276,8 @@ func TestADamagedFileIsRefusedOrHoldsAllThatWasWritten(t *testing.T) {
 	}
 }
 
-// useDamaged opens a damaged file, and uses it if it can be.
+// useDamaged opens a damaged file and, if that works, writes to it. The outcome is "refused", "renamed" or
+// "sound".
 func useDamaged(t testing.TB, file string, sound []string) (outcome string, err error) {
 	opened, release, err := useFile(file)
 	if err != nil {
@@ -291,7 +294,7 @@ func useDamaged(t testing.TB, file string, sound []string) (outcome string, err 
 	case !slices.Equal(dump(t, opened.db), sound):
 		return "", errors.New("it was opened, and what is in it is not what was written")
 	}
-	// It can be written, too.
+	// The file can be written, too.
 	opened.update = func(change func(*bbolt.Tx) error) error {
 		opened.db.NoSync = true
 		return opened.db.Update(change)

@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
-func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
+func TestFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 	dir := e2etest.SmallDisk(t, "8m")
 	d := newDiskHubIn(t, dir, hubtest.Plenty)
 	changes := make(chan bool, 1000)
@@ -65,7 +65,7 @@ func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 		t.Error("the log is said to be in reach")
 	}
 
-	// Whoever subscribes goes on, and gets what was acknowledged and nothing else.
+	// Subscribers stay, and get what was acknowledged and nothing else.
 	check := func(texts []string) {
 		t.Helper()
 		for _, text := range texts {
@@ -85,7 +85,7 @@ func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 		t.Errorf("the client is told %q", resumed.Resume)
 	}
 
-	// Nobody needs to publish for it to heal.
+	// The log recovers even if nobody publishes.
 	makeRoom()
 	e2etest.Await(t, "the log is in reach", d.hub.LogUp)
 	for told := false; !told; {
@@ -102,14 +102,14 @@ func TestAFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 	}
 }
 
-func TestAFileThatHasNoRoomToBeginSaysSo(t *testing.T) {
+func TestErrorForNewFileOnFullDiskSaysWhatToDo(t *testing.T) {
 	dir := e2etest.SmallDisk(t, "1m")
 	e2etest.FillDisk(t, dir, 0)
 	wantUnopenable(t, filepath.Join(dir, "sse.db"), "the disk is full; make room")
 }
 
-func TestAFullDiskThatIsRemovedFromHealsByItself(t *testing.T) {
-	// The history is what fills the disk: nobody makes room but the log itself, once it keeps less.
+func TestLogThatFillsTheDiskMakesRoomOnceItKeepsLess(t *testing.T) {
+	// The history fills the disk. Only the log itself makes room, once it keeps less.
 	dir := e2etest.SmallDisk(t, "2m")
 	d := newDiskHubIn(t, dir, hubtest.Plenty)
 	for err := error(nil); err == nil; {

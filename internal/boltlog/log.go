@@ -1,26 +1,31 @@
+// Package boltlog keeps a hub's log in a file. The log outlives the process: order, IDs, what is kept of each
+// address and the answers to idempotency keys are the same after a restart.
+//
+// A message is committed to the file, then delivered, then answered. Requests that wait at the same time
+// share a commit. Without Options.Sync a commit is not waited for on disk; after the machine has crashed, the
+// log then goes on under another epoch, and clients are told a gap.
 package boltlog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 	"time"
 
-	"github.com/caddy-sse/caddy-sse/broker"
-	"github.com/caddy-sse/caddy-sse/hub"
 	"go.etcd.io/bbolt"
 	"go.uber.org/zap"
+
+	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
 // Options are the settings of a log in a file.
 type Options struct {
-	// Sync has each publish on disk before it is answered. Without it a crash of the machine, but not of the
-	// process, may lose the last messages; clients are told a gap then.
+	// Sync has each publish on disk before it is answered. Without it the last messages may be lost if the
+	// machine crashes, but not if only the process does; clients are then told a gap.
 	Sync bool
-	// Logger is told what an operator should know.
+	// Logger gets what an operator should know.
 	Logger *zap.Logger
 	// Release gives the file back. It is called once, when the log has ended.
 	Release func() error
@@ -28,49 +33,49 @@ type Options struct {
 
 // Open returns the log in a file.
 func Open(file *File, o Options) *Log {
-	l := &Log{Options: o, File: file, queue: make(chan *request)}
+	l := &Log{Options: o, File: file, queue: make(chan *pendingBatch)}
 	l.context, l.cancel = context.WithCancel(context.Background())
 	return l
 }
 
-// Log is a hub's log in a file. Publishes that are under way share a commit; when it is on disk
-// they are delivered and answered.
+// Log is a hub's log in a file. One goroutine commits.
 type Log struct {
 	Options
 	*File
 	replica *hub.Hub
-	queue   chan *request // without a buffer: what nobody takes is not under way
+	queue   chan *pendingBatch // unbuffered: a batch that nobody has taken is not under way
 
-	// What follows is the committing goroutine's.
-	loaded    bool // the replica has what the file keeps
-	epoch     string
-	undropped []*hub.Message          // could not be removed yet
-	claims    map[hub.Position]string // owners that are to be noted with the messages there
+	// The fields below belong to the committing goroutine.
 
-	context context.Context
+	loaded    bool                    // whether the replica has what the file keeps
+	epoch     string                  // name of the log, once it has been read
+	unremoved []*hub.Message          // messages that the hub has dropped and the file still has
+	claims    map[hub.Position]string // owners to be stored with the messages at these positions
+
+	context context.Context // ends with Close
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 }
 
-// request is one request's batch on its way into the file.
-type request struct {
+// pendingBatch is one request's messages on their way into the file.
+type pendingBatch struct {
 	batch     []*broker.Publication
-	published int
-	err       error
-	done      chan struct{}
+	published int           // messages that were published
+	err       error         // why not all were
+	done      chan struct{} // closed when both are set
 }
 
 const (
-	maxCommitBatch  = 1024 // messages of one commit, about
-	tendFileEvery   = 2 * time.Second
-	cleanFileEvery  = 5 * time.Minute
-	maxTrimBatch    = 10_000   // messages removed in one commit
-	maxRestoreBytes = 16 << 20 // of messages that are restored before those over the limits are removed
-	maxMarks        = 1 << 16
-	probeSize       = 1 << 20
+	maxCommitBatch  = 1024            // messages of one commit, about
+	maxTrimBatch    = 10_000          // messages removed by one commit
+	maxRestoreBytes = 16 << 20        // message bytes restored before what is over the limits is removed
+	maxMarks        = 1 << 16         // addresses of which the file knows what was removed
+	probeSize       = 1 << 20         // bytes of the commit that tries a file again
+	tendFileEvery   = 2 * time.Second // interval of tend
+	cleanFileEvery  = 5 * time.Minute // interval of clean
 )
 
-// Start implements Broker.
+// Start implements broker.Log.
 func (l *Log) Start(h *hub.Hub, ready func()) {
 	l.replica = h
 	if err := l.load(); err != nil {
@@ -82,140 +87,46 @@ func (l *Log) Start(h *hub.Hub, ready func()) {
 	ready()
 }
 
-// Close implements Broker. What is being published is still answered.
+// Close implements broker.Log. Batches that are under way are still published and answered.
 func (l *Log) Close() error {
 	l.cancel()
 	l.wg.Wait()
 	if !l.loaded {
-		return l.Release() // it never began, or what it began is in doubt
+		return l.Release() // the run never began, or its last commit is in doubt
 	}
 	return errors.Join(l.end(), l.Release())
 }
 
-// load hands the replica what the file keeps, if it has not been done.
-func (l *Log) load() error {
-	if l.loaded {
-		return nil
-	}
-	renamed, err := l.begin(l.Sync)
-	if err != nil {
-		return err
-	}
-	if renamed {
-		l.Logger.Warn("the log may not have all that was acknowledged; clients are told a gap", zap.String("file", l.path))
-	}
-	var end hub.Position
-	var followed bool
-	err = l.db.View(func(tx *bbolt.Tx) (err error) {
-		end, followed, err = l.follow(tx)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if !followed {
-		for next := positionKey(hub.Position{}); next != nil; l.trim() { // so that no more is in memory than is kept
-			if next, err = l.restore(next); err != nil {
-				return err
-			}
-		}
-		if err := l.db.View(l.forgetOnly); err != nil {
-			return err
-		}
-		l.replica.Advance(end) // the newest messages may have been removed
-		l.replica.Announce("broker_changed")
-	}
-	l.loaded = true
-	return nil
-}
-
-// follow lets the replica begin with the file's log, and returns where that ends; or tells that the
-// replica has followed it to there already, under other options.
-func (l *Log) follow(tx *bbolt.Tx) (end hub.Position, already bool, err error) {
-	meta := tx.Bucket(metaBucket)
-	epoch, err := get(meta, epochKey)
-	if err != nil {
-		return end, false, err
-	}
-	gone, floor, err := readMarks(tx)
-	if err != nil {
-		return end, false, err
-	}
-	l.epoch, end = string(epoch), hub.Position{Major: tx.Bucket(logBucket).Sequence()}
-	if l.replica.Position() == (hub.ID{Epoch: l.epoch, Position: end}) {
-		return end, true, nil
-	}
-	l.replica.Follow(hub.Origin{Epoch: l.epoch, Trims: true})
-	l.replica.ForgetAll(floor)
-	for address, p := range gone {
-		l.replica.Forget(address, p)
-	}
-	return end, false, nil
-}
-
-// forgetOnly tells the replica exactly what the log has had and has no more, unless some of that is not in the file yet.
-func (l *Log) forgetOnly(tx *bbolt.Tx) error {
-	gone, floor, err := readMarks(tx)
-	if err == nil && len(l.undropped) == 0 {
-		l.replica.ForgetOnly(gone, floor)
-	}
-	return err
-}
-
-// restore hands the replica some of the messages from a key on. It returns the key of the next ones.
-func (l *Log) restore(from []byte) (next []byte, err error) {
-	err = l.db.View(func(tx *bbolt.Tx) error {
-		cursor, size := tx.Bucket(logBucket).Cursor(), 0
-		for key, sealed := cursor.Seek(from); key != nil; key, sealed = cursor.Next() {
-			if size > maxRestoreBytes {
-				next = bytes.Clone(key)
-				return nil
-			}
-			s, err := readStored(key, sealed)
-			if err != nil {
-				return fmt.Errorf("message %x: %w", key, err)
-			}
-			l.replica.RestoreOwned(s.message(key), s.Owner)
-			size += len(sealed)
-		}
-		return nil
-	})
-	return next, err
-}
-
-// fail notes that the file can't be read or written.
-func (l *Log) fail(err error) { l.replica.LogLost(fmt.Errorf("the log file %s: %w", l.path, err)) }
-
-// Publish implements Broker.
+// Publish implements broker.Log.
 func (l *Log) Publish(ctx context.Context, batch []*broker.Publication) (int, error) {
 	if len(batch) == 0 {
 		return 0, nil
 	}
-	r := &request{batch: batch, done: make(chan struct{})}
+	p := &pendingBatch{batch: batch, done: make(chan struct{})}
 	select {
-	case l.queue <- r:
+	case l.queue <- p:
 	case <-ctx.Done():
 		return 0, broker.ErrUnavailable
 	case <-l.context.Done():
 		return 0, broker.ErrUnavailable
 	}
-	<-r.done // a disk answers, late perhaps
-	for _, p := range batch[:r.published] {
-		l.replica.Wait(ctx, p.Receipt.Receivers)
+	<-p.done // without ctx: a disk answers, even if late
+	for _, m := range batch[:p.published] {
+		l.replica.Wait(ctx, m.Receipt.Receivers)
 	}
-	return r.published, r.err
+	return p.published, p.err
 }
 
-// CheckKeys implements Broker.
+// CheckKeys implements broker.Log.
 func (l *Log) CheckKeys(_ context.Context, batch []*broker.Publication) (fine int, err error) {
 	err = l.db.View(func(tx *bbolt.Tx) error {
 		answers := tx.Bucket(answersBucket)
-		if answers == nil { // the file could not be begun yet
+		if answers == nil { // the first run could not begin yet
 			return broker.ErrUnavailable
 		}
 		for ; fine < len(batch); fine++ {
-			looked := *batch[fine] // it is not answered yet
-			if _, err := findAnswer(answers, &looked, time.Now()); err != nil {
+			unanswered := *batch[fine] // the copy may be answered; the original is when it is published
+			if _, err := findAnswer(answers, &unanswered, time.Now()); err != nil {
 				return err
 			}
 		}
@@ -224,7 +135,10 @@ func (l *Log) CheckKeys(_ context.Context, batch []*broker.Publication) (fine in
 	return fine, err
 }
 
-// commitPending commits what waits, one commit at a time: while one is under way, the next gathers.
+// fail tells the hub that the file can't be read or written.
+func (l *Log) fail(err error) { l.replica.LogLost(fmt.Errorf("the log file %s: %w", l.path, err)) }
+
+// commitPending commits the batches that wait, one commit at a time. During a commit the next batches gather.
 func (l *Log) commitPending() {
 	tending, cleaning := time.NewTicker(tendFileEvery), time.NewTicker(cleanFileEvery)
 	defer tending.Stop()
@@ -238,60 +152,68 @@ func (l *Log) commitPending() {
 		case <-cleaning.C:
 			l.clean()
 		case <-l.context.Done():
-			for {
-				select {
-				case r := <-l.queue:
-					l.commit(l.gather(r))
-				default:
-					l.trim()
-					return
-				}
-			}
+			l.commitRest()
+			l.trim()
+			return
 		}
 	}
 }
 
-func (l *Log) gather(r *request) (requests []*request) {
-	requests, messages := append(requests, r), len(r.batch)
+// commitRest commits the batches that still wait when the log is closed.
+func (l *Log) commitRest() {
+	for {
+		select {
+		case first := <-l.queue:
+			l.commit(l.gather(first))
+		default:
+			return
+		}
+	}
+}
+
+// gather returns a batch and those that wait behind it, as many as fit into a commit.
+func (l *Log) gather(first *pendingBatch) (pending []*pendingBatch) {
+	pending, messages := append(pending, first), len(first.batch)
 	for messages < maxCommitBatch {
 		select {
-		case r := <-l.queue:
-			requests = append(requests, r)
-			messages += len(r.batch)
+		case next := <-l.queue:
+			pending = append(pending, next)
+			messages += len(next.batch)
 		default:
-			return requests
+			return pending
 		}
 	}
-	return requests
+	return pending
 }
 
-// commit puts the requests' messages into the file, then delivers and answers them.
-func (l *Log) commit(requests []*request) {
+// commit puts batches into the file, then delivers and answers them.
+func (l *Log) commit(pending []*pendingBatch) {
 	defer func() {
-		for _, r := range requests {
-			close(r.done)
+		for _, p := range pending {
+			close(p.done)
 		}
 	}()
-	fresh, err := l.write(requests)
+	fresh, err := l.write(pending)
 	if err != nil {
 		l.fail(err)
 		outcome := broker.ErrUnavailable
 		if l.landed() {
 			outcome = broker.ErrUnknownOutcome
+			l.doubtful, l.loaded = true, false // so that the log goes on under another name
 		}
-		for _, r := range requests {
-			r.published, r.err = 0, fmt.Errorf("%w: %w", outcome, err)
+		for _, p := range pending {
+			p.published, p.err = 0, fmt.Errorf("%w: %w", outcome, err)
 		}
 		return
 	}
 	l.replica.LogFound()
-	for _, p := range fresh {
-		l.replica.Deliver(p.Message)
+	for _, m := range fresh {
+		l.replica.Deliver(m.Message)
 	}
 }
 
-// write makes one commit of all the requests. It returns what is to be delivered.
-func (l *Log) write(requests []*request) (fresh []*broker.Publication, err error) {
+// write makes one commit of all the batches. It returns the messages to be delivered.
+func (l *Log) write(pending []*pendingBatch) (fresh []*broker.Publication, err error) {
 	if err := l.load(); err != nil {
 		return nil, err
 	}
@@ -300,14 +222,14 @@ func (l *Log) write(requests []*request) (fresh []*broker.Publication, err error
 		if err := l.storeClaims(tx); err != nil {
 			return err
 		}
-		for _, r := range requests {
-			stored, err := l.store(tx, r)
+		for _, p := range pending {
+			stored, err := l.store(tx, p)
 			if err != nil {
 				return err
 			}
 			fresh = append(fresh, stored...)
 		}
-		return put(tx.Bucket(metaBucket), lastKey, positionKey(hub.Position{Major: tx.Bucket(logBucket).Sequence()}))
+		return storeLast(tx)
 	})
 	if err == nil {
 		l.claims = nil
@@ -315,121 +237,50 @@ func (l *Log) write(requests []*request) (fresh []*broker.Publication, err error
 	return fresh, err
 }
 
-// landed reports whether a commit that failed stands in the file all the same: then it failed at the
-// very end, and nobody knows whether it lasts. The log begins anew, under another name.
+// landed reports whether a commit that failed is in the file nevertheless. Such a commit failed at its very
+// end, and nobody knows whether it lasts.
 func (l *Log) landed() bool {
 	if !l.loaded {
 		return false
 	}
 	var end hub.Position
 	_ = l.db.View(func(tx *bbolt.Tx) error {
-		end.Major = tx.Bucket(logBucket).Sequence()
+		end = lastPosition(tx)
 		return nil
 	})
-	if !end.After(l.replica.Position().Position) {
-		return false
-	}
-	l.doubtful, l.loaded = true, false
-	return true
+	return end.After(l.replica.Position().Position)
 }
 
-// store puts one request's messages into a transaction. It returns those that are to be delivered:
-// all but the ones whose keys had an answer. A key that is refused ends its request, and no other.
-func (l *Log) store(tx *bbolt.Tx, r *request) (fresh []*broker.Publication, err error) {
-	r.published, r.err = 0, nil
+// store puts one batch into a transaction. It returns the messages to be delivered: all but those whose keys
+// had an answer. A key that is refused ends its own batch and no other.
+func (l *Log) store(tx *bbolt.Tx, p *pendingBatch) (fresh []*broker.Publication, err error) {
+	p.published, p.err = 0, nil
 	log, answers := tx.Bucket(logBucket), tx.Bucket(answersBucket)
-	for _, p := range r.batch {
-		found, err := findAnswer(answers, p, time.Now())
+	for _, m := range p.batch {
+		found, err := findAnswer(answers, m, time.Now())
 		if err != nil {
-			r.err = err
+			p.err = err
 			return fresh, nil
 		}
 		if found {
-			r.published++
+			p.published++
 			continue
 		}
-		p.Receipt = broker.Receipt{Receivers: l.replica.Reach(p.To)}
-		p.Time = time.Now()
-		if !p.Ephemeral {
-			if err := storeMessage(log, p.Message, l.replica.OwnerOf(p.Message)); err != nil {
+		m.Receipt = broker.Receipt{Receivers: l.replica.Reach(m.To)}
+		m.Time = time.Now()
+		if !m.Ephemeral {
+			if err := storeMessage(log, m.Message, l.replica.OwnerOf(m.Message)); err != nil {
 				return nil, err
 			}
-			p.Receipt.ID = hub.ID{Epoch: l.epoch, Position: p.Position}.String()
+			m.Receipt.ID = hub.ID{Epoch: l.epoch, Position: m.Position}.String()
 		}
-		if p.Key != "" {
-			if err := keepAnswer(answers, p); err != nil {
+		if m.Key != "" {
+			if err := keepAnswer(answers, m); err != nil {
 				return nil, err
 			}
 		}
-		fresh = append(fresh, p)
-		r.published++
+		fresh = append(fresh, m)
+		p.published++
 	}
 	return fresh, nil
-}
-
-// tend does what is to be done now and then: it removes what is no longer kept, writes down what has been
-// claimed, and tries a file again that could not be written.
-func (l *Log) tend() {
-	l.trim() // first, since it makes room within the file
-	if l.replica.LogUp() {
-		return
-	}
-	if err := l.tryAgain(); err != nil {
-		l.fail(err)
-		return
-	}
-	l.replica.LogFound()
-}
-
-// tryAgain tries a commit larger than most: a small one could find room within a file on a full disk.
-func (l *Log) tryAgain() error {
-	if err := l.load(); err != nil {
-		return err
-	}
-	err := l.update(func(tx *bbolt.Tx) error {
-		return put(tx.Bucket(metaBucket), probeKey, make([]byte, probeSize))
-	})
-	if err != nil {
-		return err
-	}
-	return l.update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Delete(probeKey) })
-}
-
-// trim removes from the file what the replica no longer keeps, and notes whose the rest has become.
-func (l *Log) trim() {
-	if l.epoch == "" || l.replica.Position().Epoch != l.epoch {
-		return // what the replica has is not of this file
-	}
-	dropped := append(l.undropped, l.replica.Dropped()...)
-	l.undropped = nil
-	for len(dropped) > 0 {
-		n := min(len(dropped), maxTrimBatch)
-		if err := l.update(func(tx *bbolt.Tx) error { return removeMessages(tx, dropped[:n]) }); err != nil {
-			l.undropped = dropped
-			l.fail(err)
-			return
-		}
-		dropped = dropped[n:]
-	}
-	if !l.loaded {
-		return
-	}
-	if err := l.noteClaims(); err != nil {
-		l.fail(err)
-	}
-}
-
-// clean keeps bounded what the file knows beside its messages.
-func (l *Log) clean() {
-	if !l.loaded {
-		return
-	}
-	now := time.Now()
-	keep := max(time.Hour, 2*min(l.replica.Limits().History.Age, math.MaxInt64/2))
-	for _, update := range []func(*bbolt.Tx) error{forgetAnswers(now), foldMarks(keep, maxMarks, now)} {
-		if err := l.update(update); err != nil {
-			l.fail(err)
-			return
-		}
-	}
 }

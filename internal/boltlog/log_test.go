@@ -6,220 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
-	"go.etcd.io/bbolt"
-	"go.uber.org/zap"
 )
-
-// diskHub is a hub whose log is in a file. It can be restarted, and crash.
-type diskHub struct {
-	t      testing.TB
-	module *testModule
-	limits hub.Limits
-	hasty  bool // commits are not waited for to be on disk
-
-	hub *hubtest.Hub
-	log *Log // nil while it is closed
-
-	// commit, if set, is what becomes of commits.
-	commit atomic.Pointer[func(commit func() error) error]
-}
-
-func newDiskHub(t testing.TB, limits hub.Limits) *diskHub {
-	t.Helper()
-	return newDiskHubIn(t, t.TempDir(), limits)
-}
-
-func newDiskHubIn(t testing.TB, dir string, limits hub.Limits) *diskHub {
-	t.Helper()
-	d := &diskHub{t: t, module: boltModule(filepath.Join(dir, "sse.db"), true), limits: limits}
-	d.start()
-	t.Cleanup(d.stop)
-	return d
-}
-
-// start begins a run on the file with a new hub.
-func (d *diskHub) start() {
-	d.t.Helper()
-	d.log = openTestLog(d.t, d.module)
-	db := d.log.db
-	d.log.update = func(change func(*bbolt.Tx) error) error {
-		commit := func() error {
-			return db.Update(func(tx *bbolt.Tx) error {
-				db.NoSync = db.NoSync || d.hasty // which commits read under the lock that is held here
-				return change(tx)
-			})
-		}
-		if meddle := d.commit.Load(); meddle != nil {
-			return (*meddle)(commit)
-		}
-		return commit()
-	}
-	d.hub = hubtest.New(d.t, d.limits)
-	d.log.Start(d.hub.Hub, func() {})
-}
-
-// meddle decides from now on what becomes of commits.
-func (d *diskHub) meddle(with func(commit func() error) error) { d.commit.Store(&with) }
-
-var errDisk = errors.New("the disk is on strike")
-
-// breakDisk makes every commit fail until mend is called.
-func (d *diskHub) breakDisk() (mend func()) {
-	d.meddle(func(func() error) error { return errDisk })
-	return func() { d.commit.Store(nil) }
-}
-
-// testModule is what a config says of a log in a file.
-type testModule struct {
-	File   string
-	Sync   bool
-	logger *zap.Logger
-}
-
-func boltModule(file string, sync bool) *testModule {
-	return &testModule{File: file, Sync: sync, logger: zap.NewNop()}
-}
-
-// openFiles are the files that are open, as a process has them: the logs before and after a reload share one.
-var openFiles struct {
-	sync.Mutex
-	byPath map[string]*openFile
-}
-
-type openFile struct {
-	*File
-	users int
-}
-
-// useFile opens a file or takes a share in it. The returned function gives that back.
-func useFile(path string) (file *File, release func() error, err error) {
-	if path, err = Path(path); err != nil {
-		return nil, nil, err
-	}
-	openFiles.Lock()
-	defer openFiles.Unlock()
-	if openFiles.byPath == nil {
-		openFiles.byPath = make(map[string]*openFile)
-	}
-	shared := openFiles.byPath[path]
-	if shared == nil {
-		if file, err = OpenFile(path, "test"); err != nil {
-			return nil, nil, err
-		}
-		shared = &openFile{File: file}
-		openFiles.byPath[path] = shared
-	}
-	shared.users++
-	return shared.File, func() error {
-		openFiles.Lock()
-		defer openFiles.Unlock()
-		if shared.users--; shared.users > 0 {
-			return nil
-		}
-		delete(openFiles.byPath, path)
-		return shared.Destruct()
-	}, nil
-}
-
-func openTestLog(t testing.TB, module *testModule) *Log {
-	t.Helper()
-	file, release, err := useFile(module.File)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return Open(file, Options{Sync: module.Sync, Logger: module.logger, Release: release})
-}
-
-// stop ends the run in good order.
-func (d *diskHub) stop() {
-	if d.log == nil {
-		return
-	}
-	if err := d.log.Close(); err != nil {
-		d.t.Errorf("closing the log: %v", err)
-	}
-	d.log = nil
-}
-
-func (d *diskHub) restart() {
-	d.t.Helper()
-	d.stop()
-	d.start()
-}
-
-// crash goes on with the file as a process that is killed now would leave it. Nothing may be under
-// way.
-func (d *diskHub) crash() {
-	d.t.Helper()
-	content, err := os.ReadFile(d.module.File)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	d.stop()
-	if err := os.WriteFile(d.module.File, content, 0o600); err != nil {
-		d.t.Fatal(err)
-	}
-	d.start()
-}
-
-// tryPublish publishes a message to addresses.
-func (d *diskHub) tryPublish(to []hub.Address, text string) (broker.Receipt, error) {
-	p := &broker.Publication{Message: &hub.Message{To: to, Data: []byte(text)}}
-	_, err := d.log.Publish(d.t.Context(), []*broker.Publication{p})
-	return p.Receipt, err
-}
-
-// publish is tryPublish that must succeed. It returns the message's ID.
-func (d *diskHub) publish(to []hub.Address, text string) string {
-	d.t.Helper()
-	receipt, err := d.tryPublish(to, text)
-	if err != nil {
-		d.t.Fatalf("publishing %q: %v", text, err)
-	}
-	return receipt.ID
-}
-
-// publishAll publishes messages to a topic, numbered from first to last, and returns the last ID.
-func (d *diskHub) publishAll(topic string, first, last int) (id string) {
-	d.t.Helper()
-	for i := first; i <= last; i++ {
-		id = d.publish(hub.Topics(topic), strconv.Itoa(i))
-	}
-	return id
-}
-
-// update changes what stands in the file behind the log's back.
-func (d *diskHub) update(change func(*bbolt.Tx) error) {
-	d.t.Helper()
-	if err := d.log.db.Update(change); err != nil {
-		d.t.Fatal(err)
-	}
-}
-
-// kept returns how many messages stand in the file.
-func (d *diskHub) kept() (n int) {
-	d.t.Helper()
-	err := d.log.db.View(func(tx *bbolt.Tx) error {
-		n = tx.Bucket(logBucket).Stats().KeyN
-		return nil
-	})
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return n
-}
 
 func TestPublishersShareCommits(t *testing.T) {
 	const publishers, posts = 50, 20
@@ -229,7 +28,7 @@ func TestPublishersShareCommits(t *testing.T) {
 	d.meddle(func(commit func() error) error {
 		select {
 		case first <- struct{}{}:
-			<-release // until all are under way
+			<-release // when all publishers are under way
 		default:
 		}
 		return commit()
@@ -256,20 +55,7 @@ func TestPublishersShareCommits(t *testing.T) {
 	}
 }
 
-// commits returns how many transactions have been committed.
-func (d *diskHub) commits() (n int) {
-	d.t.Helper()
-	err := d.log.db.View(func(tx *bbolt.Tx) error {
-		n = tx.ID()
-		return nil
-	})
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return n
-}
-
-func TestWhatSharesACommitHasAnOrderOfItsOwn(t *testing.T) {
+func TestMessagesOfOneCommitHaveAnOrder(t *testing.T) {
 	const publishers, posts = 20, 20
 	d := newDiskHub(t, hubtest.Plenty)
 	begin := d.hub.Position().String()
@@ -295,8 +81,9 @@ func TestWhatSharesACommitHasAnOrderOfItsOwn(t *testing.T) {
 	d.hub.Enter(hubtest.Returning(hubtest.With("**"), begin)).WantResume(hub.ResumeComplete, begin, ordered...)
 }
 
-func TestIDsAndEpochOutliveARestart(t *testing.T) {
-	for name, again := range map[string]func(*diskHub){"restart": (*diskHub).restart, "crash": (*diskHub).crash} {
+func TestEpochAndIDsOutliveARestart(t *testing.T) {
+	runs := map[string]func(*diskHub){"restart": (*diskHub).restart, "crash": (*diskHub).crash}
+	for name, again := range runs {
 		t.Run(name, func(t *testing.T) {
 			d := newDiskHub(t, hubtest.Plenty)
 			first := d.publish(hub.Topics("a"), "1")
@@ -305,10 +92,11 @@ func TestIDsAndEpochOutliveARestart(t *testing.T) {
 				t.Errorf("the log goes on from %s; the last ID was %s", got, first)
 			}
 			next, ok := hub.ParseID(d.publish(hub.Topics("a"), "2"))
-			if id, _ := hub.ParseID(first); !ok || next.Epoch != id.Epoch || next.Position.Major != id.Position.Major+1 {
+			id, _ := hub.ParseID(first)
+			if !ok || next.Epoch != id.Epoch || next.Position.Major != id.Position.Major+1 {
 				t.Errorf("the ID after %s is %s", first, next)
 			}
-			// Also where nothing is kept any more.
+			// The same holds when nothing is kept any more.
 			d.limits.History.Count = 0
 			d.restart()
 			d.restart()
@@ -327,7 +115,8 @@ func TestEphemeralMessagesAreNotStored(t *testing.T) {
 	live := d.hub.Listen(hubtest.With("a"))
 	before := d.publish(hub.Topics("a"), "1")
 	p := &broker.Publication{Message: &hub.Message{To: hub.Topics("a"), Data: []byte("tick"), Ephemeral: true}}
-	if _, err := d.log.Publish(t.Context(), []*broker.Publication{p}); err != nil || p.Receipt != (broker.Receipt{ID: "", Receivers: 1}) {
+	_, err := d.log.Publish(t.Context(), []*broker.Publication{p})
+	if err != nil || p.Receipt != (broker.Receipt{ID: "", Receivers: 1}) {
 		t.Errorf("the receipt is %+v, %v", p.Receipt, err)
 	}
 	hubtest.Want(t, live.Texts(), "1", "tick")
@@ -338,7 +127,7 @@ func TestEphemeralMessagesAreNotStored(t *testing.T) {
 	d.hub.Enter(hubtest.Returning(hubtest.With("a"), before)).WantResume(hub.ResumeComplete, before)
 }
 
-func TestReceiversCountAClientOnceOnDiskToo(t *testing.T) {
+func TestReceiversCountEachClientOnce(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	s := hubtest.With("a", "b", "*")
 	s.ClientID, s.User = "c", "u"
@@ -361,14 +150,7 @@ func TestReceiversCountAClientOnceOnDiskToo(t *testing.T) {
 	}
 }
 
-// keyed returns a publication with an idempotency key. Its fingerprint is made of its data.
-func keyed(key, text string) *broker.Publication {
-	p := &broker.Publication{Message: &hub.Message{To: hub.Topics("a"), Data: []byte(text)}, Key: key}
-	copy(p.Fingerprint[:], text)
-	return p
-}
-
-func TestAKeyPublishesOnceAcrossRestarts(t *testing.T) {
+func TestKeyPublishesOnceAcrossRestarts(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	d.hub.Listen(hubtest.With("a"))
 	first := keyed("k", "1")
@@ -378,7 +160,8 @@ func TestAKeyPublishesOnceAcrossRestarts(t *testing.T) {
 	}
 	d.crash()
 	again := keyed("k", "1")
-	if n, err := d.log.Publish(t.Context(), []*broker.Publication{again}); n != 1 || err != nil || again.Receipt != first.Receipt {
+	n, err := d.log.Publish(t.Context(), []*broker.Publication{again})
+	if n != 1 || err != nil || again.Receipt != first.Receipt {
 		t.Errorf("published %d, %v: %+v; want %+v", n, err, again.Receipt, first.Receipt)
 	}
 	if n := d.kept(); n != 1 {
@@ -386,8 +169,8 @@ func TestAKeyPublishesOnceAcrossRestarts(t *testing.T) {
 	}
 }
 
-func TestKeysOfAFileThatCouldNotBeBegunCannotBeTold(t *testing.T) {
-	d := &diskHub{t: t, module: boltModule(filepath.Join(t.TempDir(), "sse.db"), true), limits: hubtest.Plenty}
+func TestCheckKeysFailsUntilTheFileCanBeWritten(t *testing.T) {
+	d := &diskHub{t: t, module: newModule(filepath.Join(t.TempDir(), "sse.db"), true), limits: hubtest.Plenty}
 	mend := d.breakDisk()
 	d.start()
 	t.Cleanup(d.stop)
@@ -396,20 +179,23 @@ func TestKeysOfAFileThatCouldNotBeBegunCannotBeTold(t *testing.T) {
 		t.Errorf("found %d to be fine, %v", n, err)
 	}
 	mend()
-	e2etest.Await(t, "a publisher is heard", func() bool { _, err := d.log.Publish(t.Context(), batch); return err == nil })
+	e2etest.Await(t, "a publish to succeed", func() bool {
+		_, err := d.log.Publish(t.Context(), batch)
+		return err == nil
+	})
 	if n, err := d.log.CheckKeys(t.Context(), batch); n != 1 || err != nil {
 		t.Errorf("found %d to be fine, %v", n, err)
 	}
 }
 
-func TestAKeyThatComesWithAnotherMessageEndsItsRequestAlone(t *testing.T) {
+func TestKeyOfAnotherMessageEndsOnlyItsOwnBatch(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	if _, err := d.log.Publish(t.Context(), []*broker.Publication{keyed("k", "1")}); err != nil {
 		t.Fatal(err)
 	}
 	d.restart()
 	live := d.hub.Listen(hubtest.With("a"))
-	for range 2 { // the refusal leaves the other keys as they are
+	for range 2 { // a refusal leaves the other keys as they were
 		batch := []*broker.Publication{keyed("x", "2"), keyed("k", "other"), keyed("y", "3")}
 		if n, err := d.log.CheckKeys(t.Context(), batch); n != 1 || !errors.Is(err, broker.ErrKeyReused) {
 			t.Errorf("found %d to be fine, %v", n, err)
@@ -426,7 +212,7 @@ func TestAKeyThatComesWithAnotherMessageEndsItsRequestAlone(t *testing.T) {
 	hubtest.Want(t, live.Texts(), "4")
 }
 
-func TestKeysAreForgottenWhenTheirTimeIsOver(t *testing.T) {
+func TestKeysAreForgottenAfterTheirPeriod(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	p := keyed("k", "1")
 	if _, err := d.log.Publish(t.Context(), []*broker.Publication{p}); err != nil {
@@ -443,7 +229,8 @@ func TestKeysAreForgottenWhenTheirTimeIsOver(t *testing.T) {
 		if _, err := findAnswer(answers, keyed("k", "other"), over); err != nil {
 			t.Errorf("a key that is free again is refused: %v", err)
 		}
-		if err := forgetAnswers(p.Time.Add(broker.IdempotencyPeriod / 2))(tx); err != nil || answers.Stats().KeyN != 1 {
+		err := forgetAnswers(p.Time.Add(broker.IdempotencyPeriod / 2))(tx)
+		if err != nil || answers.Stats().KeyN != 1 {
 			t.Errorf("%d answers are left, %v; want 1", answers.Stats().KeyN, err)
 		}
 		return forgetAnswers(over)(tx)
@@ -456,26 +243,12 @@ func TestKeysAreForgottenWhenTheirTimeIsOver(t *testing.T) {
 	})
 }
 
-// unsynced returns what the file says of a run that does not sync.
-func (d *diskHub) unsynced() (boot []byte) {
-	d.t.Helper()
-	err := d.log.db.View(func(tx *bbolt.Tx) error {
-		value, err := get(tx.Bucket(metaBucket), unsyncedKey)
-		boot = bytes.Clone(value)
-		return err
-	})
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return boot
-}
-
-func TestWithoutSyncAnotherBootIsAGap(t *testing.T) {
+func TestWithoutSyncANewBootIsAGap(t *testing.T) {
 	if !bytes.Equal(bootID(), bootID()) {
 		t.Skip("this system's boots have no names")
 	}
 	d := newDiskHub(t, hubtest.Plenty)
-	d.module = boltModule(d.module.File, false)
+	d.module = newModule(d.module.File, false)
 	d.restart()
 	if boot := d.unsynced(); !bytes.Equal(boot, bootID()) {
 		t.Errorf("the file names the boot %q", boot)
@@ -496,7 +269,7 @@ func TestWithoutSyncAnotherBootIsAGap(t *testing.T) {
 
 	// After a clean end nothing is in doubt.
 	last := d.publish(hub.Topics("a"), "3")
-	d.module = boltModule(d.module.File, true)
+	d.module = newModule(d.module.File, true)
 	d.restart()
 	if boot := d.unsynced(); boot != nil {
 		t.Errorf("the file still names the boot %q", boot)
@@ -504,12 +277,12 @@ func TestWithoutSyncAnotherBootIsAGap(t *testing.T) {
 	d.hub.Enter(hubtest.Returning(hubtest.With("a"), last)).WantResume(hub.ResumeComplete, last)
 }
 
-func TestARunThatSyncsTrustsWhatAnotherLeftInTheSameBoot(t *testing.T) {
+func TestUnsyncedFileIsTrustedWithinTheSameBoot(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
-	d.module = boltModule(d.module.File, false)
+	d.module = newModule(d.module.File, false)
 	d.restart()
 	first := d.publish(hub.Topics("a"), "1")
-	d.module = boltModule(d.module.File, true)
+	d.module = newModule(d.module.File, true)
 	d.crash()
 	d.publish(hub.Topics("a"), "2")
 	if bytes.Equal(bootID(), bootID()) {
@@ -520,7 +293,7 @@ func TestARunThatSyncsTrustsWhatAnotherLeftInTheSameBoot(t *testing.T) {
 	}
 }
 
-func TestAClosedLogRefusesAndAnswersWhatWasUnderWay(t *testing.T) {
+func TestCloseAnswersPublishersUnderWay(t *testing.T) {
 	for range 20 {
 		d := newDiskHub(t, hubtest.Plenty)
 		log := d.log
@@ -555,11 +328,12 @@ func TestAClosedLogRefusesAndAnswersWhatWasUnderWay(t *testing.T) {
 	}
 }
 
-func TestAPublisherThatLeavesIsNotWaitedFor(t *testing.T) {
-	l := &Log{queue: make(chan *request), context: t.Context()} // nobody commits
+func TestPublishEndsWhenThePublisherLeaves(t *testing.T) {
+	l := &Log{queue: make(chan *pendingBatch), context: t.Context()} // nobody commits
 	gone, leave := context.WithCancel(t.Context())
 	leave()
-	if n, err := l.Publish(gone, []*broker.Publication{keyed("", "x")}); n != 0 || !errors.Is(err, broker.ErrUnavailable) {
+	n, err := l.Publish(gone, []*broker.Publication{keyed("", "x")})
+	if n != 0 || !errors.Is(err, broker.ErrUnavailable) {
 		t.Errorf("published %d, %v", n, err)
 	}
 	if n, err := l.Publish(t.Context(), nil); n != 0 || err != nil {

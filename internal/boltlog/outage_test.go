@@ -7,18 +7,22 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
-	"go.etcd.io/bbolt"
 )
 
-func TestAFileThatCanNotBeWrittenAtTheStartIsLoadedOnceItCan(t *testing.T) {
+func TestUnwritableFileIsLoadedOnceItCanBeWritten(t *testing.T) {
 	for name, heal := range map[string]func(*diskHub){
 		"by itself": func(d *diskHub) { e2etest.Await(t, "the log is in reach", d.hub.LogUp) },
-		"by whoever publishes": func(d *diskHub) {
-			e2etest.Await(t, "a publisher is heard", func() bool { _, err := d.tryPublish(hub.Topics("b"), "x"); return err == nil })
+		"by a publisher": func(d *diskHub) {
+			e2etest.Await(t, "a publish to succeed", func() bool {
+				_, err := d.tryPublish(hub.Topics("b"), "x")
+				return err == nil
+			})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -31,7 +35,8 @@ func TestAFileThatCanNotBeWrittenAtTheStartIsLoadedOnceItCan(t *testing.T) {
 			if d.hub.LogUp() {
 				t.Error("the log is said to be in reach")
 			}
-			if _, err := d.tryPublish(hub.Topics("a"), "refused"); !errors.Is(err, broker.ErrUnavailable) || !errors.Is(err, errDisk) {
+			_, err := d.tryPublish(hub.Topics("a"), "refused")
+			if !errors.Is(err, broker.ErrUnavailable) || !errors.Is(err, errDisk) {
 				t.Errorf("refused with %v", err)
 			}
 			live := d.hub.Enter(hubtest.With("a"))
@@ -44,11 +49,11 @@ func TestAFileThatCanNotBeWrittenAtTheStartIsLoadedOnceItCan(t *testing.T) {
 	}
 }
 
-func TestALogThatNeverBeganClosesAndLeavesTheFileAsItWas(t *testing.T) {
+func TestLogThatNeverBeganLeavesTheFileUnchanged(t *testing.T) {
 	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 2}})
 	first := d.publishAll("a", 1, 5)
 
-	// What the hub drops is of another file.
+	// What the hub drops belongs to another file than the log that starts next.
 	other := newDiskHub(t, hubtest.Plenty)
 	other.publishAll("a", 1, 5)
 	other.stop()
@@ -74,15 +79,16 @@ func TestALogThatNeverBeganClosesAndLeavesTheFileAsItWas(t *testing.T) {
 	d.hub.Enter(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first)
 }
 
-func TestACommitThatFailedAtTheVeryEndIsCalledUnknownAndTheLogRenamed(t *testing.T) {
+func TestCommitThatFailsAtItsEndHasUnknownOutcomeAndRenamesTheLog(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	first := d.publish(hub.Topics("a"), "1")
 	live := d.hub.Listen(hubtest.With("a"))
 	d.meddle(func(commit func() error) error {
 		d.commit.Store(nil)
-		return errors.Join(commit(), errDisk) // it is written, but nobody knows whether it lasts
+		return errors.Join(commit(), errDisk) // the commit is written, but nobody knows whether it lasts
 	})
-	if _, err := d.tryPublish(hub.Topics("a"), "2"); !errors.Is(err, broker.ErrUnknownOutcome) || errors.Is(err, broker.ErrUnavailable) {
+	_, err := d.tryPublish(hub.Topics("a"), "2")
+	if !errors.Is(err, broker.ErrUnknownOutcome) || errors.Is(err, broker.ErrUnavailable) {
 		t.Errorf("refused with %v", err)
 	}
 	next := d.publish(hub.Topics("a"), "3")
@@ -90,18 +96,20 @@ func TestACommitThatFailedAtTheVeryEndIsCalledUnknownAndTheLogRenamed(t *testing
 		t.Errorf("the log is still called %s", is)
 	}
 	hubtest.Want(t, live.Texts(), hubtest.Gap("broker_changed"), "3")
-	d.hub.Enter(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeGap, d.beginning(), "1", "2", "3")
+	back := d.hub.Enter(hubtest.Returning(hubtest.With("a"), first))
+	back.WantResume(hub.ResumeGap, d.beginning(), "1", "2", "3")
 	d.restart()
 	d.hub.Enter(hubtest.Returning(hubtest.With("a"), next)).WantResume(hub.ResumeComplete, next)
 }
 
-func TestAFailedCommitTakesNothingBackFromOthers(t *testing.T) {
+func TestFailedCommitLeavesNoTrace(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	live := d.hub.Listen(hubtest.With("a"))
 	first := d.publish(hub.Topics("a"), "1")
 	mend := d.breakDisk()
 	batch := []*broker.Publication{keyed("k", "2"), keyed("", "3")}
-	if n, err := d.log.Publish(t.Context(), batch); n != 0 || !errors.Is(err, broker.ErrUnavailable) || errors.Is(err, broker.ErrUnknownOutcome) {
+	n, err := d.log.Publish(t.Context(), batch)
+	if n != 0 || !errors.Is(err, broker.ErrUnavailable) || errors.Is(err, broker.ErrUnknownOutcome) {
 		t.Errorf("published %d, %v", n, err)
 	}
 	hubtest.Want(t, live.Texts(), "1")
@@ -114,25 +122,26 @@ func TestAFailedCommitTakesNothingBackFromOthers(t *testing.T) {
 	d.hub.Enter(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first, "another")
 }
 
-func TestWhatCouldNotBeRemovedIsRemovedLater(t *testing.T) {
+func TestFailedRemovalIsRepeated(t *testing.T) {
 	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 1}})
 	d.publishAll("a", 1, 10)
 	mend := d.breakDisk()
-	d.hub.Apply(hub.Limits{}) // so that there is something to remove, whatever was before
+	d.hub.Apply(hub.Limits{}) // so that there is certainly something to remove
 	e2etest.Await(t, "the log has tried to remove something", func() bool { return !d.hub.LogUp() })
 	mend()
 	e2etest.Await(t, "the file keeps no more than the hub", func() bool { return d.kept() == 0 })
 	e2etest.Await(t, "the log is in reach", d.hub.LogUp)
 }
 
-func TestAValueThatIsNotWhatWasWrittenIsAnErrorAndNoMessage(t *testing.T) {
+func TestFileWithAlteredValueIsRefused(t *testing.T) {
+	second := positionKey(hub.Position{Major: 2})
 	for name, damage := range map[string]func(*bbolt.Tx) error{
-		"a message": func(tx *bbolt.Tx) error { return twist(tx.Bucket(logBucket), positionKey(hub.Position{Major: 2})) },
+		"a message": func(tx *bbolt.Tx) error { return twist(tx.Bucket(logBucket), second) },
 		"a mark":    func(tx *bbolt.Tx) error { return twist(tx.Bucket(marksBucket), append([]byte{0}, "b"...)) },
 		"an answer": func(tx *bbolt.Tx) error { return twist(tx.Bucket(answersBucket), []byte("k")) },
 		"the epoch": func(tx *bbolt.Tx) error { return twist(tx.Bucket(metaBucket), epochKey) },
 		"a short value": func(tx *bbolt.Tx) error {
-			return tx.Bucket(logBucket).Put(positionKey(hub.Position{Major: 2}), []byte("x"))
+			return tx.Bucket(logBucket).Put(second, []byte("x"))
 		},
 		"no value":     func(tx *bbolt.Tx) error { return tx.Bucket(marksBucket).Put([]byte("x"), nil) },
 		"another key":  func(tx *bbolt.Tx) error { return moveValue(tx.Bucket(logBucket)) },
@@ -183,25 +192,27 @@ func moveValue(bucket *bbolt.Bucket) error {
 	return bucket.Put(positionKey(next), value)
 }
 
-func TestDamageThatComesLaterIsAnErrorAndNoPanic(t *testing.T) {
+func TestDamageToAnOpenFileIsAnError(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	d.publishAll("a", 1, 2)
 	if _, err := d.log.Publish(t.Context(), []*broker.Publication{keyed("k", "3")}); err != nil {
 		t.Fatal(err)
 	}
 	d.update(func(tx *bbolt.Tx) error { return twist(tx.Bucket(answersBucket), []byte("k")) })
-	if _, err := d.log.Publish(t.Context(), []*broker.Publication{keyed("k", "3")}); !errors.Is(err, errDamaged) {
+	_, err := d.log.Publish(t.Context(), []*broker.Publication{keyed("k", "3")})
+	if !errors.Is(err, errDamaged) {
 		t.Errorf("the answer is read as %v", err)
 	}
 	if !d.hub.LogUp() {
 		t.Error("one value makes the log unusable")
 	}
-	d.update(func(tx *bbolt.Tx) error { return twist(tx.Bucket(logBucket), positionKey(hub.Position{Major: 1})) })
-	if err := d.log.db.View(func(tx *bbolt.Tx) error {
-		key := positionKey(hub.Position{Major: 1})
+	key := positionKey(hub.Position{Major: 1})
+	d.update(func(tx *bbolt.Tx) error { return twist(tx.Bucket(logBucket), key) })
+	err = d.log.db.View(func(tx *bbolt.Tx) error {
 		_, err := readStored(key, tx.Bucket(logBucket).Get(key))
 		return err
-	}); !errors.Is(err, errDamaged) {
+	})
+	if !errors.Is(err, errDamaged) {
 		t.Errorf("the message is read as %v", err)
 	}
 }

@@ -6,11 +6,11 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Whose a client_id is stands in the file with the messages that are kept for it, and goes with them: a
-// message is stored with the owner of that moment, and when somebody claims a client_id that has
-// messages, the newest of them is noted to be theirs with the next commit, or within tendFileEvery.
+// The owner of a client_id stands in the file with the messages that are kept for it, and is removed with
+// them. A message is stored with the owner of that moment. When a user claims a client_id that has messages,
+// the newest of them gets the new owner with the next commit, or within tendFileEvery.
 
-// noteClaims writes down what has been claimed.
+// noteClaims stores the owners of client_ids that were claimed since the last commit.
 func (l *Log) noteClaims() error {
 	if l.gatherClaims(); len(l.claims) == 0 {
 		return nil
@@ -22,19 +22,21 @@ func (l *Log) noteClaims() error {
 	return err
 }
 
+// gatherClaims adds the replica's new claims to those that are still to be stored.
 func (l *Log) gatherClaims() {
 	claims := l.replica.Claimed()
 	maps.Copy(claims, l.claims)
 	l.claims = claims
 }
 
+// storeClaims stores the new owners with the messages that stand for them.
 func (l *Log) storeClaims(tx *bbolt.Tx) error {
 	log := tx.Bucket(logBucket)
 	for position, user := range l.claims {
 		key := positionKey(position)
 		sealed := log.Get(key)
 		if sealed == nil {
-			continue // it was removed
+			continue // the message was removed
 		}
 		s, err := readStored(key, sealed)
 		if err != nil {

@@ -5,16 +5,17 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
-	"go.etcd.io/bbolt"
 )
 
 // toC is the address of the client_id "c".
 var toC = []hub.Address{{Kind: hub.ToClient, Name: "c"}}
 
-// wantOwner checks that the client_id "c" is let in for nobody but a user; empty if it is anybody's.
+// wantOwner checks that only its owner may use the client_id "c". An empty owner means that everybody may.
 func (d *diskHub) wantOwner(owner string) {
 	d.t.Helper()
 	for _, user := range []string{"", "alice", "bob"} {
@@ -22,16 +23,17 @@ func (d *diskHub) wantOwner(owner string) {
 		if err == nil {
 			client.Leave()
 		}
-		if refused := errors.Is(err, hub.ErrClientIDOwned); refused != (owner != "" && user != owner) || err != nil && !refused {
+		refused := errors.Is(err, hub.ErrClientIDOwned)
+		if refused != (owner != "" && user != owner) || err != nil && !refused {
 			d.t.Errorf("with the owner %q user %q got %v", owner, user, err)
 		}
 		if owner == "" {
-			return // the next one would make it theirs
+			return // the next user would become the owner
 		}
 	}
 }
 
-func TestAnOwnerIsInTheFileWithTheFirstMessageAfterTheClaim(t *testing.T) {
+func TestOwnerIsStoredWithTheFirstMessageAfterTheClaim(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	alice := d.hub.Listen(hubtest.As("c", "alice"))
 	before := d.commits()
@@ -44,7 +46,7 @@ func TestAnOwnerIsInTheFileWithTheFirstMessageAfterTheClaim(t *testing.T) {
 	d.wantOwner("alice")
 }
 
-func TestAClaimOfAClientIDThatHasMessagesIsInTheFileSoon(t *testing.T) {
+func TestClaimIsStoredWithMessagesAlreadyKept(t *testing.T) {
 	for name, await := range map[string]func(*diskHub){
 		"with the next message": func(d *diskHub) { d.publish(hub.Topics("other"), "x") },
 		"when the file is tended": func(d *diskHub) {
@@ -86,13 +88,13 @@ func (d *diskHub) storedOwner(position uint64) (owner string) {
 	return owner
 }
 
-func TestAnOwnerIsForgottenWithTheLastMessage(t *testing.T) {
+func TestOwnerIsForgottenWithTheLastMessage(t *testing.T) {
 	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 10, Age: 5 * time.Second}})
 	d.hub.Listen(hubtest.As("c", "alice")).Leave()
 	d.publish(toC, "secret")
 	d.wantOwner("alice")
 	e2etest.Await(t, "the message is too old", func() bool { user, _ := d.hub.Owner("c"); return user == "" })
-	d.crash() // the file may have it still
+	d.crash() // the file may still have it
 	d.wantOwner("")
 	e2etest.Await(t, "the message is removed", func() bool { return d.kept() == 0 })
 	d.publish(toC, "for anybody")
@@ -101,7 +103,7 @@ func TestAnOwnerIsForgottenWithTheLastMessage(t *testing.T) {
 	}
 }
 
-func TestTheOwnerOfTheNewestMessageCounts(t *testing.T) {
+func TestOwnerOfTheNewestMessageCounts(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	d.publish(toC, "1")
 	d.publish(toC, "2")
@@ -123,12 +125,14 @@ func TestTheOwnerOfTheNewestMessageCounts(t *testing.T) {
 	})
 	d.restart()
 	d.wantOwner("bob")
-	d.update(func(tx *bbolt.Tx) error { return tx.Bucket(logBucket).Delete(positionKey(hub.Position{Major: 3})) })
+	d.update(func(tx *bbolt.Tx) error {
+		return tx.Bucket(logBucket).Delete(positionKey(hub.Position{Major: 3}))
+	})
 	d.restart()
 	d.wantOwner("")
 }
 
-func TestAFileThatCanBeReadOnlyLaterEndsThoseWhoseClientIDIsAnothers(t *testing.T) {
+func TestLateLoadDisconnectsClientsUnderAnothersClientID(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	d.hub.Listen(hubtest.As("c", "alice")).Leave()
 	d.publish(toC, "secret")

@@ -9,29 +9,29 @@ import (
 	"io"
 )
 
-// bbolt trusts the pages of a file: a damaged one makes it panic, run for ever, or touch memory that is
-// not there, which ends the process. So they are checked before, by plain reading, and strictly: what
-// is not as bbolt writes it is damage.
+// bbolt trusts the pages of a file. A damaged page makes it panic, loop without end, or touch memory that
+// does not exist, which ends the process. So this file checks the pages first, by plain reading. It is
+// strict: a page that is not as bbolt writes it is damaged.
 
 // pages are the pages of a file that is being checked.
 type pages struct {
 	file io.ReaderAt
-	size uint64 // of a page
-	used []bool // by page, whether something refers to it
+	size uint64 // bytes of a page
+	used []bool // by page: whether something refers to it
 }
 
 const (
-	headerSize   = 16 // of a page, and of each of its elements
+	headerSize   = 16 // bytes at the beginning of a page, and of each row in its table of elements
 	branchPage   = 0x01
 	leafPage     = 0x02
 	freelistPage = 0x10
 	bucketFlag   = 0x01
 	noFreelist   = ^uint64(0)
-	maxCount     = 0xFFFF // means that the number of free pages stands elsewhere
+	maxCount     = 0xFFFF // this count of free pages means that the true one follows the header
 )
 
-// checkPages says what is wrong with the pages of a file. torn tells that one of the two places where
-// the newest commit is noted can't be read: if it was the newer, a commit is lost.
+// checkPages says what is wrong with the pages of a file. The first two pages note the newest commit and the
+// one before. torn tells that one of these can't be read: if it was the newer, a commit is lost.
 func checkPages(file io.ReaderAt, fileSize int64, pageSize int) (torn bool, err error) {
 	metas := make([]byte, 2*pageSize)
 	if _, err := file.ReadAt(metas, 0); err != nil {
@@ -61,9 +61,10 @@ func checkPages(file io.ReaderAt, fileSize int64, pageSize int) (torn bool, err 
 	return !ok0 || !ok1, nil
 }
 
-// metaPage is what a file says of its newest commit, or the one before.
+// metaPage is what one of the first two pages notes of a commit.
 type metaPage struct{ root, freelist, pages, transaction uint64 }
 
+// parseMeta reads one of the first two pages. It is not ok if the checksum is wrong.
 func parseMeta(page []byte) (meta metaPage, ok bool) {
 	const magic, version, checksumAt = 0xED0CDAED, 2, 56
 	b := page[headerSize:]
@@ -71,10 +72,12 @@ func parseMeta(page []byte) (meta metaPage, ok bool) {
 	sum := fnv.New64a()
 	_, _ = sum.Write(b[:checksumAt])
 	meta = metaPage{root: u64(16), freelist: u64(32), pages: u64(40), transaction: u64(48)}
-	return meta, binary.NativeEndian.Uint32(b) == magic && binary.NativeEndian.Uint32(b[4:]) == version && u64(checksumAt) == sum.Sum64()
+	ok = binary.NativeEndian.Uint32(b) == magic && binary.NativeEndian.Uint32(b[4:]) == version &&
+		u64(checksumAt) == sum.Sum64()
+	return meta, ok
 }
 
-// read returns a page with those that continue it, and takes all of them out of the unused.
+// read returns a page with the pages that continue it, and marks all of them as used.
 func (p *pages) read(id uint64) ([]byte, error) {
 	if id >= uint64(len(p.used)) {
 		return nil, fmt.Errorf("page %d does not exist", id)
@@ -101,6 +104,7 @@ func (p *pages) read(id uint64) ([]byte, error) {
 	return page, nil
 }
 
+// use marks a page as used. It fails if the page does not exist, or is used already.
 func (p *pages) use(id uint64) error {
 	if id >= uint64(len(p.used)) || p.used[id] {
 		return fmt.Errorf("page %d is used twice", id)
@@ -109,8 +113,8 @@ func (p *pages) use(id uint64) error {
 	return nil
 }
 
-// checkTree checks a page and all below it, whose keys are to lie from low on and before high; nil is
-// no bound. It ends, since it comes to no page twice.
+// checkTree checks a page and all pages below it. Their keys must lie from low on and before high; nil is no
+// bound. The recursion ends, since no page is read twice.
 func (p *pages) checkTree(id uint64, low, high []byte) error {
 	page, err := p.read(id)
 	if err != nil {
@@ -138,7 +142,7 @@ func (p *pages) checkTree(id uint64, low, high []byte) error {
 	return nil
 }
 
-// checkBucket checks a bucket: a small one stands in its value, a larger one in pages of its own.
+// checkBucket checks a bucket. A small one stands in its value, a larger one in pages of its own.
 func (p *pages) checkBucket(value []byte) error {
 	if len(value) < headerSize {
 		return errors.New("a bucket is broken")
@@ -162,16 +166,16 @@ func (p *pages) checkBucket(value []byte) error {
 	return nil
 }
 
-// element is an element of a page: on a leaf a key with its value or bucket, on a branch the first
-// key of a child.
+// element is an element of a page: on a leaf a key with its value or bucket, on a branch the first key of a
+// child.
 type element struct {
 	key, value []byte
-	bucket     bool
-	child      uint64
+	bucket     bool   // whether value is a bucket
+	child      uint64 // page of the child; 0 on a leaf
 }
 
-// parsePage takes a leaf or branch apart. The keys and values follow their table without gaps, so
-// a wrong length or count shows; the keys grow.
+// parsePage returns the elements of a leaf or branch. Keys and values follow the table without gaps, so a
+// wrong length or count shows. The keys must grow.
 func parsePage(page []byte, low, high []byte) ([]element, error) {
 	errBroken := errors.New("it is broken")
 	flags, count := binary.NativeEndian.Uint16(page[8:]), int(binary.NativeEndian.Uint16(page[10:]))
@@ -180,7 +184,7 @@ func parsePage(page []byte, low, high []byte) ([]element, error) {
 	case flags != leafPage && flags != branchPage, at > uint64(len(page)), flags == branchPage && count == 0:
 		return nil, errBroken
 	case count == 0 && len(bytes.Trim(page[headerSize:], "\x00")) > 0:
-		return nil, errBroken // it was not empty
+		return nil, errBroken // the page was not empty
 	}
 	elements := make([]element, count)
 	for i := range elements {
@@ -202,7 +206,8 @@ func parsePage(page []byte, low, high []byte) ([]element, error) {
 			return nil, errBroken
 		}
 		e.key, e.value = page[at:at+keySize], page[at+keySize:end]
-		if bytes.Compare(e.key, low) < 0 || i > 0 && bytes.Equal(e.key, low) || high != nil && bytes.Compare(e.key, high) >= 0 {
+		if bytes.Compare(e.key, low) < 0 || i > 0 && bytes.Equal(e.key, low) ||
+			high != nil && bytes.Compare(e.key, high) >= 0 {
 			return nil, errors.New("its keys are out of order")
 		}
 		low, at = e.key, end
@@ -210,7 +215,7 @@ func parsePage(page []byte, low, high []byte) ([]element, error) {
 	return elements, nil
 }
 
-// checkFreelist checks that the pages that nothing refers to are exactly those listed as free.
+// checkFreelist checks that the free pages are exactly those that nothing else refers to.
 func (p *pages) checkFreelist(id uint64) error {
 	page, err := p.read(id)
 	if err != nil {

@@ -9,14 +9,15 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
-	"go.etcd.io/bbolt"
 )
 
-func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
+func TestMessagesComeBackUnchangedAfterARestart(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	begin := d.hub.Position().String()
 	s := hubtest.With("a", "x/*")
@@ -29,7 +30,10 @@ func TestWhatIsKeptComesBackAsItWas(t *testing.T) {
 		{To: []hub.Address{{Kind: hub.ToClient, Name: "c"}}, Data: []byte("a client"), Retry: 1234, HasRetry: true},
 		{To: []hub.Address{{Kind: hub.ToUser, Name: "u"}}, Data: []byte("a user"), HasRetry: true},
 		{To: []hub.Address{{Kind: hub.ToBroadcast}}, Data: []byte("one\ntwo\r\nthree\rfour\n\nsix\n")},
-		{To: hub.Topics("x/☃ \u2028 " + strings.Repeat("l", 200)), Data: []byte("snow \u2028 ☃ \U0001f511 \x00 \" \\ <&>")},
+		{
+			To:   hub.Topics("x/☃ \u2028 " + strings.Repeat("l", 200)),
+			Data: []byte("snow \u2028 ☃ \U0001f511 \x00 \" \\ <&>"),
+		},
 		{To: hub.Topics("a"), Event: "empty"},
 	} {
 		if _, err := d.log.Publish(t.Context(), []*broker.Publication{{Message: m}}); err != nil {
@@ -58,7 +62,8 @@ func TestHistoryAgesOverARestart(t *testing.T) {
 	d.publishAll("b", 1, 1)
 	d.update(func(tx *bbolt.Tx) error { // two of them were published long ago
 		log := tx.Bucket(logBucket)
-		for position, age := range map[uint64]time.Duration{1: 2 * time.Hour, 2: 61 * time.Minute, 3: 58 * time.Minute} {
+		ages := map[uint64]time.Duration{1: 2 * time.Hour, 2: 61 * time.Minute, 3: 58 * time.Minute}
+		for position, age := range ages {
 			key := positionKey(hub.Position{Major: position})
 			s, err := readStored(key, log.Get(key))
 			if err != nil {
@@ -76,18 +81,17 @@ func TestHistoryAgesOverARestart(t *testing.T) {
 		return log.SetSequence(4)
 	})
 	d.restart()
-	id, _ := hub.ParseID(published)
-	id.Position.Major = 0
-	d.hub.Enter(hubtest.Returning(hubtest.With("a"), id.String())).WantResume(hub.ResumeGap, id.String(), "3")
-	d.hub.Enter(hubtest.Returning(hubtest.With("b"), id.String())).WantResume(hub.ResumeComplete, id.String(), "1")
-	id.Position.Major = 2
-	d.hub.Enter(hubtest.Returning(hubtest.With("a"), id.String())).WantResume(hub.ResumeComplete, id.String(), "3")
+	from := idAt(published, 0)
+	d.hub.Enter(hubtest.Returning(hubtest.With("a"), from)).WantResume(hub.ResumeGap, from, "3")
+	d.hub.Enter(hubtest.Returning(hubtest.With("b"), from)).WantResume(hub.ResumeComplete, from, "1")
+	from = idAt(published, 2)
+	d.hub.Enter(hubtest.Returning(hubtest.With("a"), from)).WantResume(hub.ResumeComplete, from, "3")
 	if n := d.kept(); n > 2 {
 		t.Errorf("%d messages are in the file", n)
 	}
 }
 
-func TestWhatWasRemovedFromTheFileIsAGapOnlyToThoseItWasFor(t *testing.T) {
+func TestRemovedMessagesAreAGapOnlyForTheirAddresses(t *testing.T) {
 	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 2}})
 	begin := d.hub.Position().String()
 	d.publish(hub.Topics("quiet"), "q")
@@ -108,15 +112,21 @@ func TestWhatWasRemovedFromTheFileIsAGapOnlyToThoseItWasFor(t *testing.T) {
 		user.User = "u"
 		d.hub.Enter(hubtest.Returning(user, begin)).WantResume(hub.ResumeGap, begin, "q", "u2", "u3")
 		// The seventh message on busy stood at 9.
-		id, _ := hub.ParseID(begin)
-		id.Position.Major = 9
-		d.hub.Enter(hubtest.Returning(hubtest.With("busy"), id.String())).WantResume(hub.ResumeComplete, id.String(), "8", "9")
-		id.Position.Major = 8
-		d.hub.Enter(hubtest.Returning(hubtest.With("busy"), id.String())).WantResume(hub.ResumeGap, id.String(), "8", "9")
+		from := idAt(begin, 9)
+		d.hub.Enter(hubtest.Returning(hubtest.With("busy"), from)).WantResume(hub.ResumeComplete, from, "8", "9")
+		from = idAt(begin, 8)
+		d.hub.Enter(hubtest.Returning(hubtest.With("busy"), from)).WantResume(hub.ResumeGap, from, "8", "9")
 	}
 }
 
-func TestTheFileForgetsAnAddressThatHasNothingLeftButNotThatItHad(t *testing.T) {
+// idAt returns the ID of another position of the log that an ID is from.
+func idAt(id string, position uint64) string {
+	at, _ := hub.ParseID(id)
+	at.Position.Major = position
+	return at.String()
+}
+
+func TestAddressWithoutMessagesKeepsItsMark(t *testing.T) {
 	d := newDiskHub(t, hub.Limits{})
 	begin := d.publish(hub.Topics("a"), "lost")
 	d.publish(hub.Topics("b"), "lost too")
@@ -130,7 +140,7 @@ func TestTheFileForgetsAnAddressThatHasNothingLeftButNotThatItHad(t *testing.T) 
 	}
 }
 
-func TestFoldedMarksAreAGapInDoubt(t *testing.T) {
+func TestFoldedMarksAreAGapForOlderIDs(t *testing.T) {
 	for name, c := range map[string]struct {
 		keep time.Duration
 		most int
@@ -152,8 +162,9 @@ func TestFoldedMarksAreAGapInDoubt(t *testing.T) {
 				d.hub.Enter(hubtest.Returning(hubtest.With("silent"), begin)).WantResume(hub.ResumeGap, begin)
 				d.hub.Enter(hubtest.Returning(hubtest.With("kept"), begin)).WantResume(hub.ResumeGap, begin)
 				d.hub.Enter(hubtest.Returning(hubtest.With("b"), last)).WantResume(hub.ResumeComplete, last)
-				// Whoever brings an unknown ID gets what is kept, also from before the fold.
-				d.hub.Enter(hubtest.Returning(hubtest.With("kept"), "nobody's-1")).WantResume(hub.ResumeGap, d.beginning(), "k")
+				// A client with an unknown ID gets what is kept, also from before the fold.
+				lost := d.hub.Enter(hubtest.Returning(hubtest.With("kept"), "nobody's-1"))
+				lost.WantResume(hub.ResumeGap, d.beginning(), "k")
 			}
 			d.update(func(tx *bbolt.Tx) error {
 				if n := tx.Bucket(marksBucket).Stats().KeyN; n != 0 {
@@ -165,8 +176,8 @@ func TestFoldedMarksAreAGapInDoubt(t *testing.T) {
 	}
 }
 
-// What a busy topic has had too much of is no news to whoever listens to others.
-func TestAClientOfAQuietPatternResumesExactlyOverARestart(t *testing.T) {
+// A client is told no gap because of messages that a busy topic has lost and that were not for the client.
+func TestQuietPatternResumesExactlyAfterARestart(t *testing.T) {
 	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 2}})
 	first := d.publish(hub.Topics("orders/1"), "1")
 	d.publishAll("ticks", 1, 10)
@@ -177,19 +188,15 @@ func TestAClientOfAQuietPatternResumesExactlyOverARestart(t *testing.T) {
 	}
 }
 
-// beginning is the ID before the log's first message.
-func (d *diskHub) beginning() string {
-	return hub.ID{Epoch: d.hub.Position().Epoch, Position: hub.Position{}}.String()
-}
-
-func TestTheFileStaysBoundedUnderLongPublishing(t *testing.T) {
+func TestFileStaysBoundedUnderLongPublishing(t *testing.T) {
 	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 20}})
 	text := strings.Repeat("x", 1000)
 	publish := func(messages int) {
 		batch := make([]*broker.Publication, 100)
 		for range messages / len(batch) {
 			for i := range batch {
-				batch[i] = &broker.Publication{Message: &hub.Message{To: hub.Topics(fmt.Sprint(i % 5)), Data: []byte(text)}}
+				m := &hub.Message{To: hub.Topics(fmt.Sprint(i % 5)), Data: []byte(text)}
+				batch[i] = &broker.Publication{Message: m}
 			}
 			if _, err := d.log.Publish(t.Context(), batch); err != nil {
 				t.Fatal(err)
@@ -211,13 +218,14 @@ func TestTheFileStaysBoundedUnderLongPublishing(t *testing.T) {
 	}
 }
 
-func TestLowerLimitsAreAppliedToTheFileInBoundedMemory(t *testing.T) {
+func TestLowerLimitsAreAppliedInBoundedMemory(t *testing.T) {
 	const messages, size = 3000, 20_000
 	d := newDiskHub(t, hubtest.Plenty)
 	batch := make([]*broker.Publication, 500)
 	for range messages / len(batch) {
 		for i := range batch {
-			batch[i] = &broker.Publication{Message: &hub.Message{To: hub.Topics("a"), Data: bytes.Repeat([]byte("x"), size)}}
+			m := &hub.Message{To: hub.Topics("a"), Data: bytes.Repeat([]byte("x"), size)}
+			batch[i] = &broker.Publication{Message: m}
 		}
 		if _, err := d.log.Publish(t.Context(), batch); err != nil {
 			t.Fatal(err)
@@ -231,7 +239,7 @@ func TestLowerLimitsAreAppliedToTheFileInBoundedMemory(t *testing.T) {
 	before, most := heapBytes(), uint64(0)
 	d.log = openTestLog(t, d.module)
 	d.log.update = func(change func(*bbolt.Tx) error) error {
-		runtime.GC() // it is when something is removed that there is most of it
+		runtime.GC() // memory is at its most when the log is about to remove something
 		most = max(most, heapBytes())
 		return d.log.db.Update(change)
 	}
@@ -252,13 +260,14 @@ func heapBytes() uint64 {
 	return stats.HeapAlloc
 }
 
-func TestAHundredThousandMessagesAreLoadedAndResumed(t *testing.T) {
+func TestHundredThousandMessagesAreLoadedAndResumed(t *testing.T) {
 	const messages = 100_000
 	d := newDiskHub(t, hubtest.Plenty)
 	begin := d.hub.Position().String()
 	batch := make([]*broker.Publication, 1000)
 	for i := range messages {
-		batch[i%len(batch)] = &broker.Publication{Message: &hub.Message{To: hub.Topics(fmt.Sprint(i % 100)), Data: fmt.Appendf(nil, "%d %0100d", i, 0)}}
+		m := &hub.Message{To: hub.Topics(fmt.Sprint(i % 100)), Data: fmt.Appendf(nil, "%d %0100d", i, 0)}
+		batch[i%len(batch)] = &broker.Publication{Message: m}
 		if i%len(batch) == len(batch)-1 {
 			if _, err := d.log.Publish(t.Context(), batch); err != nil {
 				t.Fatal(err)
@@ -271,7 +280,8 @@ func TestAHundredThousandMessagesAreLoadedAndResumed(t *testing.T) {
 	d.start()
 	took := time.Since(started)
 	runtime.GC()
-	t.Logf("loaded in %v, %d bytes of memory a message, %d of the file", took, (heapBytes()-before)/messages, d.log.Size()/messages)
+	t.Logf("loaded in %v, %d bytes of memory a message, %d of the file",
+		took, (heapBytes()-before)/messages, d.log.Size()/messages)
 	if took > 20*time.Second {
 		t.Errorf("loading took %v", took)
 	}
@@ -300,7 +310,7 @@ func TestAHundredThousandMessagesAreLoadedAndResumed(t *testing.T) {
 	}
 }
 
-func TestOtherOptionsOnTheSameFileGoUnnoticed(t *testing.T) {
+func TestNewOptionsOnTheSameFileGoUnnoticed(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	live := d.hub.Listen(hubtest.With("a"))
 	first := d.publish(hub.Topics("a"), "1")
@@ -310,8 +320,8 @@ func TestOtherOptionsOnTheSameFileGoUnnoticed(t *testing.T) {
 	catchingUp := d.hub.Enter(s)
 	hubtest.Want(t, hubtest.TextsOf(t, catchingUp.Turn()), "1")
 	for _, sync := range []bool{false, true} {
-		// As the pool does it: the new one opens while the old one runs.
-		next := openTestLog(t, boltModule(d.module.File, sync))
+		// As on a reload: the new log opens while the old one runs.
+		next := openTestLog(t, newModule(d.module.File, sync))
 		if err := d.log.Close(); err != nil {
 			t.Error(err)
 		}
@@ -359,7 +369,7 @@ func TestAnotherFileIsAGapWithoutADisconnect(t *testing.T) {
 			d.publish(hub.Topics("a"), "new")
 			hubtest.Want(t, live.Texts(), "new")
 
-			// The first file was left as it is.
+			// The first file has been left as it was.
 			if _, err := os.Stat(before.File); err != nil {
 				t.Error(err)
 			}

@@ -5,13 +5,103 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"go.etcd.io/bbolt"
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
-	"github.com/go-json-experiment/json"
-	"go.etcd.io/bbolt"
 )
+
+// The buckets of a file, and the keys of metaBucket. All values are sealed.
+var (
+	metaBucket    = []byte("meta")    // facts about the whole file, under the keys below
+	logBucket     = []byte("log")     // messages by position
+	marksBucket   = []byte("marks")   // by address: the newest message that was removed, and when
+	answersBucket = []byte("answers") // by idempotency key: the answer, and when it was given
+
+	allBuckets = [][]byte{metaBucket, logBucket, marksBucket, answersBucket}
+
+	formatKey = []byte("format") // name of this format
+	epochKey  = []byte("epoch")  // name of the log
+	lastKey   = []byte("last")   // position given out last
+	floorKey  = []byte("floor")  // position up to which marks may have been removed
+	// unsyncedKey names the boot of the machine. It is there from the start to the clean end of a run that
+	// does not sync: what a process wrote survives the death of the process, but not a crash of the machine.
+	unsyncedKey = []byte("unsynced")
+	// probeKey is written while the log is out of reach, to see whether there is room again.
+	probeKey = []byte("probe")
+
+	fileFormat = []byte("caddy-sse 1")
+)
+
+// put stores a sealed value.
+func put(bucket *bbolt.Bucket, key, value []byte) error { return bucket.Put(key, seal(key, value)) }
+
+// get returns the value of a key, nil if there is none. It is valid until the transaction ends.
+func get(bucket *bbolt.Bucket, key []byte) ([]byte, error) {
+	sealed := bucket.Get(key)
+	if sealed == nil {
+		return nil, nil
+	}
+	return unseal(key, sealed)
+}
+
+// each visits all keys of a bucket in order.
+func each(bucket *bbolt.Bucket, visit func(key, value []byte) error) error {
+	return bucket.ForEach(func(key, sealed []byte) error {
+		value, err := unseal(key, sealed)
+		if err != nil {
+			return err
+		}
+		return visit(key, value)
+	})
+}
+
+// seal appends a checksum of key and value to a value, so that damage shows.
+func seal(key, value []byte) []byte {
+	return binary.BigEndian.AppendUint32(value, checksum(key, value))
+}
+
+// unseal returns the value without its checksum, or errDamaged if that is wrong.
+func unseal(key, sealed []byte) ([]byte, error) {
+	n := len(sealed) - 4
+	if n < 0 || binary.BigEndian.Uint32(sealed[n:]) != checksum(key, sealed[:n]) {
+		return nil, fmt.Errorf("%w: the value of %q is not what was written", errDamaged, key)
+	}
+	return sealed[:n:n], nil
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(key, value []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
+}
+
+// positionKey returns the key of the message at a position. Positions are stored as values in the same way.
+func positionKey(p hub.Position) []byte { return binary.BigEndian.AppendUint64(nil, p.Major) }
+
+// positionOf reads the position at the beginning of b; the zero Position if b is too short.
+func positionOf(b []byte) hub.Position {
+	if len(b) < 8 {
+		return hub.Position{}
+	}
+	return hub.Position{Major: binary.BigEndian.Uint64(b)}
+}
+
+// lastPosition returns the position that the log gave out last. bbolt counts positions as the bucket's
+// sequence.
+func lastPosition(tx *bbolt.Tx) hub.Position {
+	return hub.Position{Major: tx.Bucket(logBucket).Sequence()}
+}
+
+// storeLast stores lastPosition under a key of its own as well, so that damage to the sequence shows.
+func storeLast(tx *bbolt.Tx) error {
+	return put(tx.Bucket(metaBucket), lastKey, positionKey(lastPosition(tx)))
+}
 
 // storedMessage is a message as it stands in the file.
 type storedMessage struct {
@@ -19,10 +109,11 @@ type storedMessage struct {
 	Event string `json:",omitempty"`
 	Data  string
 	Retry *int64 `json:",omitempty"`
-	Time  int64  // Unix milliseconds
-	Owner string `json:",omitempty"` // of the client_id that it is for
+	Time  int64  // when it was published, in Unix milliseconds
+	Owner string `json:",omitempty"` // owner of the client_id that the message is for
 }
 
+// storeMessage puts a message at the end of the log and sets its position.
 func storeMessage(log *bbolt.Bucket, m *hub.Message, owner string) error {
 	position, err := log.NextSequence()
 	if err != nil {
@@ -36,6 +127,7 @@ func storeMessage(log *bbolt.Bucket, m *hub.Message, owner string) error {
 	return s.put(log, positionKey(m.Position))
 }
 
+// put stores the message under a key.
 func (s *storedMessage) put(log *bbolt.Bucket, key []byte) error {
 	value, err := json.Marshal(s)
 	if err != nil {
@@ -44,6 +136,7 @@ func (s *storedMessage) put(log *bbolt.Bucket, key []byte) error {
 	return put(log, key, value)
 }
 
+// readStored reads a message as it stands under a key.
 func readStored(key, sealed []byte) (s storedMessage, err error) {
 	value, err := unseal(key, sealed)
 	if err != nil {
@@ -53,15 +146,19 @@ func readStored(key, sealed []byte) (s storedMessage, err error) {
 	return s, err
 }
 
+// message returns the message that stands under a key.
 func (s *storedMessage) message(key []byte) *hub.Message {
-	m := &hub.Message{To: s.To, Event: s.Event, Data: []byte(s.Data), Time: time.UnixMilli(s.Time), Position: positionOf(key)}
+	m := &hub.Message{
+		To: s.To, Event: s.Event, Data: []byte(s.Data), Time: time.UnixMilli(s.Time), Position: positionOf(key),
+	}
 	if s.Retry != nil {
 		m.Retry, m.HasRetry = *s.Retry, true
 	}
 	return m
 }
 
-// removeMessages takes messages out of the log and remembers by address that they are gone.
+// removeMessages takes messages out of the log and marks their addresses: a mark tells the newest message
+// that an address has lost.
 func removeMessages(tx *bbolt.Tx, messages []*hub.Message) error {
 	log, marks := tx.Bucket(logBucket), tx.Bucket(marksBucket)
 	now := uint64(time.Now().UnixMilli())
@@ -70,7 +167,7 @@ func removeMessages(tx *bbolt.Tx, messages []*hub.Message) error {
 			return err
 		}
 		for _, to := range m.To {
-			address := append([]byte{byte(to.Kind)}, to.Name...)
+			address := addressKey(to)
 			mark, err := get(marks, address)
 			if err != nil {
 				return err
@@ -86,7 +183,8 @@ func removeMessages(tx *bbolt.Tx, messages []*hub.Message) error {
 	return nil
 }
 
-// readMarks returns, by address, the newest message that was removed, and up to where marks may be missing.
+// readMarks returns the newest message that was removed by address, and the position up to which marks may be
+// missing.
 func readMarks(tx *bbolt.Tx) (gone map[hub.Address]hub.Position, floor hub.Position, err error) {
 	folded, err := get(tx.Bucket(metaBucket), floorKey)
 	if err != nil {
@@ -100,8 +198,9 @@ func readMarks(tx *bbolt.Tx) (gone map[hub.Address]hub.Position, floor hub.Posit
 	return gone, positionOf(folded), err
 }
 
-// foldMarks forgets which addresses old marks were of: whoever comes back with an ID from before the
-// newest of them is told a gap. That keeps the marks bounded.
+// foldMarks bounds the marks. It removes those older than keep, or all if there are more than most, and
+// raises the floor to the newest of them. A client that comes back with an ID from before the floor is told a
+// gap.
 func foldMarks(keep time.Duration, most int, now time.Time) func(*bbolt.Tx) error {
 	return func(tx *bbolt.Tx) error {
 		meta, marks := tx.Bucket(metaBucket), tx.Bucket(marksBucket)
@@ -133,34 +232,29 @@ func foldMarks(keep time.Duration, most int, now time.Time) func(*bbolt.Tx) erro
 	}
 }
 
+// addressKey returns the key of an address's mark.
+func addressKey(a hub.Address) []byte { return append([]byte{byte(a.Kind)}, a.Name...) }
+
+// addressOf reads the address of a mark from its key.
 func addressOf(key []byte) hub.Address {
 	return hub.Address{Kind: hub.Kind(key[0]), Name: string(key[1:])}
 }
 
-func positionKey(p hub.Position) []byte { return binary.BigEndian.AppendUint64(nil, p.Major) }
-
-// positionOf reads a position at the beginning of b; the zero Position if there is none.
-func positionOf(b []byte) hub.Position {
-	if len(b) < 8 {
-		return hub.Position{}
-	}
-	return hub.Position{Major: binary.BigEndian.Uint64(b)}
-}
-
-// storedAnswer is what an idempotency key was answered.
+// storedAnswer is the answer to an idempotency key as it stands in the file.
 type storedAnswer struct {
 	ID          string
 	Receivers   int
 	Fingerprint [sha256.Size]byte
-	At          int64 // Unix milliseconds
+	At          int64 // when it was given, in Unix milliseconds
 }
 
+// over reports whether the answer's time is over.
 func (a storedAnswer) over(now time.Time) bool {
 	return now.Sub(time.UnixMilli(a.At)) >= broker.IdempotencyPeriod
 }
 
-// findAnswer gives p the answer that its key got before. It returns ErrKeyReused if that was for
-// another message.
+// findAnswer gives p the answer that its key got before. It returns ErrKeyReused if the key came with another
+// message.
 func findAnswer(answers *bbolt.Bucket, p *broker.Publication, now time.Time) (found bool, err error) {
 	if p.Key == "" {
 		return false, nil
@@ -183,8 +277,10 @@ func findAnswer(answers *bbolt.Bucket, p *broker.Publication, now time.Time) (fo
 	return true, nil
 }
 
+// keepAnswer stores the answer that p got.
 func keepAnswer(answers *bbolt.Bucket, p *broker.Publication) error {
-	value, err := json.Marshal(storedAnswer{p.Receipt.ID, p.Receipt.Receivers, p.Fingerprint, p.Time.UnixMilli()})
+	a := storedAnswer{p.Receipt.ID, p.Receipt.Receivers, p.Fingerprint, p.Time.UnixMilli()}
+	value, err := json.Marshal(a)
 	if err != nil {
 		return err
 	}

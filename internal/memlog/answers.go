@@ -7,13 +7,14 @@ import (
 	"github.com/caddy-sse/caddy-sse/broker"
 )
 
-// answers remembers what idempotency keys were answered, for idempotencyPeriod. It is guarded by
-// its owner's mutex.
+// answers remembers the answer to each idempotency key for broker.IdempotencyPeriod. The mutex of Log guards
+// it.
 type answers struct {
 	byKey map[string]answer
-	order []string // keys as they were kept, oldest first
+	order []string // keys in the order of keep, oldest first
 }
 
+// answer is what one key was answered, and for which message.
 type answer struct {
 	receipt     broker.Receipt
 	fingerprint [sha256.Size]byte
@@ -22,7 +23,7 @@ type answer struct {
 
 func newAnswers() *answers { return &answers{byKey: make(map[string]answer)} }
 
-// find gives p the answer that its key got before. It returns ErrKeyReused if that was for another
+// find gives p the answer that its key got before. It returns ErrKeyReused if the key came with another
 // message.
 func (a *answers) find(p *broker.Publication) (found bool, err error) {
 	if p.Key == "" {

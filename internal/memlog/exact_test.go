@@ -16,10 +16,10 @@ import (
 	"github.com/caddy-sse/caddy-sse/topic"
 )
 
-// The promise of doc.go, held against what really happens: publishers publish to all kinds of
-// addresses at once, clients come and go at random, and each must have seen exactly what was published
-// to it, or have been told where something is missing. It all runs in a bubble, so that stalls and
-// waits cost nothing; the goroutines race all the same.
+// These tests check exact resume under load. Publishers publish to all kinds of addresses at once, clients
+// come and go at random. In the end each client must have seen exactly what was published to it, or have been
+// told where something is missing. All of it runs in a synctest bubble: stalls and waits take no time, but
+// the goroutines still race.
 
 const (
 	publishers = 4
@@ -48,7 +48,7 @@ func TestClientsThatComeAndGoSeeExactlyWhatWasPublished(t *testing.T) {
 	}
 }
 
-func TestWhatIsMissingIsToldAsAGap(t *testing.T) {
+func TestEveryLossIsToldAsAGap(t *testing.T) {
 	for _, limits := range []hub.HistoryLimits{
 		{Count: 5}, {Count: 100, Bytes: 3000}, {Count: 100, Age: 20 * time.Millisecond}, {Count: 1}, {},
 	} {
@@ -85,14 +85,14 @@ type world struct {
 	log      *Log
 	visitors []*visitor
 	traffic  hubtest.Traffic
-	over     atomic.Bool   // all has been published but the end
+	over     atomic.Bool   // all is published but the end
 	tooLate  chan struct{} // closed when a visitor has waited too long for the end
 
 	mu   sync.Mutex // guards book
 	book map[uint64]*posted
 }
 
-// posted is what was published at a position: a delivered message has given up its text.
+// posted is what was published at a position. It keeps the text, since a delivered message no longer has it.
 type posted struct {
 	*hub.Message
 	text string
@@ -129,8 +129,8 @@ func (w *world) run() {
 		n := 0
 		w.traffic.GoLoop(posts, func(random *rand.Rand) {
 			n++
-			m := &hub.Message{To: hubtest.RandomTarget(random), Data: fmt.Append(nil, i, "-", n), Ephemeral: random.IntN(10) == 0}
-			w.publish(m)
+			to, text := hubtest.RandomTarget(random), fmt.Append(nil, i, "-", n)
+			w.publish(&hub.Message{To: to, Data: text, Ephemeral: random.IntN(10) == 0})
 			if random.IntN(30) == 0 {
 				time.Sleep(time.Duration(random.IntN(10)) * time.Millisecond)
 			}
@@ -145,7 +145,7 @@ func (w *world) run() {
 	allEnded := make(chan struct{})
 	go func() { defer close(allEnded); visits.Wait() }()
 	for range 100 {
-		// Who is catching up may be told that it has missed the end, too.
+		// A client that is catching up may miss the end and be told a gap. So the end is published again.
 		w.publish(&hub.Message{To: []hub.Address{{Kind: hub.ToBroadcast}}, Data: []byte(theEnd)})
 		select {
 		case <-allEnded:
@@ -177,12 +177,12 @@ type visitor struct {
 	*world
 	number    int
 	random    *rand.Rand
-	restless  int  // it is cut after about so many messages
-	stalling  bool // its socket is blocked at times
-	forgetful bool // it comes back with an ID of nobody's at times
+	restless  int  // messages after which it is cut, about
+	stalling  bool // the socket is blocked at times
+	forgetful bool // at times it comes back with an ID that no log gave out
 
 	notes []note
-	ended bool // it has had the last message
+	ended bool // the last message has come
 
 	gaps, seen, expected int
 }
@@ -193,8 +193,8 @@ type note struct {
 	position uint64
 	text     string
 	resume   hub.Resume
-	unknown  bool   // it came with an ID of nobody's
-	covers   uint64 // up to where a gap tells of losses, if not just to the next message
+	unknown  bool   // the client came with an ID that no log gave out
+	covers   uint64 // position up to which a gap tells of losses; 0 for up to the next message
 }
 
 func (v *visitor) run() {
@@ -225,7 +225,7 @@ func (v *visitor) connect() {
 	}
 	defer v.hub.Leave(c, hub.ErrGone)
 	if v.cut() {
-		return // before it was told anything
+		return // the client is cut before it is told anything
 	}
 	if s.LastEventID != "" && !unknown && welcome.ID != s.LastEventID {
 		v.t.Errorf("visitor %d came back with %s and is told %s", v.number, s.LastEventID, welcome.ID)
@@ -262,7 +262,7 @@ func (v *visitor) connect() {
 	}
 }
 
-// read notes a message, as a browser does.
+// read notes a message and its ID, as a browser does.
 func (v *visitor) read(m *hub.Message, lost uint64) {
 	e := hubtest.Decode(v.t, m)
 	switch {
@@ -303,11 +303,11 @@ func (v *visitor) wants(p *posted) bool {
 	return false
 }
 
-// check holds the notes against the book. Whatever is missing must have been told as a gap; nothing comes
-// twice or out of order but what a client without a known ID is told again.
+// check compares the notes with the book. Every missing message must have been told as a gap. Nothing may
+// come twice or out of order, except for a client that comes with an unknown ID and gets its history again.
 //
-// A gap told by a replay covers what was lost by then. That may stand behind messages that are still to
-// come, as other topics were kept for longer.
+// A gap told by a replay covers what was lost by then. Its end may lie behind messages that are still to
+// come, since other topics are kept for longer.
 func (v *visitor) check() {
 	if n := len(v.notes); n == 0 || v.notes[n-1].text != theEnd {
 		v.t.Fatalf("visitor %d saw no end", v.number)
@@ -357,7 +357,8 @@ func (v *visitor) check() {
 
 func (v *visitor) fail(i int, format string, args ...any) {
 	v.t.Helper()
-	v.t.Errorf("visitor %d %s; its notes about it: %+v", v.number, fmt.Sprintf(format, args...), v.notes[max(0, i-5):min(i+3, len(v.notes))])
+	around := v.notes[max(0, i-5):min(i+3, len(v.notes))]
+	v.t.Errorf("visitor %d %s; its notes around that: %+v", v.number, fmt.Sprintf(format, args...), around)
 	if v.t.Failed() {
 		v.t.FailNow()
 	}

@@ -1,3 +1,5 @@
+// Package memlog keeps a hub's log in memory. The log ends with the process: the next one begins another log,
+// with an epoch of its own.
 package memlog
 
 import (
@@ -8,19 +10,21 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// Log orders messages by a mutex: whoever holds it has the next position.
+// Log is a hub's log in memory. A mutex gives the order: whoever holds it has the next position.
 type Log struct {
+	// Epoch names the log.
 	Epoch string
 
 	mu      sync.Mutex // guards all below, and so the order of Deliver
 	replica *hub.Hub
-	last    uint64
+	last    uint64 // position given out last
 	answers *answers
 }
 
 // Open returns an empty log.
 func Open() *Log { return &Log{Epoch: hub.NewEpoch(), answers: newAnswers()} }
 
+// Start implements broker.Log.
 func (l *Log) Start(h *hub.Hub, ready func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -31,9 +35,10 @@ func (l *Log) Start(h *hub.Hub, ready func()) {
 	ready()
 }
 
+// Publish implements broker.Log.
 func (l *Log) Publish(ctx context.Context, batch []*broker.Publication) (int, error) {
 	for i, p := range batch {
-		if err := l.publish(p); err != nil {
+		if err := l.publishOne(p); err != nil {
 			return i, err
 		}
 		l.replica.Wait(ctx, p.Receipt.Receivers)
@@ -41,7 +46,9 @@ func (l *Log) Publish(ctx context.Context, batch []*broker.Publication) (int, er
 	return len(batch), nil
 }
 
-func (l *Log) publish(p *broker.Publication) (err error) {
+// publishOne puts a message at the end of the log and delivers it, or answers what its key was answered
+// before.
+func (l *Log) publishOne(p *broker.Publication) (err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if found, err := l.answers.find(p); found || err != nil {
@@ -61,16 +68,18 @@ func (l *Log) publish(p *broker.Publication) (err error) {
 	return nil
 }
 
+// CheckKeys implements broker.Log.
 func (l *Log) CheckKeys(_ context.Context, batch []*broker.Publication) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, p := range batch {
-		looked := *p // it is not answered yet
-		if _, err := l.answers.find(&looked); err != nil {
+		unanswered := *p // find may fill in the copy's answer; p gets its own when it is published
+		if _, err := l.answers.find(&unanswered); err != nil {
 			return i, err
 		}
 	}
 	return len(batch), nil
 }
 
+// Close implements broker.Log. Nothing runs that would have to end.
 func (l *Log) Close() error { return nil }

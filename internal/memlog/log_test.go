@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,14 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
+// newTestLog returns a log that feeds a hub.
+func newTestLog(t testing.TB, h *hub.Hub) *Log {
+	t.Helper()
+	log := Open()
+	log.Start(h, func() {})
+	return log
+}
+
 // mustPublish puts a batch into the log and returns the answer to its first message.
 func (l *Log) mustPublish(t testing.TB, batch []*broker.Publication) broker.Receipt {
 	t.Helper()
@@ -24,7 +33,7 @@ func (l *Log) mustPublish(t testing.TB, batch []*broker.Publication) broker.Rece
 	return batch[0].Receipt
 }
 
-func TestAPublisherIsToldTheIDThatClientsAreToldAndHowManyTheyAre(t *testing.T) {
+func TestReceiptHasTheIDAndTheReceivers(t *testing.T) {
 	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
 	a, b := h.Listen(hubtest.With("a")), h.Listen(hubtest.With("*"))
@@ -44,7 +53,7 @@ func TestAPublisherIsToldTheIDThatClientsAreToldAndHowManyTheyAre(t *testing.T) 
 	}
 }
 
-func TestAnEphemeralMessageHasNoIDInItsAnswer(t *testing.T) {
+func TestEphemeralMessageGetsNoID(t *testing.T) {
 	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
 	h.Listen(hubtest.With("a"))
@@ -55,7 +64,7 @@ func TestAnEphemeralMessageHasNoIDInItsAnswer(t *testing.T) {
 	}
 }
 
-func TestEveryMemoryLogHasAnEpochOfItsOwn(t *testing.T) {
+func TestEveryLogHasItsOwnEpoch(t *testing.T) {
 	epochs := make(map[string]bool)
 	for range 100 {
 		epochs[newTestLog(t, hub.NewHub(hubtest.Plenty)).Epoch] = true
@@ -65,7 +74,7 @@ func TestEveryMemoryLogHasAnEpochOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestConcurrentPublishersAreOrderedAndEachIsToldItsPlace(t *testing.T) {
+func TestConcurrentPublishersShareOneOrder(t *testing.T) {
 	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
 	s := hubtest.With("a")
@@ -98,7 +107,7 @@ func TestConcurrentPublishersAreOrderedAndEachIsToldItsPlace(t *testing.T) {
 	}
 }
 
-func TestAPublisherWhoGivesUpWaitingHasPublished(t *testing.T) {
+func TestPublisherThatStopsWaitingHasPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hubtest.New(t, hubtest.Plenty)
 		log := newTestLog(t, h.Hub)
@@ -118,7 +127,7 @@ func TestAPublisherWhoGivesUpWaitingHasPublished(t *testing.T) {
 	})
 }
 
-func TestTheSameKeyPublishesOnceAndGetsTheSameAnswer(t *testing.T) {
+func TestKeyPublishesOnceAndRepeatsItsAnswer(t *testing.T) {
 	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
 	l := h.Listen(hubtest.With("a"))
@@ -146,7 +155,7 @@ func TestTheSameKeyPublishesOnceAndGetsTheSameAnswer(t *testing.T) {
 	hubtest.Want(t, l.Texts(), "tick")
 }
 
-func TestTheSameKeyAtTheSameTimePublishesOnce(t *testing.T) {
+func TestConcurrentUsesOfAKeyPublishOnce(t *testing.T) {
 	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
 	l := h.Listen(hubtest.With("a"))
@@ -165,12 +174,13 @@ func TestTheSameKeyAtTheSameTimePublishesOnce(t *testing.T) {
 	hubtest.Want(t, l.Texts(), "hi")
 }
 
-func TestAKeyUsedForAnotherMessageIsRefusedAndStaysWhatItWas(t *testing.T) {
+func TestKeyOfAnotherMessageIsRefusedAndKeepsItsAnswer(t *testing.T) {
 	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
 	l := h.Listen(hubtest.With("a"))
 	first := log.mustPublish(t, brokertest.One("a", "hi", "key"))
-	if n, err := log.Publish(t.Context(), brokertest.One("a", "ho", "key")); n != 0 || !errors.Is(err, broker.ErrKeyReused) {
+	n, err := log.Publish(t.Context(), brokertest.One("a", "ho", "key"))
+	if n != 0 || !errors.Is(err, broker.ErrKeyReused) {
 		t.Errorf("%d published, %v", n, err)
 	}
 	if again := log.mustPublish(t, brokertest.One("a", "hi", "key")); again != first {
@@ -179,12 +189,14 @@ func TestAKeyUsedForAnotherMessageIsRefusedAndStaysWhatItWas(t *testing.T) {
 	hubtest.Want(t, l.Texts(), "hi")
 }
 
-func TestABatchEndsWithTheFirstThatIsRefused(t *testing.T) {
+func TestBatchEndsAtTheFirstRefusal(t *testing.T) {
 	h := hubtest.New(t, hubtest.Plenty)
 	log := newTestLog(t, h.Hub)
 	l := h.Listen(hubtest.With("a"))
 	log.mustPublish(t, brokertest.One("a", "0", "key"))
-	batch := append(append(brokertest.One("a", "1", "before"), brokertest.One("a", "2", "key")...), brokertest.One("a", "3", "behind")...)
+	batch := slices.Concat(
+		brokertest.One("a", "1", "before"), brokertest.One("a", "2", "key"), brokertest.One("a", "3", "behind"),
+	)
 	if n, err := log.Publish(t.Context(), batch); n != 1 || !errors.Is(err, broker.ErrKeyReused) {
 		t.Errorf("%d published, %v", n, err)
 	}
@@ -192,7 +204,7 @@ func TestABatchEndsWithTheFirstThatIsRefused(t *testing.T) {
 	log.mustPublish(t, brokertest.One("a", "something else", "behind")) // its key was not used
 }
 
-func TestAKeyIsRememberedForTenMinutes(t *testing.T) {
+func TestKeyIsForgottenAfterTenMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hubtest.New(t, hubtest.Plenty)
 		log := newTestLog(t, h.Hub)
@@ -210,7 +222,34 @@ func TestAKeyIsRememberedForTenMinutes(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		log.mustPublish(t, brokertest.One("a", "hi", "last"))
 		if len(log.answers.byKey) != 1 || len(log.answers.order) != 1 {
-			t.Errorf("%d keys are remembered, in an order of %d; want the last one", len(log.answers.byKey), len(log.answers.order))
+			t.Errorf("%d keys are remembered, in an order of %d; want the last one",
+				len(log.answers.byKey), len(log.answers.order))
 		}
 	})
+}
+
+func TestPublishIsRefusedAfterDrain(t *testing.T) {
+	shared := hub.NewHub(hub.Limits{History: hub.HistoryLimits{Count: 10}})
+	log := Open()
+	log.Start(shared, func() {})
+	publish := func(key string, ephemeral bool) (*broker.Publication, int, error) {
+		m := &hub.Message{To: hub.Topics("a"), Data: []byte("x"), Ephemeral: ephemeral}
+		p := &broker.Publication{Message: m, Key: key}
+		n, err := log.Publish(t.Context(), []*broker.Publication{p})
+		return p, n, err
+	}
+	before, n, err := publish("key", false)
+	if n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	shared.Drain()
+	for _, ephemeral := range []bool{false, true} {
+		if _, n, err := publish("", ephemeral); n != 0 || !errors.Is(err, hub.ErrDraining) {
+			t.Errorf("ephemeral %v: %d messages published, %v; want none and ErrDraining", ephemeral, n, err)
+		}
+	}
+	again, n, err := publish("key", false) // its answer may have been lost
+	if n != 1 || err != nil || again.Receipt != before.Receipt {
+		t.Errorf("a repeated request: %d, %v, %+v; want %+v", n, err, again.Receipt, before.Receipt)
+	}
 }
