@@ -14,7 +14,6 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
-	"github.com/caddy-sse/caddy-sse/internal/stream"
 )
 
 // subscribeRoute answers GET and HEAD on a route.
@@ -51,7 +50,7 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 		if err := route.hub.Core.Admits(s); err != nil {
 			return route.turnAway(w, r, err)
 		}
-		stream.SetHeaders(w)
+		live.SetHeaders(w)
 		_ = http.NewResponseController(w).Flush() // before anybody adds a Content-Length of 0
 		return nil
 	}

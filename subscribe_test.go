@@ -30,7 +30,7 @@ func TestStreamBeginsAtOnceWithItsHeadersAndPosition(t *testing.T) {
 		plain := publish(t, p.url("/events?topic=news"), "", p.via)
 		stream.Expect(t, "one\ntwo\nthree\n")
 		stream.Expect(t, "")
-		want += "retry: 7000\nid: " + *named.ID + "\nevent: update\ndata: one\ndata: two\ndata: three\ndata: \n\n" +
+		want += "id: " + *named.ID + "\nretry: 7000\nevent: update\ndata: one\ndata: two\ndata: three\ndata: \n\n" +
 			"id: " + *plain.ID + "\ndata: \n\n"
 		if stream.Raw() != want {
 			t.Errorf("the stream is %q, want %q", stream.Raw(), want)
@@ -136,7 +136,7 @@ func TestServerTimeoutsDoNotEndStreams(t *testing.T) {
 	streams := lasting(t, s, "/events?topic=a")
 	for _, stream := range streams {
 		eventually(t, patience, "heartbeats for longer", func() bool {
-			return strings.Count(stream.Raw(), ": heartbeat\n\n") >= 9 || ended(stream)
+			return strings.Count(stream.Raw(), ": heartbeat\n") >= 9 || ended(stream)
 		})
 	}
 	publish(t, s.url("/events?topic=a"), "still there")
@@ -164,7 +164,7 @@ func TestHeartbeatGoesToSilentClientsOnly(t *testing.T) {
 	begin := silent.Raw()
 	eventually(t, patience, "two heartbeats", func() bool {
 		publish(t, s.url("/events?topic=busy&ephemeral"), "x")
-		return strings.HasPrefix(silent.Raw(), begin+": heartbeat\n\n: heartbeat\n\n")
+		return strings.HasPrefix(silent.Raw(), begin+": heartbeat\n: heartbeat\n")
 	})
 	if strings.Contains(busy.Raw(), "heartbeat") {
 		t.Error("a client that gets messages gets heartbeats too")

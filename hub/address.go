@@ -10,13 +10,14 @@ import (
 // Kind tells what an Address names.
 type Kind uint8
 
-// The kinds of address. Each is a plain key of the same index, so targeted messages have history
-// and resume like any other.
+// The kinds of address. Each is a plain key, so targeted messages have history and resume like any other.
 const (
 	ToTopic     Kind = iota // a topic, or in a subscription a pattern
 	ToClient                // all connections of one client_id
 	ToUser                  // all clients of one authenticated user
 	ToBroadcast             // every client of the hub; Name is empty
+
+	kinds // how many there are
 )
 
 // Address is one place that messages are sent to and clients listen at.
@@ -24,6 +25,9 @@ type Address struct {
 	Kind Kind
 	Name string
 }
+
+// everybody is where each client listens.
+var everybody = Address{Kind: ToBroadcast}
 
 // String returns the address as people write it.
 func (a Address) String() string {

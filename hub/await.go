@@ -20,8 +20,14 @@ type arrival struct {
 	decided chan struct{}
 }
 
+// maxArrivals bounds how many positions are waited for: anybody can invent some.
+const maxArrivals = 10_000
+
 // decide lets go on who waits for p.
 func (a arrivals) decide(p Position) {
+	if len(a) == 0 {
+		return
+	}
 	if waited, ok := a[p]; ok {
 		close(waited.decided)
 		delete(a, p)
@@ -55,6 +61,10 @@ func (h *Hub) AwaitID(ctx context.Context, id string) {
 		return
 	}
 	waited := h.arrivals[p.Position]
+	if waited == nil && len(h.arrivals) == maxArrivals {
+		h.mu.Unlock()
+		return
+	}
 	if waited == nil {
 		waited = &arrival{decided: make(chan struct{})}
 		h.arrivals[p.Position] = waited

@@ -1,13 +1,19 @@
 package hub
 
-import (
-	"errors"
+import "errors"
+
+// What Join refuses with.
+var (
+	ErrHubFull         = errors.New("the hub has all the clients it may have")
+	ErrTooManyFromHere = errors.New("too many connections from one address")
+	ErrClientIDOwned   = errors.New("the client_id belongs to another user")
+	ErrClientIDBarred  = errors.New("the client_id was closed by an operator a moment ago")
 )
 
-// Why a client's stream ended: the cause that Take returns and Leave is given.
+// Why a client's stream ended: the cause that a stream is given, and Leave returns.
 var (
 	ErrGone      = errors.New("client left")             // it closed its connection
-	ErrSlow      = errors.New("client too slow")         // its queue was full and its socket blocked
+	ErrSlow      = errors.New("client too slow")         // it was further behind than its queue, and its socket blocked
 	ErrStuck     = errors.New("write timed out")         // one write made no progress for write_timeout
 	ErrIdle      = errors.New("idle timeout")            // it got no message for idle_timeout
 	ErrMaxAge    = errors.New("maximum age reached")     // it was connected for max_age
@@ -16,6 +22,7 @@ var (
 	ErrClaimed   = errors.New("client_id was claimed")   // an authenticated user took the client_id
 	ErrDraining  = errors.New("server is shutting down") // the process exits
 	ErrHubClosed = errors.New("hub is closed")           // no route uses the hub any more
+	ErrAborted   = errors.New("stream was cut")          // by Abort, or because it panicked
 )
 
 // causes are the reasons why streams end, with their names in metrics.
@@ -35,16 +42,16 @@ var causes = [...]struct {
 	{ErrHubClosed, "hub_closed"},
 }
 
-// NameOf returns the name that why a stream ended has in metrics and logs.
+// otherCause is the name of any cause that has none of its own.
+const otherCause = "cut"
+
+// NameOf returns the name of why a stream has ended, as metrics have it.
 func NameOf(cause error) string {
 	if i := indexOf(cause); i < len(causes) {
 		return causes[i].name
 	}
 	return otherCause
 }
-
-// otherCause is the name of any cause that has none of its own.
-const otherCause = "cut"
 
 func indexOf(cause error) int {
 	for i, c := range causes {
@@ -53,4 +60,14 @@ func indexOf(cause error) int {
 		}
 	}
 	return len(causes)
+}
+
+// EndsCleanly reports whether a stream that ended for this cause gets a proper last chunk. One that was
+// cut does not: there is no telling what the client has.
+func EndsCleanly(cause error) bool {
+	switch cause {
+	case ErrGone, ErrSlow, ErrStuck, ErrAborted:
+		return false
+	}
+	return indexOf(cause) < len(causes)
 }

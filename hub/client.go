@@ -1,347 +1,189 @@
 package hub
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
-	"sync"
-	"time"
+	"sync/atomic"
+
+	"github.com/caddy-sse/caddy-sse/topic"
 )
 
-// Stream carries a client's messages to its socket. The hub calls its methods with locks held: they
-// return at once.
+// Stream carries a client's frames to its socket. Only the client's shard calls Send and Notice, one call at a time;
+// all methods return at once. When its socket is done for, the stream calls Hub.Leave.
 type Stream interface {
-	// Wake tells that there is something to Take. It is called once for each time that Take
-	// returned nothing, or Rest false.
-	Wake()
+	// Send hands over the frames that come next. It returns how many the stream took: those are written, or will be,
+	// before anything else. It keeps less than 16 KiB of what is not written yet. ready tells that it would take more
+	// now; if it would not, the stream calls Client.Post as soon as that has changed. An end is why the stream ends once
+	// all the frames are written; if not all were taken, the rest comes again, with the end.
+	Send(frames []*Frame, end error) (taken int, ready bool)
+	// Notice tells what Client.Post was given since the last call. It reports whether the stream would take frames.
+	Notice(News) (ready bool)
 	// Abort ends the stream without waiting for anything, a write under way included.
 	Abort()
-	// Blocked reports whether it is the client's socket that the stream waits for, not its turn on
-	// this machine. A stream that cannot tell says yes while it is writing.
+	// Blocked reports whether it is the client's socket that a stream waits for which is not ready. A stream that
+	// cannot tell says yes while it is writing.
 	Blocked() bool
 }
 
-// phase is where a client is in its turns.
-type phase uint8
+// News is what happens to a stream between its turns. Its bits mean what the stream wants them to.
+type News uint32
 
-const (
-	asleep phase = iota // nothing waits; the stream sleeps until Wake
-	woken               // Wake was called; what is queued waits for our machine
-	taking              // the stream writes, and will Take again before it sleeps
-)
-
-// Client is one connection's place in a hub: a bounded queue between the hub, which appends, and a
-// stream, which takes. It needs no goroutine; a timer watches its heartbeat and its ends.
+// Client is one connection's place in a hub: a cursor on its log. It is live while its stream takes what its shard
+// reads; else it is late, and reads on by itself when its stream is ready. All that has no other comment belongs to
+// its shard once the client has joined.
 type Client struct {
 	Subscriber
-	hub     *Hub
-	joined  moment
-	expires moment // when its authorization ends; zero never
+	hub      *Hub
+	shard    *shard
+	patterns []string // those of Patterns that no other one covers
+	serial   uint64   // grows with each client of the hub that joins
+	joined   moment
+	expires  moment // when its authorization ends; zero never
 
-	memberships []membership  // guarded by Hub.mu
-	first       [3]membership // where memberships begin, so that most clients need no memory besides
-	seen        uint64        // the last delivery that reached it; guarded by Hub.mu
-	serial      uint64        // grows with each client of the hub that joins
-
-	appointment moment // when it is to be watched; guarded by clock.mu
-	slot        int    // of it in clock.waiting, while it has one; guarded by clock.mu
-
-	sentMessages, sentBytes uint64 // what its socket has taken; the stream's own
-
-	mu     sync.Mutex // guards all below
 	stream Stream
-	queue  []*Message
-	bytes  int // of queue
-	phase  phase
-	left   bool
-	gap    bool // messages were dropped from before the queue
-	stuck  bool // since fullSince it is its socket that keeps the queue full, not we
-	// catchingUp: kept messages after cursor are still to be read from the hub's history. Until
-	// that is done only ephemeral messages are queued.
-	catchingUp bool
-	cursor     Position
-	toldLost   Position // the newest loss from history that it was told of
-	cause      error    // why the stream ends once the queue has been taken; nil while it goes on
-	exitRetry  *Message // when it is to come back, from drain on: told again behind messages that tell another retry
+	ready  bool // the stream would take frames
+	over   bool // nothing more goes to the stream
+	inLine bool // the client stands in its shard's line
 
-	patience  time.Duration // as of lastTurn
-	lastTurn  moment        // when it last took, be it nothing
-	fullSince moment        // when the queue came to hold publishers up; zero while it does not
-	impatient *time.Timer   // runs while fullSince is set
+	from   uint64                 // before this place of the log nothing more goes to it while it is live
+	late   *late                  // nil while it is live
+	ending atomic.Pointer[ending] // nil while its stream goes on; others may look
 
-	lastMessage moment // when a message was last taken
-	ends        moment // by MaxAge
+	memberships []membership  // its places in the shard's index
+	first       [3]membership // where memberships begin, so that most clients need no memory besides
+	stamp       uint64        // the shard's last cycle that had something for it
+	only        *clientSet    // that reached it then; nil if there were several
+
+	appointment  moment // when it is to be watched
+	slot         int    // of it in the shard's appointments, while it has one
+	lastTurn     moment // when its stream last took something
+	lastMessage  moment // when that was a message
+	ends         moment // by MaxAge
+	retryPending bool   // it was told another retry than that of the drain since
+
+	sentMessages, sentBytes atomic.Uint64 // what its stream took
+	news                    atomic.Uint32 // what was posted and not noticed yet
+
+	cause error // why it left; nil while it is there; guarded by Hub.mu
 }
 
-// enqueue appends a message and wakes the stream if it sleeps. It reports whether the client still
-// takes messages. Called with Hub.mu held.
-func (c *Client) enqueue(m *Message) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cause != nil || c.left {
-		return false
-	}
-	if c.catchingUp && !m.Ephemeral {
-		return true // it will be read from history
-	}
-	if len(c.queue) > 0 && (len(c.queue) >= c.Queue || c.bytes+m.size() > c.QueueBytes) && !c.makeRoomLocked(m) {
-		return false
-	}
-	c.appendLocked(m)
-	return true
+// late is what a client is that does not have its shard's place in the log.
+type late struct {
+	seq      uint64   // the place in the log where it reads on
+	position Position // the broker's log's position there: what was trimmed after it is a gap
+	told     Position // the newest loss that it was told of
+	entitled uint64   // from this place on it gets all, and before only what is kept
+	trims    uint64   // history.trims when it last looked for losses
+
+	// What the shard has seen for it between seq and its own place.
+	messages, bytes, ephemeral int
+
+	lossy bool   // it is to go on with the newest messages, as many as its queue holds
+	tell  *Frame // what it is to be told before anything else; nil if there is nothing
 }
 
-func (c *Client) appendLocked(m *Message) {
-	c.queue = append(c.queue, m)
-	c.bytes += m.size()
-	c.wakeLocked()
-	if c.phase == woken {
-		c.hub.pace.waiting.Add(1)
+// ending is how a client's stream ends.
+type ending struct {
+	cause  error
+	until  uint64   // before this place of the log the client still gets what it is entitled to
+	frames []*Frame // told last
+	retry  *Frame   // told again behind a message that tells another; nil if there is none
+}
+
+// membership is a client's side of a member.
+type membership struct {
+	set  *clientSet
+	slot int // of set.members
+}
+
+// newClient returns a client that has not joined yet.
+func newClient(h *Hub, s Subscription, stream Stream) *Client {
+	return &Client{
+		Subscriber: s.Subscriber, hub: h, stream: stream,
+		expires: h.times.fromWall(s.Expires), patterns: uncovered(s.Patterns),
 	}
 }
 
-func (c *Client) wakeLocked() {
-	if c.phase == asleep {
-		c.phase = woken
-		c.hub.pace.woken.Add(1)
-		c.stream.Wake()
-	}
-}
-
-// Take hands over what waits for the client, appended to batch; the stream writes it and calls Take
-// again. When nothing is handed over and err is nil the stream sleeps until Wake. An err is why the
-// stream ends; nothing comes after it.
-func (c *Client) Take(batch []*Message) (_ []*Message, err error) {
-	c.mu.Lock()
-	if c.catchingUp { // reading history takes the hub's lock, which goes before ours
-		c.mu.Unlock()
-		c.hub.mu.Lock()
-		defer c.hub.mu.Unlock()
-		c.mu.Lock()
-	}
-	defer c.mu.Unlock()
-	if c.left {
-		return batch, c.cause
-	}
-	c.notFullLocked()
-	now := c.hub.clock.now()
-	if c.phase != asleep {
-		c.hadTurnLocked(now)
-	}
-	if c.phase == woken {
-		c.hub.pace.took(len(c.queue))
-	}
-	c.phase = taking
-	taken := len(batch)
-	if c.catchingUp {
-		batch = c.replayLocked(batch)
-	}
-	if !c.catchingUp {
-		batch = c.takeQueueLocked(batch)
-	}
-	if c.exitRetry != nil && slices.ContainsFunc(batch[taken:], func(m *Message) bool { return m.HasRetry }) {
-		batch = append(batch, c.exitRetry)
-	}
-	switch {
-	case len(batch) > taken:
-		if slices.ContainsFunc(batch[taken:], (*Message).published) {
-			c.lastMessage = now
+// uncovered returns the patterns without those that others cover.
+func uncovered(patterns []string) []string {
+	covered := func(i int) bool {
+		for j, other := range patterns {
+			if j != i && topic.Match(other, patterns[i]) && (other != patterns[i] || j < i) {
+				return true
+			}
 		}
-	case c.cause != nil:
-		return batch, c.cause
-	default:
-		c.phase = asleep
-	}
-	return batch, nil
-}
-
-// Rest ends the turn of a stream that lets others go first before it takes again. It reports whether
-// something waits already: then the stream has another turn without a Wake.
-func (c *Client) Rest() (more bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.queue) == 0 && !c.gap && !c.catchingUp && c.cause == nil {
-		c.phase = asleep
 		return false
 	}
-	if c.fullSince != 0 && c.stuck { // its socket has taken what it had; from now on the queue waits for us
-		c.nowStuckLocked(false)
+	for i := range patterns {
+		if !covered(i) {
+			continue
+		}
+		var left []string
+		for j := range patterns {
+			if !covered(j) {
+				left = append(left, patterns[j])
+			}
+		}
+		return left
 	}
-	c.phase = woken
-	c.hub.pace.woken.Add(1)
-	c.hub.pace.waiting.Add(int64(len(c.queue)))
-	return true
+	return patterns
 }
 
-// HandOver gives the client to another stream, which goes on where the one before it had its turn.
-func (c *Client) HandOver(to Stream) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.stream = to
-}
-
-// abortIf cuts the stream if the condition, which is asked with mu held, is met.
-func (c *Client) abortIf(met func(*Client) bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if met(c) {
-		c.stream.Abort()
+// start begins the client's times.
+func (c *Client) start(now moment) {
+	c.joined, c.lastTurn, c.lastMessage = now, now, now
+	if c.MaxAge > 0 {
+		c.ends = now.after(c.MaxAge - rand.N(c.MaxAge/10+1))
 	}
 }
 
-// Wrote notes that the socket has taken a batch. The stream calls it.
-func (c *Client) Wrote(batch []*Message) {
-	messages, bytes := c.hub.stats.wrote(batch, c.joined, c.hub.clock.now())
-	c.sentMessages += messages
-	c.sentBytes += bytes
-}
-
-// ToldLost returns up to where the stream has been told by gaps that messages may be missing. The stream calls it, behind
-// Take.
-func (c *Client) ToldLost() Position {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.toldLost
-}
-
-// Serial tells the client from all others of its hub.
+// Serial is the client's number: it grows with each client of the hub that joins.
 func (c *Client) Serial() uint64 { return c.serial }
 
-// Age returns how long ago the client joined.
-func (c *Client) Age() time.Duration { return c.hub.clock.now().since(c.joined) }
+// Shard is the number of the goroutine that calls the client's stream, from 0 to Shards.
+func (c *Client) Shard() int { return c.shard.number }
 
-// Sent returns how many messages and bytes of them the socket has taken. The stream calls it.
-func (c *Client) Sent() (messages, bytes uint64) { return c.sentMessages, c.sentBytes }
-
-func (c *Client) takeQueueLocked(batch []*Message) []*Message {
-	batch = append(c.takeGapLocked(batch), c.queue...)
-	clear(c.queue)
-	c.queue, c.bytes = c.queue[:0], 0
-	if cap(c.queue) > window {
-		c.queue = nil // an idle client keeps no large queue
-	}
-	return batch
+// Sent returns how many messages and bytes of them the client's stream took.
+func (c *Client) Sent() (messages, bytes uint64) {
+	return c.sentMessages.Load(), c.sentBytes.Load()
 }
 
-// takeGapLocked appends what is to be told before the first of the queue.
-func (c *Client) takeGapLocked(batch []*Message) []*Message {
-	if c.gap {
-		batch = append(batch, gapFrame("", "slow_client"))
-		c.gap = false
+// Post has the client's shard call the stream's Notice, soon. Anybody may call it at any time.
+func (c *Client) Post(news News) {
+	if c.news.Or(uint32(news)) == 0 {
+		c.shard.post(c)
 	}
-	return batch
 }
 
-// replayLocked appends the next messages from history, no more than a full queue, and among them the
-// ephemeral ones that came meanwhile. Called with Hub.mu held.
-func (c *Client) replayLocked(batch []*Message) []*Message {
-	h := c.hub.history
-	addresses := c.addresses()
-	logs := h.logsOf(addresses, c.Patterns, c.cursor, time.Now())
-	if lost := h.lost(addresses, c.Patterns, c.cursor); lost.After(c.cursor) && lost.After(c.toldLost) {
-		batch = append(batch, gapFrame("", "history_trimmed"))
-		c.toldLost = lost
-	}
-	kept, more := after(logs, c.cursor, c.Queue, c.QueueBytes)
-	for _, m := range kept {
-		for len(c.queue) > 0 && m.Position.After(c.queue[0].Position) {
-			batch = append(c.takeGapLocked(batch), c.queue[0])
-			c.bytes -= c.queue[0].size()
-			c.queue = slices.Delete(c.queue, 0, 1)
+// HandOver gives the client to another stream, which then calls Post. The one before it was never ready.
+func (c *Client) HandOver(to Stream) {
+	c.hub.mu.Lock()
+	defer c.hub.mu.Unlock()
+	c.shard.noteLocked(func(*shard) { c.stream = to })
+}
+
+// gets reports whether a frame is addressed to the client.
+func (c *Client) gets(f *Frame) (does bool) {
+	f.addresses(func(a *Address) {
+		switch a.Kind {
+		case ToBroadcast:
+			does = true
+		case ToClient:
+			does = does || a.Name == c.ClientID
+		case ToUser:
+			does = does || c.User != "" && a.Name == c.User
+		case ToTopic:
+			does = does || slices.Contains(c.Topics, a.Name) || len(c.patterns) > 0 && topic.Covered(c.patterns, a.Name)
 		}
-		batch = append(batch, m)
-		c.cursor = m.Position
-	}
-	c.catchingUp = more // what is queued stands behind what is still to come
-	return batch
+	})
+	return does
 }
 
-// finish ends the stream once everything queued and the last frames have been taken.
-func (c *Client) finish(cause error, last ...*Message) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.finishLocked(cause, last...)
-}
-
-func (c *Client) finishLocked(cause error, last ...*Message) {
-	if c.cause != nil || c.left {
-		return
+// until is before which place of the log the client still gets anything.
+func (c *Client) until() uint64 {
+	if e := c.ending.Load(); e != nil {
+		return e.until
 	}
-	c.notFullLocked()
-	for _, m := range last {
-		c.appendLocked(m)
-	}
-	c.cause = cause
-	c.catchingUp = false // the rest of the past is for when it comes back
-	c.wakeLocked()
-}
-
-// drain ends the stream once all that is meant for the client has been taken, behind its retry, which counts.
-func (c *Client) drain(retry *Message) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cause != nil || c.left {
-		return
-	}
-	c.notFullLocked()
-	c.cause = ErrDraining
-	c.wakeLocked()
-	c.exitRetry = retry
-	c.queue = slices.Insert(c.queue, 0, retry)
-	c.bytes += retry.size()
-	if c.phase == woken {
-		c.hub.pace.waiting.Add(1)
-	}
-}
-
-// stopCatchingUp ends a replay whose history is no more.
-func (c *Client) stopCatchingUp() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.catchingUp = false
-}
-
-// tell queues something the hub has to say.
-func (c *Client) tell(m *Message) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cause == nil && !c.left {
-		c.appendLocked(m)
-	}
-}
-
-// start begins the client's times. Called once, before anything is queued.
-func (c *Client) start(now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	at := c.hub.clock.moment(now)
-	c.joined, c.lastTurn, c.lastMessage = at, at, at
-	if c.MaxAge > 0 {
-		c.ends = at.after(c.MaxAge - rand.N(c.MaxAge/10+1))
-	}
-	c.hub.clock.set(c, c.nextWatchLocked(at))
-}
-
-// endLocked ends the stream without anything further.
-func (c *Client) endLocked(cause error) {
-	c.cause = cause
-	c.catchingUp = false
-	c.queue, c.bytes = nil, 0
-}
-
-// leave stops all that still runs for the client and returns why it ended. Called with Hub.mu held.
-func (c *Client) leave(cause error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.left = true
-	if c.cause == nil {
-		c.cause = cause
-	}
-	c.notFullLocked()
-	if c.phase == woken {
-		c.hub.pace.took(len(c.queue))
-		c.phase = taking
-	}
-	c.queue = nil
-	c.hub.clock.set(c, 0)
-	return c.cause
+	return math.MaxUint64
 }

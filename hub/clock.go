@@ -2,89 +2,13 @@ package hub
 
 import (
 	"container/heap"
-	"sync"
+	"math/rand/v2"
+	"slices"
 	"time"
 )
 
-// clock has every client of a hub watched when its time has come. One timer serves them all.
-type clock struct {
-	began time.Time
-
-	mu      sync.Mutex // guards all below; goes after any Client.mu
-	waiting appointments
-	timer   *time.Timer
-	wall    time.Time // when it began by the clock on the wall; looked up anew when that was set
-}
-
-func newClock() *clock { return &clock{began: time.Now().Add(-1)} }
-
-func (k *clock) moment(t time.Time) moment { return moment(t.Sub(k.began)) }
-
-// fromWall returns when a time by the clock on the wall will be, unless that is set before; never for the zero time.
-func (k *clock) fromWall(t time.Time) moment {
-	if t.IsZero() {
-		return 0
-	}
-	return k.now().after(time.Until(t))
-}
-
-// time returns when a moment was by the clock on the wall: the same each time, unless that was set by more than a second.
-func (k *clock) time(m moment) time.Time {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	began := time.Now().Round(0).Add(-time.Duration(k.now()))
-	if began.Sub(k.wall).Abs() > time.Second {
-		k.wall = began
-	}
-	return k.wall.Add(time.Duration(m)).Round(time.Millisecond)
-}
-
-func (k *clock) now() moment { return moment(time.Since(k.began)) }
-
-// set makes a client's next appointment, in the place of any it had; at the zero moment it has none.
-func (k *clock) set(c *Client, at moment) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if c.appointment != 0 {
-		heap.Remove(&k.waiting, c.slot)
-	}
-	if c.appointment = at; at == 0 {
-		return
-	}
-	heap.Push(&k.waiting, c)
-	if c.slot == 0 {
-		k.windLocked()
-	}
-}
-
-// windLocked sets the timer to the first appointment.
-func (k *clock) windLocked() {
-	if len(k.waiting) == 0 {
-		return
-	}
-	left := k.waiting[0].appointment.since(k.now())
-	if k.timer == nil {
-		k.timer = time.AfterFunc(left, k.ring)
-	} else {
-		k.timer.Reset(left)
-	}
-}
-
-// ring runs when the first appointment may have come.
-func (k *clock) ring() {
-	k.mu.Lock()
-	var due []*Client
-	for now := k.now(); len(k.waiting) > 0 && k.waiting[0].appointment.due(now); {
-		c := heap.Pop(&k.waiting).(*Client)
-		c.appointment = 0
-		due = append(due, c)
-	}
-	k.windLocked()
-	k.mu.Unlock()
-	for _, c := range due {
-		c.watch()
-	}
-}
+// This file is what happens to clients in time, and how their streams end. Each client has one appointment at a
+// time, for whatever comes first of heartbeat, idle_timeout, max_age and expiry. One timer a shard serves them all.
 
 // appointments is a heap of clients, the earliest first.
 type appointments []*Client
@@ -110,34 +34,47 @@ func (a *appointments) Pop() any {
 	return c
 }
 
-// watch runs when the first of the client's times may have come: it ends the client, or sends a
-// heartbeat if it was silent, and sleeps until the next.
-func (c *Client) watch() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	clock := c.hub.clock
-	now := clock.now()
-	switch {
-	case c.cause != nil || c.left:
-		return
-	case c.expires.due(now):
-		c.finishLocked(ErrExpired, farewell("expired"))
-		return
-	case c.ends.due(now):
-		c.finishLocked(ErrMaxAge)
-		return
-	case c.IdleTimeout > 0 && now.since(c.lastMessage) >= c.IdleTimeout:
-		c.finishLocked(ErrIdle)
-		return
+// appoint makes a client's next appointment, in the place of any it had; at the zero moment it has none.
+func (s *shard) appoint(c *Client, at moment) {
+	if c.appointment != 0 {
+		heap.Remove(&s.appointments, c.slot)
 	}
-	if c.Heartbeat > 0 && c.phase == asleep && now.since(c.lastTurn) >= c.Heartbeat {
-		c.appendLocked(heartbeat)
+	if c.appointment = at; at != 0 {
+		heap.Push(&s.appointments, c)
 	}
-	clock.set(c, c.nextWatchLocked(now))
 }
 
-// nextWatchLocked returns when watch should look again, if ever.
-func (c *Client) nextWatchLocked(now moment) (next moment) {
+// watch looks at all clients whose appointment has come.
+func (s *shard) watch() {
+	for len(s.appointments) > 0 && s.appointments[0].appointment.due(s.now) {
+		s.attend(s.appointments[0])
+	}
+}
+
+// attend ends a client whose time has come, or sends it a heartbeat if it was silent.
+func (s *shard) attend(c *Client) {
+	switch {
+	case c.over || c.ending.Load() != nil:
+		s.appoint(c, 0)
+		return
+	case c.expires.due(s.now):
+		s.endNow(c, ErrExpired, farewell("expired"))
+		return
+	case c.ends.due(s.now):
+		s.endNow(c, ErrMaxAge)
+		return
+	case c.IdleTimeout > 0 && s.now.since(c.lastMessage) >= c.IdleTimeout:
+		s.endNow(c, ErrIdle)
+		return
+	}
+	if c.Heartbeat > 0 && c.ready && c.late == nil && s.now.since(c.lastTurn) >= c.Heartbeat {
+		_, c.ready = s.send(c, []*Frame{heartbeat}, nil)
+	}
+	s.appoint(c, c.nextWatch(s.now))
+}
+
+// nextWatch returns when the client should be looked at again, if ever.
+func (c *Client) nextWatch(now moment) (next moment) {
 	earliest := func(m moment) {
 		if m != 0 && (next == 0 || m < next) {
 			next = m
@@ -150,10 +87,111 @@ func (c *Client) nextWatchLocked(now moment) (next moment) {
 	}
 	if c.Heartbeat > 0 {
 		silent := c.lastTurn.after(c.Heartbeat)
-		if silent <= now { // it has its heartbeat, or is at its turn
+		if silent <= now { // its stream is at work
 			silent = now.after(c.Heartbeat)
 		}
 		earliest(silent)
 	}
 	return next
+}
+
+// endNow ends a client behind what has been published by now.
+func (s *shard) endNow(c *Client, cause error, last ...*Frame) {
+	s.appoint(c, 0)
+	s.end(c, &ending{cause: cause, until: s.hub.head.Load(), frames: last})
+}
+
+// end begins the end of a client, unless it has begun.
+func (s *shard) end(c *Client, e *ending) {
+	if c.over || !c.ending.CompareAndSwap(nil, e) {
+		return
+	}
+	switch {
+	case c.late == nil:
+		s.ending = append(s.ending, c)
+	case c.ready:
+		s.enqueue(c)
+	}
+}
+
+// endAt ends the clients of an address that one user, if there is one, does not share.
+func (s *shard) endAt(a Address, user string, e ending) {
+	set := s.index.get(a)
+	if set == nil {
+		return
+	}
+	for _, m := range set.members {
+		if user == "" || m.client.User != user {
+			own := e
+			s.end(m.client, &own)
+		}
+	}
+}
+
+// endAll ends every client behind what was published before a place of the log.
+func (s *shard) endAll(cause error, until uint64, spread time.Duration) {
+	for _, m := range s.index.everybody.members {
+		c, e := m.client, &ending{cause: cause, until: until}
+		if cause != ErrDraining {
+			s.end(c, e)
+			continue
+		}
+		e.retry = retryFrame(c.Retry + rand.N(spread))
+		if s.end(c, e); c.over || c.ending.Load() != e {
+			continue
+		}
+		c.retryPending = true
+		if c.ready { // first of all: who takes no more has at least that
+			if taken, ready := s.send(c, []*Frame{e.retry}, nil); taken > 0 {
+				c.ready, c.retryPending = ready, false
+			} else {
+				c.ready = ready
+			}
+		}
+	}
+}
+
+// finishAll tells farewell to those that have all that they were to get.
+func (s *shard) finishAll() {
+	left := s.ending[:0]
+	for _, c := range s.ending {
+		switch {
+		case c.over || c.late != nil || !c.ready: // its turn, or its stream's news, ends it
+		case c.until() > s.at && c.from < c.until():
+			left = append(left, c)
+		default:
+			s.finish(c)
+		}
+	}
+	clear(s.ending[len(left):])
+	if s.ending = left; len(left) == 0 {
+		s.ending = nil
+	}
+}
+
+// finish tells farewell to a live client whose stream is ready, and ends the stream.
+func (s *shard) finish(c *Client) {
+	e := c.ending.Load()
+	if c.retryPending && e.retry != nil {
+		e.frames, c.retryPending = slices.Concat([]*Frame{e.retry}, e.frames), false
+	}
+	taken, ready := s.send(c, e.frames, e.cause)
+	c.ready = ready
+	if e.frames = e.frames[taken:]; len(e.frames) == 0 {
+		c.over = true
+	}
+}
+
+// abort cuts the clients for which that is asked.
+func (s *shard) abort(whom func(*Client) bool) {
+	for _, m := range s.index.everybody.members {
+		if c := m.client; whom(c) {
+			s.cut(c)
+		}
+	}
+}
+
+func (s *shard) cut(c *Client) {
+	defer s.survive(c)
+	c.stream.Abort()
 }

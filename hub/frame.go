@@ -1,59 +1,159 @@
 package hub
 
 import (
+	"bytes"
 	"strconv"
 	"time"
+	"unsafe"
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
-// The chunked transfer coding of HTTP/1.1 (RFC 9112, section 7.1), for streams that write to a socket
-// themselves. A message's chunk is made once, as its frame is.
-const (
-	chunkHead = 8 + len(chunkEnd) // room for a chunk's size in hexadecimal, up to 4 GiB
-	chunkEnd  = "\r\n"
-	lastChunk = "0\r\n\r\n"
-)
-
-// EndOfStream is written last on a stream of chunks that ends in good order.
-var EndOfStream = &Message{Ephemeral: true, chunk: []byte(lastChunk)}
-
-// chunked makes a chunk of what stands in b behind chunkHead bytes, which are overwritten. It returns the
-// chunk and, within it, what it holds.
-func chunked(b []byte) (chunk, content []byte) {
-	var digits [chunkHead]byte
-	head := append(strconv.AppendInt(digits[:0], int64(len(b)-chunkHead), 16), chunkEnd...)
-	start := chunkHead - len(head)
-	copy(b[start:], head)
-	end := len(b)
-	b = append(b, chunkEnd...)
-	return b[start:], b[chunkHead:end:end]
+// Frame is one entry of the log as every client gets it: a message, or something that the hub itself says.
+// All clients share it, and it never changes once it stands in the log, but for what Hub.mu guards.
+type Frame struct {
+	chunk    string      // the encoded block, as a chunk of HTTP/1.1
+	position Position    // in the broker's log; of an ephemeral frame, that of the message before it
+	seq      uint64      // its place in this hub's log; 0 for what is told to one client alone
+	time     int64       // when the broker's log took it, in nanoseconds since 1970
+	arrived  moment      // when the hub got it
+	to       *Address    // whom it is for; nil if it is told to one client alone
+	also     *[]*Address // the other addresses of a message with several
+	kept     int32       // how many address logs hold it; guarded by Hub.mu
+	head     uint8       // where the block begins in chunk
+	traits
 }
 
-// The frames that say something about the stream itself.
-var heartbeat = control(eventstream.AppendComment(nil, "heartbeat"))
+// traits tell one kind of frame from another.
+type traits uint8
+
+const (
+	ephemeral traits = 1 << iota // it is not kept
+	restored                     // the broker's log had it from before: only who resumes gets it
+	announced                    // the hub says it, to everybody
+	hasRetry                     // it tells a reconnect delay
+)
+
+func (t traits) is(other traits) bool { return t&other != 0 }
+
+// The chunked transfer coding of HTTP/1.1 (RFC 9112, section 7.1).
+const chunkEnd = "\r\n"
+
+// Block returns the frame as it stands in an event stream.
+func (f *Frame) Block() string { return f.chunk[f.head : len(f.chunk)-len(chunkEnd)] }
+
+// Chunk returns the frame as a chunk of HTTP/1.1, around the same bytes as Block.
+func (f *Frame) Chunk() string { return f.chunk }
+
+// size is what the frame costs a client that waits for it, in bytes.
+func (f *Frame) size() int { return len(f.chunk) - int(f.head) - len(chunkEnd) }
+
+// published reports whether somebody published the frame, rather than the hub saying something.
+func (f *Frame) published() bool { return f.to != nil && !f.is(announced) }
+
+// addresses calls visit with each address of the frame.
+func (f *Frame) addresses(visit func(*Address)) {
+	if f.to == nil {
+		return
+	}
+	visit(f.to)
+	if f.also != nil {
+		for _, a := range *f.also {
+			visit(a)
+		}
+	}
+}
+
+// draft is a block that still lacks its ID line and what stands before it.
+type draft struct {
+	b    []byte // room, then the block without its ID line, then chunkEnd
+	room int
+	// frame is what it becomes, made early so that it need not be made under a lock.
+	frame *Frame
+}
+
+// encode makes the block of a message, with room for an ID of so many bytes.
+func (m *Message) encode(idBytes int) draft {
+	size := len("event: \nretry: \ndata: \n\n") + 20 + len(m.Event) + len(m.Data)
+	if more := bytes.Count(m.Data, []byte("\n")) + bytes.Count(m.Data, []byte("\r")); more > 0 {
+		size += more * len("data: ")
+	}
+	if !m.HasRetry {
+		size -= len("retry: \n") + 20
+	}
+	if m.Event == "" {
+		size -= len("event: \n")
+	}
+	room := len(chunkEnd) + hexDigits(size)
+	if !m.Ephemeral {
+		room += len("id: \n") + idBytes
+	}
+	e := eventstream.Event{Name: m.Event, Data: m.Data, HasData: true, Retry: m.Retry, HasRetry: m.HasRetry}
+	b := e.Append(make([]byte, room, room+size+len(chunkEnd)))
+	f := new(Frame)
+	if m.HasRetry {
+		f.traits |= hasRetry
+	}
+	if m.Ephemeral {
+		f.traits |= ephemeral
+	}
+	return draft{append(b, chunkEnd...), room, f}
+}
+
+// seal puts the chunk's head and the ID, if there is one, before the block.
+func (d draft) seal(epoch string, position Position) (chunk string, head uint8) {
+	var before [128]byte
+	line := before[:0]
+	if epoch != "" {
+		line = append(append(append(line, "id: "...), epoch...), '-')
+		line = append(position.append(line), '\n')
+	}
+	content := len(line) + len(d.b) - d.room - len(chunkEnd)
+	var first [20]byte
+	start := append(strconv.AppendInt(first[:0], int64(content), 16), chunkEnd...)
+	if need := len(start) + len(line); need > d.room { // the ID is longer than was expected
+		b := make([]byte, need, need+len(d.b)-d.room)
+		d.b, d.room = append(b, d.b[d.room:]...), need
+	}
+	copy(d.b[d.room-len(line):], line)
+	from := d.room - len(line) - len(start)
+	copy(d.b[from:], start)
+	return unsafe.String(&d.b[from], len(d.b)-from), uint8(len(start))
+}
+
+func hexDigits(n int) (digits int) {
+	for ; n > 0; n >>= 4 {
+		digits++
+	}
+	return max(1, digits)
+}
+
+// control returns a frame that only carries a block, for one client alone.
+func control(block []byte) *Frame {
+	f := &Frame{traits: ephemeral}
+	room := len(chunkEnd) + hexDigits(len(block))
+	b := append(make([]byte, room, room+len(block)+len(chunkEnd)), block...)
+	f.chunk, f.head = draft{append(b, chunkEnd...), room, f}.seal("", Position{})
+	return f
+}
+
+// heartbeat is a comment with one line end: an empty line that ends no data makes widely used clients
+// dispatch an event without data.
+var heartbeat = control([]byte(": heartbeat\n"))
 
 // gapFrame tells a client, with its position if there is one, that messages are missing.
-func gapFrame(id, reason string) *Message {
+func gapFrame(id, reason string) *Frame {
 	e := eventstream.Event{ID: id, Name: "gap", Data: []byte(`{"reason":"` + reason + `"}`), HasData: true}
 	return control(e.Append(nil))
 }
 
 // farewell is the last event of a stream that ends for good until its page does something.
-func farewell(name string) *Message {
+func farewell(name string) *Frame {
 	e := eventstream.Event{Name: name, Data: []byte(`{"status":"` + name + `"}`), HasData: true}
 	return control(e.Append(nil))
 }
 
-// retryFrame tells a client when to come back.
-func retryFrame(after time.Duration) *Message {
-	e := eventstream.Event{Retry: after.Milliseconds(), HasRetry: true}
-	return control(e.Append(nil))
-}
-
-// control returns a message that only carries a frame: a heartbeat, a gap, a farewell.
-func control(frame []byte) *Message {
-	m := &Message{Ephemeral: true}
-	m.seal(append(make([]byte, chunkHead, chunkHead+len(frame)+len(chunkEnd)), frame...))
-	return m
+// retryFrame tells a client when to come back. No empty line follows it: see heartbeat.
+func retryFrame(after time.Duration) *Frame {
+	return control(append(strconv.AppendInt([]byte("retry: "), after.Milliseconds(), 10), '\n'))
 }

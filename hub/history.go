@@ -1,13 +1,11 @@
 package hub
 
 import (
-	"container/heap"
-	"container/list"
 	"hash/maphash"
+	"math"
 	"sort"
+	"strings"
 	"time"
-
-	"github.com/caddy-sse/caddy-sse/topic"
 )
 
 // HistoryLimits bounds what a hub keeps for clients that come back.
@@ -16,138 +14,339 @@ type HistoryLimits struct {
 	Count int
 	// Age is how long a message is kept; 0 means without limit.
 	Age time.Duration
-	// Bytes bounds the frames kept in all; the addresses published to longest ago give way first.
+	// Bytes bounds the memory of what is kept in all; the addresses published to longest ago give way first.
 	// 0 means without limit.
 	Bytes int64
 }
 
-// history keeps the end of the log, per address, and knows of everything it no longer has. It is
-// guarded by Hub.mu and knows nothing of clients.
+// history knows which frames of the sequence are kept, per address, and which it no longer has. It is guarded
+// by Hub.mu and knows nothing of clients.
 type history struct {
 	limits HistoryLimits
-	logs   map[Address]*addressLog
-	recent *list.List // of *addressLog, the one published to last at the back
-	bytes  int64      // of every message that some log holds, counted once
+	frames *sequence
+	most   *measures
+	logs   [kinds]map[string]*addressLog
+	all    []*addressLog // in no order, for walks in pieces
+	topics keptTree
+	bytes  int64  // what all that is kept costs in memory
+	front  uint64 // before this place nothing is kept
+
+	// The logs by when they were published to last.
+	oldest, latest *addressLog
 
 	// What was trimmed must be known for ever, or "complete" could not be proved. A log remembers
 	// its own newest trimmed message; when the whole log goes, the mark goes into this table by hash
 	// of the address. A collision can turn "complete" into "gap", never the other way round.
 	forgotten [1 << 13]Position
 	floor     Position // the newest mark of a topic in forgotten
+	lostAll   Position // up to here anything may be missing
+	trims     uint64   // grows with every mark
+
+	// pin is the place from which on nothing is trimmed, because a client that is catching up, and could
+	// be written to, has not read it. What is over the limits meanwhile is the excess.
+	pin         uint64
+	overdue     []*addressLog // that have excess
+	excess      int           // messages
+	excessBytes int64
 
 	noteDropped bool       // somebody asks for dropped
 	dropped     []*Message // what no log holds any more
+	// came and gone are told when an address has its first kept message, and when it has lost its last.
+	came, gone func(Address)
 }
 
 // addressLog holds the kept messages of one address, oldest first.
 type addressLog struct {
-	address  Address
-	messages []*Message
-	trimmed  Position // the newest message this address no longer has
-	element  *list.Element
+	address   Address
+	frames    []*Frame
+	trimmed   Position // the newest message this address no longer has
+	directory *directory
+	excess    int // how many of the oldest are over the limits, and pinned
+	slot      int // in history.all
+	queued    bool
+
+	older, newer *addressLog // neighbors by when they were published to last
 }
+
+// What a kept message and a log cost besides its bytes and its names: structs, references, and places in maps.
+const (
+	frameCost = 112
+	logCost   = 208
+)
+
+const unpinned = math.MaxUint64
 
 var forgottenSeed = maphash.MakeSeed()
 
-func newHistory(limits HistoryLimits) *history {
-	return &history{limits: limits, logs: make(map[Address]*addressLog), recent: list.New()}
+func newHistory(limits HistoryLimits, frames *sequence, most *measures) *history {
+	h := &history{limits: limits, frames: frames, most: most, front: frames.next, pin: unpinned}
+	h.came, h.gone = func(Address) {}, func(Address) {}
+	for i := range h.logs {
+		h.logs[i] = make(map[string]*addressLog)
+	}
+	return h
 }
 
-// append keeps m at each of its addresses and trims what is over the limits.
-func (h *history) append(m *Message, now time.Time) {
+func costOf(f *Frame) int64 { return frameCost + int64(len(f.chunk)) + int64(len(f.chunk))/16 }
+
+func costOfLog(a Address) int64 { return logCost + int64(len(a.Name)) }
+
+func (h *history) log(a Address) *addressLog { return h.logs[a.Kind][a.Name] }
+
+func (l *addressLog) newest() uint64 {
+	if n := len(l.frames); n > 0 {
+		return l.frames[n-1].seq
+	}
+	return 0
+}
+
+// append keeps a frame, which stands in the sequence, at its addresses, and trims what is over the limits.
+func (h *history) append(f *Frame, to []Address, now time.Time) {
 	if h.limits.Count == 0 {
-		for _, to := range m.To {
-			h.forget(to, m.Position)
-		}
-		h.noteDrop(m)
+		f.to = ownAddress(to[0])
+		f.also = ownAddresses(to[1:])
+		f.addresses(func(a *Address) { h.forget(*a, f.position) })
+		h.noteDrop(f)
 		return
 	}
-	for _, to := range m.To {
-		l := h.logs[to]
-		if l == nil {
-			l = &addressLog{address: to, trimmed: h.forgotten[slot(to)]}
-			l.element = h.recent.PushBack(l)
-			h.logs[to] = l
+	h.bytes += costOf(f)
+	for i, a := range to {
+		l := h.keep(f, a)
+		if i == 0 {
+			f.to = &l.address
+			if len(to) > 1 {
+				f.also = new([]*Address)
+			}
 		} else {
-			h.recent.MoveToBack(l.element)
-		}
-		if n := len(l.messages); n > 0 && l.messages[n-1] == m {
-			continue // a topic named twice
-		}
-		l.messages = append(l.messages, m)
-		if m.kept++; m.kept == 1 {
-			h.bytes += int64(m.size())
+			*f.also = append(*f.also, &l.address)
 		}
 		h.trim(l, now)
 	}
-	for h.limits.Bytes > 0 && h.bytes > h.limits.Bytes {
-		h.drop(h.recent.Front().Value.(*addressLog), 1)
-	}
+	h.trimBytes()
 }
 
-// setLimits applies other limits to what is kept already.
-func (h *history) setLimits(limits HistoryLimits, now time.Time) {
-	h.limits = limits
-	h.sweep(now)
-	for limits.Bytes > 0 && h.bytes > limits.Bytes {
-		h.drop(h.recent.Front().Value.(*addressLog), 1)
+// ownAddress copies an address: as it came it may be a part of a request, of which nothing is to be kept.
+func ownAddress(a Address) *Address { return &Address{a.Kind, strings.Clone(a.Name)} }
+
+func ownAddresses(all []Address) *[]*Address {
+	if len(all) == 0 {
+		return nil
 	}
+	own := make([]*Address, len(all))
+	for i, a := range all {
+		own[i] = ownAddress(a)
+	}
+	return &own
 }
 
-// sweep trims every log, so that silent addresses age too.
-func (h *history) sweep(now time.Time) {
-	for _, l := range h.logs {
-		h.trim(l, now)
+// keep enters a frame in the log of an address, which is made unless it is there.
+func (h *history) keep(f *Frame, a Address) *addressLog {
+	l := h.log(a)
+	if l == nil {
+		l = &addressLog{address: *ownAddress(a), trimmed: h.forgotten[slot(a)], slot: len(h.all)}
+		h.logs[a.Kind][l.address.Name] = l
+		h.all = append(h.all, l)
+		h.bytes += costOfLog(a)
+		if a.Kind == ToTopic {
+			h.topics.add(l)
+			l.directory.lost(l.trimmed)
+		}
+		h.came(l.address)
+	} else {
+		h.unlink(l)
+		if n := len(l.frames); n > 0 && l.frames[n-1] == f { // a topic named twice
+			h.link(l)
+			return l
+		}
+	}
+	h.link(l)
+	l.frames = append(l.frames, f)
+	f.kept++
+	l.directory.published(f.seq)
+	return l
+}
+
+// link makes a log the one that was published to last.
+func (h *history) link(l *addressLog) {
+	l.older, l.newer = h.latest, nil
+	if h.latest != nil {
+		h.latest.newer = l
+	} else {
+		h.oldest = l
+	}
+	h.latest = l
+}
+
+func (h *history) unlink(l *addressLog) {
+	if l.older != nil {
+		l.older.newer = l.newer
+	} else {
+		h.oldest = l.newer
+	}
+	if l.newer != nil {
+		l.newer.older = l.older
+	} else {
+		h.latest = l.older
 	}
 }
 
 // trim drops what one log has over the count and age limits.
 func (h *history) trim(l *addressLog, now time.Time) {
-	over := max(0, len(l.messages)-h.limits.Count)
+	over := max(0, len(l.frames)-h.limits.Count)
 	if h.limits.Age > 0 {
-		oldest := now.Add(-h.limits.Age)
-		for over < len(l.messages) && l.messages[over].Time.Before(oldest) {
+		oldest := now.Add(-h.limits.Age).UnixNano()
+		for over < len(l.frames) && l.frames[over].time < oldest {
 			over++
 		}
 	}
 	if over > 0 {
-		h.drop(l, over)
+		h.dropUnpinned(l, over)
 	}
+}
+
+// trimBytes drops what is over the limit of bytes, but for at most so many messages that it is a step of its own.
+func (h *history) trimBytes() (done bool) {
+	for range maxStep {
+		if h.limits.Bytes == 0 || h.bytes <= h.limits.Bytes || h.oldest == nil {
+			return true
+		}
+		if h.oldest.frames[0].seq >= h.pin {
+			return true // until the pin is gone
+		}
+		h.drop(h.oldest, 1)
+	}
+	return false
+}
+
+// maxStep is how many messages, or logs, one step under the hub's lock goes through.
+const maxStep = 1000
+
+// trimOld drops what is too old, of all logs. It reports whether that is done.
+func (h *history) trimOld(now time.Time) (done bool) {
+	if h.limits.Age == 0 {
+		return true
+	}
+	oldest := now.Add(-h.limits.Age).UnixNano()
+	for range maxStep {
+		f := h.firstKept()
+		if f == nil || f.time >= oldest || f.seq >= h.pin {
+			return true
+		}
+		f.addresses(func(a *Address) {
+			if l := h.log(*a); l != nil && len(l.frames) > 0 && l.frames[0] == f {
+				h.drop(l, 1)
+			}
+		})
+	}
+	return false
+}
+
+// firstKept returns the oldest message that some log holds; nil if there is none. It is the first of each of them.
+func (h *history) firstKept() *Frame {
+	q := h.frames
+	for i := max(0, q.find(h.front)); i < len(q.blocks); i++ {
+		b := q.blocks[i]
+		for n := b.index(h.front); n < len(b.frames); n++ {
+			if f := b.frames[n]; f != nil && f.kept > 0 {
+				h.front = f.seq
+				return f
+			}
+		}
+	}
+	h.front = q.next
+	return nil
+}
+
+// dropUnpinned drops the oldest messages of a log, unless they are pinned.
+func (h *history) dropUnpinned(l *addressLog, over int) {
+	free := over
+	if h.pin != unpinned {
+		free = min(over, l.search(h.pin))
+	}
+	if free > 0 {
+		h.drop(l, free)
+	}
+	for over -= free; l.excess < over; l.excess++ {
+		h.excess++
+		h.excessBytes += int64(l.frames[l.excess].size())
+	}
+	if l.excess > 0 && !l.queued {
+		l.queued = true
+		h.overdue = append(h.overdue, l)
+	}
+}
+
+// trimOverdue drops what was pinned. It reports whether that is done.
+func (h *history) trimOverdue(now time.Time) (done bool) {
+	for range min(maxStep, len(h.overdue)) {
+		l := h.overdue[0]
+		h.overdue = h.overdue[1:]
+		l.queued = false
+		if len(l.frames) > 0 {
+			h.trim(l, now)
+		}
+	}
+	return len(h.overdue) == 0 || h.pin != unpinned
 }
 
 // drop removes the n oldest messages of a log, and the log with its last message.
 func (h *history) drop(l *addressLog, n int) {
-	for i, m := range l.messages[:n] {
-		if m.kept--; m.kept == 0 {
-			h.bytes -= int64(m.size())
-			h.noteDrop(m)
+	for i, f := range l.frames[:n] {
+		if l.excess > 0 {
+			l.excess--
+			h.excess--
+			h.excessBytes -= int64(f.size())
 		}
-		if m.Position.After(l.trimmed) { // it is not where forgetAll came by
-			l.trimmed = m.Position
+		if f.kept--; f.kept == 0 {
+			h.bytes -= costOf(f)
+			h.noteDrop(f)
+			if f.seq < h.frames.ring {
+				h.frames.release(f)
+			}
 		}
-		l.messages[i] = nil
+		if f.position.After(l.trimmed) {
+			l.trimmed = f.position
+		}
+		l.frames[i] = nil
 	}
-	l.messages = l.messages[n:]
-	if len(l.messages) == 0 {
-		h.recent.Remove(l.element)
-		delete(h.logs, l.address)
-		h.forget(l.address, l.trimmed)
+	h.trims++
+	l.directory.lost(l.trimmed)
+	if l.frames = l.frames[n:]; len(l.frames) > 0 {
+		return
 	}
+	h.unlink(l)
+	delete(h.logs[l.address.Kind], l.address.Name)
+	last := len(h.all) - 1
+	h.all[l.slot] = h.all[last]
+	h.all[l.slot].slot = l.slot
+	h.all[last] = nil
+	h.all = h.all[:last]
+	h.bytes -= costOfLog(l.address)
+	if l.directory != nil {
+		h.topics.remove(l)
+	}
+	h.forget(l.address, l.trimmed)
+	h.gone(l.address)
 }
 
-func (h *history) noteDrop(m *Message) {
-	if h.noteDropped {
-		h.dropped = append(h.dropped, m)
+func (h *history) noteDrop(f *Frame) {
+	if !h.noteDropped {
+		return
 	}
+	m := &Message{Position: f.position}
+	f.addresses(func(a *Address) { m.To = append(m.To, *a) })
+	h.dropped = append(h.dropped, m)
 }
 
 // forget notes that an address once had a message at p and has it no more. If it has newer ones, its log tells.
 func (h *history) forget(a Address, p Position) {
-	if l := h.logs[a]; l != nil {
+	h.trims++
+	if l := h.log(a); l != nil {
 		if p.After(l.trimmed) {
 			l.trimmed = p
+			l.directory.lost(p)
 		}
-		if !p.After(l.messages[len(l.messages)-1].Position) {
+		if !p.After(l.frames[len(l.frames)-1].position) {
 			return
 		}
 	}
@@ -161,12 +360,12 @@ func (h *history) forget(a Address, p Position) {
 
 // forgetAll notes that anything up to p may be missing, whatever its address.
 func (h *history) forgetAll(p Position) {
-	for i := range h.forgotten {
-		h.forgotten[i] = p
+	h.trims++
+	if p.After(h.lostAll) {
+		h.lostAll = p
 	}
-	h.floor = p
-	for _, l := range h.logs {
-		l.trimmed = p
+	if p.After(h.floor) {
+		h.floor = p
 	}
 }
 
@@ -174,16 +373,20 @@ func slot(a Address) int {
 	return int(maphash.Comparable(forgottenSeed, a) % uint64(len(history{}.forgotten)))
 }
 
+// maxSearch is how many steps a search by patterns takes under the hub's lock.
+const maxSearch = 1000
+
 // lost returns the newest position at which a message for one of these addresses or patterns may
-// have stood that is no longer kept, if it is after p. In doubt one did.
-func (h *history) lost(addresses []Address, patterns []string, p Position) (lost Position) {
-	latest := func(p Position) {
-		if p.After(lost) {
-			lost = p
+// have stood that is no longer kept, if it is after p; else p. In doubt one did.
+func (h *history) lost(addresses []Address, patterns []string, p Position) Position {
+	latest := func(q Position) {
+		if q.After(p) {
+			p = q
 		}
 	}
+	latest(h.lostAll)
 	for _, a := range addresses {
-		if l := h.logs[a]; l != nil {
+		if l := h.log(a); l != nil {
 			latest(l.trimmed)
 		} else {
 			latest(h.forgotten[slot(a)])
@@ -191,141 +394,15 @@ func (h *history) lost(addresses []Address, patterns []string, p Position) (lost
 	}
 	if len(patterns) > 0 {
 		latest(h.floor)
-		for _, l := range h.matching(patterns, p) {
-			latest(l.trimmed)
+		steps := maxSearch
+		for _, pattern := range patterns {
+			p = h.topics.root.lostTo(pattern, p, &steps)
 		}
 	}
-	return lost
+	return p
 }
 
-// matching returns the logs of all topics within one of the patterns that were published to after p.
-func (h *history) matching(patterns []string, p Position) (logs []*addressLog) {
-	if len(patterns) == 0 {
-		return nil
-	}
-	for e := h.recent.Back(); e != nil; e = e.Prev() {
-		l := e.Value.(*addressLog)
-		if !l.messages[len(l.messages)-1].Position.After(p) {
-			break // and none before it is
-		}
-		if l.address.Kind == ToTopic && topic.Covered(patterns, l.address.Name) {
-			logs = append(logs, l)
-		}
-	}
-	return logs
+// search returns the index of the first frame at or after a place.
+func (l *addressLog) search(seq uint64) int {
+	return sort.Search(len(l.frames), func(i int) bool { return l.frames[i].seq >= seq })
 }
-
-// logsOf returns the logs of the addresses and patterns that may have something after p, trimmed as of
-// now.
-func (h *history) logsOf(addresses []Address, patterns []string, p Position, now time.Time) []*addressLog {
-	logs := h.matching(patterns, p)
-	for _, a := range addresses {
-		if l := h.logs[a]; l != nil {
-			logs = append(logs, l)
-		}
-	}
-	for _, l := range logs {
-		h.trim(l, now)
-	}
-	return logs
-}
-
-// after returns the kept messages of the logs that stand after p, each once and in the log's order:
-// at most limit messages and, beyond the first, at most bytes. more tells that there are others.
-func after(logs []*addressLog, p Position, limit, bytes int) (messages []*Message, more bool) {
-	var rest mergeForward
-	for _, l := range logs {
-		if i := l.search(p); i < len(l.messages) {
-			rest.merge = append(rest.merge, l.messages[i:])
-		}
-	}
-	heap.Init(&rest)
-	for len(rest.merge) > 0 {
-		m := rest.merge[0][0]
-		if n := len(messages); n > 0 && messages[n-1] == m {
-			rest.advance()
-			continue
-		}
-		if len(messages) > 0 && (len(messages) >= limit || m.size() > bytes) {
-			return messages, true
-		}
-		bytes -= m.size()
-		messages = append(messages, m)
-		rest.advance()
-	}
-	return messages, false
-}
-
-// newest returns the position before the limit newest messages of the logs, or before the oldest
-// kept one where there are fewer; ok is false where there is none.
-func newest(logs []*addressLog, limit int) (before Position, ok bool) {
-	var rest mergeBackward
-	for _, l := range logs {
-		if len(l.messages) > 0 {
-			rest.merge = append(rest.merge, l.messages)
-		}
-	}
-	heap.Init(&rest)
-	var oldest *Message
-	for distinct := 0; len(rest.merge) > 0; rest.advance() {
-		m := rest.last(0)
-		if m == oldest {
-			continue
-		}
-		if distinct == limit {
-			break
-		}
-		oldest = m
-		distinct++
-	}
-	if oldest == nil {
-		return Position{}, false
-	}
-	return oldest.previous, true
-}
-
-// search returns the index of the first message after p.
-func (l *addressLog) search(p Position) int {
-	return sort.Search(len(l.messages), func(i int) bool { return l.messages[i].Position.After(p) })
-}
-
-// merge is runs of messages, each in order, that a heap merges into one: on top is the run that goes next.
-type merge [][]*Message
-
-func (r merge) Len() int      { return len(r) }
-func (r merge) Swap(i, j int) { r[i], r[j] = r[j], r[i] }
-func (r *merge) Push(x any)   { *r = append(*r, x.([]*Message)) }
-func (r *merge) Pop() any {
-	last := (*r)[len(*r)-1]
-	*r = (*r)[:len(*r)-1]
-	return last
-}
-
-// shorten puts what is left of the run on top in its place.
-func (r *merge) shorten(order heap.Interface, rest []*Message) {
-	if (*r)[0] = rest; len(rest) > 0 {
-		heap.Fix(order, 0)
-	} else {
-		heap.Pop(order)
-	}
-}
-
-// mergeForward merges runs from their beginnings.
-type mergeForward struct{ merge }
-
-func (f mergeForward) Less(i, j int) bool {
-	return f.merge[j][0].Position.After(f.merge[i][0].Position)
-}
-
-// advance goes past the first message of the run on top.
-func (f *mergeForward) advance() { f.shorten(f, f.merge[0][1:]) }
-
-// mergeBackward merges runs from their ends.
-type mergeBackward struct{ merge }
-
-func (b mergeBackward) Less(i, j int) bool { return b.last(i).Position.After(b.last(j).Position) }
-
-func (b mergeBackward) last(i int) *Message { return b.merge[i][len(b.merge[i])-1] }
-
-// advance goes past the last message of the run on top.
-func (b *mergeBackward) advance() { b.shorten(b, b.merge[0][:len(b.merge[0])-1]) }

@@ -4,16 +4,10 @@ import (
 	"cmp"
 	"crypto/rand"
 	"encoding/hex"
+	"math"
 	"strconv"
 	"strings"
 )
-
-// NewEpoch returns a name for the origin of a new log.
-func NewEpoch() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
-}
 
 // Position is a place in a hub's log. Positions grow along the log and need not be dense. The zero
 // Position is the log's beginning, before its first message.
@@ -25,10 +19,31 @@ func (p Position) Compare(q Position) int {
 }
 
 // After reports whether p stands behind q.
-func (p Position) After(q Position) bool { return p.Compare(q) > 0 }
+func (p Position) After(q Position) bool {
+	return p.Major > q.Major || p.Major == q.Major && p.Minor > q.Minor
+}
+
+// before returns the position just before p.
+func (p Position) before() Position {
+	switch {
+	case p.Minor > 0:
+		return Position{p.Major, p.Minor - 1}
+	case p.Major > 0:
+		return Position{p.Major - 1, math.MaxUint64}
+	}
+	return Position{}
+}
 
 // String returns the position as it stands in IDs: "7", or "1700000000000-3".
 func (p Position) String() string { return string(p.append(nil)) }
+
+// digitsOf returns how many digits a number has.
+func digitsOf(n uint64) (digits int) {
+	for digits = 1; n >= 10; n /= 10 {
+		digits++
+	}
+	return digits
+}
 
 func (p Position) append(b []byte) []byte {
 	b = strconv.AppendUint(b, p.Major, 10)
@@ -52,7 +67,7 @@ func (id ID) String() string {
 }
 
 // ParseID reads an ID as String wrote it. Anything else is not ok; it is never an error, since
-// clients bring back whatever they were told by whomever.
+// clients bring back whatever somebody told them.
 func ParseID(s string) (id ID, ok bool) {
 	epoch, position, found := strings.Cut(s, "-")
 	if !found || epoch == "" {
@@ -70,4 +85,11 @@ func ParseID(s string) (id ID, ok bool) {
 		}
 	}
 	return id, id.String() == s
+}
+
+// NewEpoch returns a name for the origin of a new log.
+func NewEpoch() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
-// This file is what an operator sees of a hub and does to it. Lists come in pages of a stable order,
-// and each costs a moment of the hub's lock at most.
+// This file is what an operator sees of a hub. Lists come in pages of a stable order, and what they cost is taken
+// from deliveries in small steps.
 
 // ClientInfo is what an operator sees of a client.
 type ClientInfo struct {
@@ -18,7 +18,7 @@ type ClientInfo struct {
 	User     string    `json:"user"`   // empty for anonymous
 	Topics   []string  `json:"topics"` // patterns included
 	Since    time.Time `json:"since"`
-	Queued   int       `json:"queued"` // messages that wait
+	Queued   int       `json:"queued"` // messages that it is behind
 }
 
 // ClientQuery chooses clients. Empty fields choose all.
@@ -32,53 +32,85 @@ type ClientQuery struct {
 // ListClients returns a page of clients in the order they joined, and the number that the next page
 // goes on after; 0 if this is the last.
 func (h *Hub) ListClients(q ClientQuery) (page []ClientInfo, next uint64) {
-	chosen := h.chooseClients(q)
-	slices.SortFunc(chosen, func(a, b *Client) int { return cmp.Compare(a.serial, b.serial) })
-	if len(chosen) > q.Limit {
-		chosen = chosen[:q.Limit]
-		next = chosen[q.Limit-1].serial
+	type row struct {
+		serial uint64
+		info   ClientInfo
 	}
-	page = make([]ClientInfo, len(chosen))
-	for i, c := range chosen {
-		page[i] = c.info()
+	var rows []row
+	h.askShards(func(s *shard) {
+		for _, c := range s.choices(q) {
+			rows = append(rows, row{c.serial, c.info()})
+		}
+	})
+	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(a.serial, b.serial) })
+	if len(rows) > q.Limit {
+		rows = rows[:q.Limit]
+		next = rows[q.Limit-1].serial
+	}
+	page = make([]ClientInfo, len(rows))
+	for i, r := range rows {
+		page[i] = r.info
 	}
 	return page, next
 }
 
-func (h *Hub) chooseClients(q ClientQuery) (chosen []*Client) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	address := Address{Kind: ToBroadcast}
+// askShards has each shard that has clients run something, one after the other.
+func (h *Hub) askShards(ask func(*shard)) {
+	for _, s := range h.shards {
+		done := make(chan struct{})
+		h.mu.Lock()
+		if !s.working {
+			h.mu.Unlock()
+			continue
+		}
+		s.noteLocked(func(s *shard) {
+			defer close(done)
+			ask(s)
+		})
+		h.mu.Unlock()
+		<-done
+	}
+}
+
+// eachClient visits every client.
+func (h *Hub) eachClient(visit func(*Client)) {
+	h.askShards(func(s *shard) {
+		for _, m := range s.index.everybody.members {
+			visit(m.client)
+		}
+	})
+}
+
+// choices returns the clients that a query chooses, no more than one page and one.
+func (s *shard) choices(q ClientQuery) (chosen []*Client) {
+	address := everybody
 	switch {
 	case q.Topic != "":
 		address = Address{ToTopic, q.Topic}
 	case q.User != "":
 		address = Address{ToUser, q.User}
 	}
-	if set := h.index.set(address); set != nil {
+	if set := s.index.get(address); set != nil {
 		for _, m := range set.members {
 			if c := m.client; c.serial > q.After && (q.User == "" || c.User == q.User) {
 				chosen = append(chosen, c)
 			}
 		}
 	}
-	return chosen
+	slices.SortFunc(chosen, func(a, b *Client) int { return cmp.Compare(a.serial, b.serial) })
+	return chosen[:min(len(chosen), q.Limit+1)]
 }
 
 func (c *Client) info() ClientInfo {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return ClientInfo{
-		ClientID: c.ClientID,
-		User:     c.User,
-		Topics:   c.Asked(),
-		Since:    c.hub.clock.time(c.joined),
-		Queued:   len(c.queue),
+	info := ClientInfo{ClientID: c.ClientID, User: c.User, Topics: c.Asked(), Since: c.hub.times.time(c.joined)}
+	if c.late != nil {
+		info.Queued = c.late.messages
 	}
+	return info
 }
 
-// Asked returns the topics and patterns that the client asked for, never nil: it goes into JSON.
-func (c *Client) Asked() []string { return append(append([]string{}, c.Topics...), c.Patterns...) }
+// Age is how long the client has been there.
+func (c *Client) Age() time.Duration { return c.hub.times.now().since(c.joined) }
 
 // TopicInfo is what an operator sees of a topic or pattern.
 type TopicInfo struct {
@@ -102,7 +134,7 @@ func (h *Hub) ListTopics(after string, limit int) (page []TopicInfo, next string
 	page = make([]TopicInfo, 0, len(names))
 	for _, name := range names {
 		a := Address{ToTopic, name}
-		info := TopicInfo{Topic: name, Clients: h.index.count(a), Kept: len(h.keptLocked(a))}
+		info := TopicInfo{Topic: name, Clients: h.audience.count(a), Kept: len(h.keptLocked(a))}
 		if info.Clients > 0 || info.Kept > 0 { // it is not gone by now
 			page = append(page, info)
 		}
@@ -111,36 +143,46 @@ func (h *Hub) ListTopics(after string, limit int) (page []TopicInfo, next string
 }
 
 // keptLocked returns the messages that are kept for an address and not too old by now.
-func (h *Hub) keptLocked(a Address) []*Message {
-	l := h.history.logs[a]
+func (h *Hub) keptLocked(a Address) []*Frame {
+	l := h.history.log(a)
 	if l == nil {
 		return nil
 	}
 	h.history.trim(l, time.Now())
-	return l.messages
+	return l.frames
 }
 
 func (h *Hub) topicsAfter(after string) (names []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	add := func(a Address) {
-		if a.Kind == ToTopic && a.Name > after {
-			names = append(names, a.Name)
+	// From the end: what moves meanwhile into the place of another was looked at.
+	for at := len(h.audience.all) - 1; at >= 0; at-- {
+		if at = min(at, len(h.audience.all)-1); at < 0 {
+			break
+		}
+		if name := h.audience.all[at].name; name > after {
+			names = append(names, name)
+		}
+		if at%maxStep == 0 {
+			h.pauseLocked()
 		}
 	}
-	for a := range h.history.logs {
-		add(a)
-	}
-	for a := range h.index.exact {
-		add(a)
-	}
-	for _, group := range h.index.patterns {
-		for pattern := range group {
-			add(Address{ToTopic, pattern})
+	for at := len(h.history.all) - 1; at >= 0; at-- {
+		if at = min(at, len(h.history.all)-1); at < 0 {
+			break
+		}
+		if a := h.history.all[at].address; a.Kind == ToTopic && a.Name > after {
+			names = append(names, a.Name)
+		}
+		if at%maxStep == 0 {
+			h.pauseLocked()
 		}
 	}
 	return names
 }
+
+// topicsLocked returns how many topics and patterns have clients or kept messages.
+func (h *Hub) topicsLocked() int { return len(h.audience.all) + h.audience.onlyKept }
 
 // MessageInfo is what an operator sees of a kept message.
 type MessageInfo struct {
@@ -158,9 +200,9 @@ const maxShown = 4 << 10
 func (h *Hub) ListMessages(topic string, limit int) []MessageInfo {
 	messages := h.newestMessages(Address{ToTopic, topic}, limit)
 	page := make([]MessageInfo, len(messages))
-	for i, m := range messages {
-		e := eventstream.Parse(m.frame)
-		page[i] = MessageInfo{e.ID, e.Name, beginning(e.Data), len(e.Data), m.Time}
+	for i, f := range messages {
+		e := eventstream.Parse([]byte(f.Block()))
+		page[i] = MessageInfo{e.ID, e.Name, beginning(e.Data), len(e.Data), time.Unix(0, f.time)}
 	}
 	return page
 }
@@ -177,34 +219,16 @@ func beginning(data []byte) string {
 	return string(data[:end])
 }
 
-func (h *Hub) newestMessages(a Address, limit int) []*Message {
+func (h *Hub) newestMessages(a Address, limit int) []*Frame {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	kept := h.keptLocked(a)
 	return slices.Clone(kept[max(0, len(kept)-limit):])
 }
 
-// barTime is how long a client_id that an operator closed may not come back.
-const barTime = time.Minute
-
 // Connections returns how many connections a client_id has here.
 func (h *Hub) Connections(clientID string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.index.count(Address{ToClient, clientID})
-}
-
-// Kick ends all connections of a client_id here, tells them so, and refuses the ID for barTime. It
-// returns how many connections there were.
-func (h *Hub) Kick(clientID string) (connections int) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.barred[clientID] = time.Now().Add(barTime)
-	if set := h.index.exact[Address{ToClient, clientID}]; set != nil {
-		for _, m := range set.members {
-			m.client.finish(ErrKicked, farewell("closed"))
-			connections++
-		}
-	}
-	return connections
+	return h.audience.count(Address{ToClient, clientID})
 }

@@ -1,11 +1,22 @@
 package hub
 
-import (
-	"time"
-)
+import "time"
 
 // This file is whose a client_id is: a user's who has listened under it, as long as it is in use. It is
 // in use while it has connections or kept messages.
+
+// barTime is how long a client_id that an operator closed may not come back.
+const barTime = time.Minute
+
+// owners are the users that client_ids belong to, and who may not come back yet. It is guarded by Hub.mu. An owner
+// stays no longer than its client_id is in use, or until it was said to be.
+type owners struct {
+	byID     map[string]owner
+	claimed  map[string]struct{}  // client_ids since Claimed; nil if nobody asks
+	bars     map[string]time.Time // by client_id until when it may not join
+	expiry   []expiry             // of owners that need not be in use, by time
+	barOrder []expiry             // of bars, by time
+}
 
 // owner is the user that a client_id belongs to.
 type owner struct {
@@ -13,46 +24,139 @@ type owner struct {
 	until time.Time // up to then it is in use elsewhere, whatever is known of it here
 }
 
+// expiry is when something about a client_id may be forgotten.
+type expiry struct {
+	clientID string
+	at       time.Time
+}
+
+func newOwners() owners {
+	return owners{byID: make(map[string]owner), bars: make(map[string]time.Time)}
+}
+
+// barred reports whether a client_id may not join yet.
+func (o *owners) barred(clientID string, now time.Time) bool {
+	return len(o.bars) > 0 && now.Before(o.bars[clientID])
+}
+
+// leftBy notes that a client has left. The owner of its client_id is forgotten a while later, if it is out of use then:
+// meanwhile somebody who comes back may be sent messages, which are not to become another's.
+func (o *owners) leftBy(clientID string, now time.Time) {
+	if _, owned := o.byID[clientID]; owned {
+		o.expiry = append(o.expiry, expiry{clientID, now.Add(sweepInterval)})
+	}
+}
+
 // ownerLocked returns the user that a client_id belongs to; empty if it is anybody's. Once it is out of
 // use its owner is forgotten.
-func (h *Hub) ownerLocked(clientID string) string {
-	o, owned := h.owners[clientID]
-	if owned && !h.inUseLocked(clientID) && !time.Now().Before(o.until) {
-		delete(h.owners, clientID)
-		delete(h.claimed, clientID)
+func (h *Hub) ownerLocked(clientID string, now time.Time) string {
+	if len(h.owners.byID) == 0 {
+		return ""
+	}
+	o, owned := h.owners.byID[clientID]
+	if owned && !h.inUseLocked(clientID, now) && !now.Before(o.until) {
+		delete(h.owners.byID, clientID)
+		delete(h.owners.claimed, clientID)
 		return ""
 	}
 	return o.user
 }
 
 // inUseLocked reports whether a client_id has connections or kept messages.
-func (h *Hub) inUseLocked(clientID string) bool {
+func (h *Hub) inUseLocked(clientID string, now time.Time) bool {
 	a := Address{ToClient, clientID}
-	if l := h.history.logs[a]; l != nil {
-		h.history.trim(l, time.Now())
+	if h.audience.count(a) > 0 {
+		return true
 	}
-	return h.index.exact[a] != nil || h.history.logs[a] != nil
+	if l := h.history.log(a); l != nil {
+		h.history.trim(l, now)
+	}
+	return h.history.log(a) != nil
+}
+
+// logCameLocked notes that history keeps something of an address from now on.
+func (h *Hub) logCameLocked(a Address) {
+	if a.Kind == ToTopic {
+		h.audience.keeps(a.Name, true)
+	}
+}
+
+// logGoneLocked notes that history keeps nothing of an address any more. The owner of a client_id is forgotten then,
+// unless it is in use.
+func (h *Hub) logGoneLocked(a Address) {
+	if a.Kind == ToTopic {
+		h.audience.keeps(a.Name, false)
+	}
+	if a.Kind == ToClient && h.audience.count(a) == 0 {
+		if o, owned := h.owners.byID[a.Name]; owned && !time.Now().Before(o.until) {
+			delete(h.owners.byID, a.Name)
+			delete(h.owners.claimed, a.Name)
+		}
+	}
 }
 
 // claimLocked gives a client_id to a user.
 func (h *Hub) claimLocked(clientID, user string) {
-	if h.claimed != nil && h.owners[clientID].user != user {
-		h.claimed[clientID] = struct{}{}
+	if h.owners.claimed != nil && h.owners.byID[clientID].user != user {
+		h.owners.claimed[clientID] = struct{}{}
 	}
 	h.ownLocked(clientID, owner{user: user})
 }
 
-// ownLocked notes whose a client_id is. Whoever listens under it without being that user has to ask
-// again, and will be refused.
+// ownLocked notes whose a client_id is. Whoever listens under it without being that user gets nothing that is
+// published from now on; it has to ask again, and will be refused.
 func (h *Hub) ownLocked(clientID string, o owner) {
-	h.owners[clientID] = o
-	if set := h.index.exact[Address{ToClient, clientID}]; set != nil {
-		for _, m := range set.members {
-			if m.client.User != o.user {
-				m.client.finish(ErrClaimed)
+	h.owners.byID[clientID] = o
+	if !o.until.IsZero() {
+		h.owners.expiry = append(h.owners.expiry, expiry{clientID, o.until})
+	}
+	if a := (Address{ToClient, clientID}); h.audience.count(a) > 0 {
+		h.endAtLocked(a, o.user, ErrClaimed)
+	}
+}
+
+// endAtLocked ends the clients of an address, but for those of a user if there is one, before anything that is
+// published from now on.
+func (h *Hub) endAtLocked(a Address, user string, cause error, last ...*Frame) {
+	e := ending{cause: cause, until: h.frames.next, frames: last}
+	for _, s := range h.shards {
+		s.noteLocked(func(s *shard) { s.endAt(a, user, e) })
+	}
+}
+
+// Kick ends all connections of a client_id here, tells them so, and refuses the ID for barTime. It
+// returns how many connections there were.
+func (h *Hub) Kick(clientID string) (connections int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	until := time.Now().Add(barTime)
+	h.owners.bars[clientID] = until
+	h.owners.barOrder = append(h.owners.barOrder, expiry{clientID, until})
+	a := Address{ToClient, clientID}
+	if connections = h.audience.count(a); connections > 0 {
+		h.endAtLocked(a, "", ErrKicked, farewell("closed"))
+	}
+	return connections
+}
+
+// forgetExpiredLocked forgets bars and owners whose time is over. It reports whether that is done.
+func (h *Hub) forgetExpiredLocked(now time.Time) (done bool) {
+	o := &h.owners
+	for range maxStep {
+		switch {
+		case len(o.barOrder) > 0 && !now.Before(o.barOrder[0].at):
+			if id := o.barOrder[0].clientID; !o.barred(id, now) {
+				delete(o.bars, id)
 			}
+			o.barOrder = o.barOrder[1:]
+		case len(o.expiry) > 0 && !now.Before(o.expiry[0].at):
+			h.ownerLocked(o.expiry[0].clientID, now)
+			o.expiry = o.expiry[1:]
+		default:
+			return true
 		}
 	}
+	return false
 }
 
 // What follows is what logs need to keep owners where they keep messages.
@@ -62,7 +166,8 @@ func (h *Hub) ownLocked(clientID string, o owner) {
 func (h *Hub) Owner(clientID string) (user string, inUse bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.ownerLocked(clientID), h.inUseLocked(clientID)
+	now := time.Now()
+	return h.ownerLocked(clientID, now), h.inUseLocked(clientID, now)
 }
 
 // OwnerOf returns the user whose client_id a message is for, even if that one has just left; empty if
@@ -73,7 +178,7 @@ func (h *Hub) OwnerOf(m *Message) (user string) {
 	if m.To[0].Kind != ToClient { // if it is, it is the only one
 		return ""
 	}
-	return h.owners[m.To[0].Name].user
+	return h.owners.byID[m.To[0].Name].user
 }
 
 // Own says that a client_id is a user's, up to a moment even if it is not in use here.
@@ -86,40 +191,46 @@ func (h *Hub) Own(clientID, user string, until time.Time) {
 // Owners returns the client_ids in use that belong to somebody, or that others may know, with their owners as far
 // as they are known here.
 func (h *Hub) Owners() map[string]string {
+	generated := make(map[string]bool)
+	h.eachClient(func(c *Client) {
+		if c.Generated {
+			generated[c.ClientID] = true
+		}
+	})
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	owners := make(map[string]string, len(h.owners))
-	for id, o := range h.owners {
-		if h.inUseLocked(id) {
+	owners := make(map[string]string, len(h.owners.byID))
+	now := time.Now()
+	for id, o := range h.owners.byID {
+		if h.inUseLocked(id, now) {
 			owners[id] = o.user
 		}
 	}
-	for a := range h.history.logs {
-		if a.Kind == ToClient {
-			owners[a.Name] = h.owners[a.Name].user
+	for id := range h.history.logs[ToClient] {
+		owners[id] = h.owners.byID[id].user
+	}
+	for id := range h.audience.names[ToClient] {
+		if _, known := owners[id]; !known && !generated[id] {
+			owners[id] = ""
 		}
 	}
-	h.eachLocked(func(c *Client) {
-		if !c.Generated {
-			owners[c.ClientID] = h.owners[c.ClientID].user
-		}
-	})
 	return owners
 }
 
 // RestoreOwned is Restore for a message that stands in the log with the owner of the client_id that it
 // is for. The newest message kept for a client_id tells.
 func (h *Hub) RestoreOwned(m *Message, user string) {
+	h.Encode(m)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.keepLocked(m, time.Now())
+	h.keepLocked(m, restored, time.Now())
 	for _, to := range m.To {
 		switch {
 		case to.Kind != ToClient:
 		case user != "":
 			h.ownLocked(to.Name, owner{user: user})
-		case h.index.exact[to] == nil:
-			delete(h.owners, to.Name)
+		case h.audience.count(to) == 0:
+			delete(h.owners.byID, to.Name)
 		}
 	}
 }
@@ -129,24 +240,24 @@ func (h *Hub) RestoreOwned(m *Message, user string) {
 func (h *Hub) Claimed() map[Position]string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	owners := make(map[Position]string)
-	for id := range h.claimed {
-		l, user := h.history.logs[Address{ToClient, id}], h.owners[id].user
+	claims := make(map[Position]string)
+	for id := range h.owners.claimed {
+		l, user := h.history.log(Address{ToClient, id}), h.owners.byID[id].user
 		if l != nil && user != "" {
-			owners[l.messages[len(l.messages)-1].Position] = user
+			claims[l.frames[len(l.frames)-1].position] = user
 		}
 	}
-	clear(h.claimed)
-	return owners
+	clear(h.owners.claimed)
+	return claims
 }
 
 // noteClaimsLocked begins to note claims, with all there are, or no longer does.
 func (h *Hub) noteClaimsLocked(note bool) {
-	h.claimed = nil
+	h.owners.claimed = nil
 	if note {
-		h.claimed = make(map[string]struct{})
-		for id := range h.owners {
-			h.claimed[id] = struct{}{}
+		h.owners.claimed = make(map[string]struct{})
+		for id := range h.owners.byID {
+			h.owners.claimed[id] = struct{}{}
 		}
 	}
 }

@@ -2,46 +2,82 @@ package hub
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 )
 
-// window is how many messages may wait for each addressed client, on average, before publishers wait
-// too. It is well under any client's queue, and large enough that one write carries many messages.
-const window = 32
+// How far the slowest shard may be behind the log before publishers wait: so many deliveries, and within these
+// bounds so many frames. It is large enough that one write carries many messages.
+const (
+	windowDeliveries = 1 << 16
+	leastWindow      = 32
+	mostWindow       = 1024
+	// idleWindow counts for those who have reached nobody.
+	idleWindow = 4096
+	// wakeAfter is how many frames for nobody gather before shards are woken to read past them.
+	wakeAfter = mostWindow
+)
 
-// pace holds publishers back while the machine is behind its clients. It counts what waits for our
-// turn; what waits for a client's own socket is that client's problem.
+// How much more than its limits history may hold because clients are catching up, before publishers wait.
+const (
+	mostExcess      = 1 << 16
+	mostExcessBytes = 32 << 20
+)
+
+// pace holds publishers back while this machine is behind with its own work. It knows of shards only: what waits for
+// a client's socket is no part of it.
 type pace struct {
-	waiting atomic.Int64 // messages queued for clients that were woken and have not had their turn
-	woken   atomic.Int64 // how many such clients there are
-	full    atomic.Int64 // clients over their queue's limit that publishers still have patience with
-	heldFor atomic.Int64 // the most receivers that somebody who waits has addressed; 0: nobody waits
+	excessive atomic.Bool  // history holds too much for those who are catching up
+	waiting   atomic.Int64 // publishers
 
-	mu       sync.Mutex
-	released chan struct{} // closed when publishers may look again; guarded by mu
+	mu       sync.Mutex // guards released
+	released chan struct{}
+}
+
+// window returns how many frames a shard may be behind whoever has published to so many clients.
+func window(receivers int) uint64 {
+	if receivers == 0 {
+		return idleWindow
+	}
+	return uint64(max(leastWindow, min(mostWindow, windowDeliveries/receivers)))
 }
 
 // behind reports whether whoever has published to so many clients should wait.
-func (p *pace) behind(receivers int64) bool {
-	return p.full.Load() > 0 || p.waiting.Load() > window*max(receivers, p.woken.Load())
+func (h *Hub) behind(receivers int) bool {
+	floor := h.floor()
+	return floor != math.MaxUint64 && h.head.Load() > floor+window(receivers) || h.pace.excessive.Load()
 }
 
-// wait returns when the machine has caught up, or with ctx.
-func (p *pace) wait(ctx context.Context, receivers int) {
-	n := int64(receivers)
-	for n > 0 && p.behind(n) {
+// floor returns the place of the first frame that some shard needs; the last there is if none needs any.
+func (h *Hub) floor() uint64 {
+	floor := uint64(math.MaxUint64)
+	for _, s := range h.shards {
+		floor = min(floor, s.floor.Load())
+	}
+	return floor
+}
+
+// Wait returns when whoever has delivered to so many clients may go on: at once, unless the machine is behind with
+// its own work. It returns with ctx as well.
+func (h *Hub) Wait(ctx context.Context, receivers int) {
+	if !h.behind(receivers) {
+		return
+	}
+	p := &h.pace
+	p.waiting.Add(1)
+	defer p.waiting.Add(-1)
+	for {
 		p.mu.Lock()
 		if p.released == nil {
 			p.released = make(chan struct{})
 		}
 		released := p.released
-		p.heldFor.Store(max(n, p.heldFor.Load()))
 		p.mu.Unlock()
-		if !p.behind(n) { // it may have ended before heldFor was seen
-			p.releaseIfCaughtUp()
+		if !h.behind(receivers) { // it may have ended before anybody was seen to wait
 			return
 		}
+		h.wakeShards()
 		select {
 		case <-released:
 		case <-ctx.Done():
@@ -50,22 +86,9 @@ func (p *pace) wait(ctx context.Context, receivers int) {
 	}
 }
 
-// took notes that a woken client had its turn and took n messages.
-func (p *pace) took(n int) {
-	p.waiting.Add(int64(-n))
-	p.woken.Add(-1)
-	p.releaseIfCaughtUp()
-}
-
-// emptied notes that a full client has room again, or nobody's patience any more.
-func (p *pace) emptied() {
-	p.full.Add(-1)
-	p.releaseIfCaughtUp()
-}
-
-func (p *pace) releaseIfCaughtUp() {
-	n := p.heldFor.Load()
-	if n == 0 || p.behind(n) {
+// release lets those who wait look again. A shard calls it when it has read some of the log.
+func (p *pace) release() {
+	if p.waiting.Load() == 0 {
 		return
 	}
 	p.mu.Lock()
@@ -73,6 +96,12 @@ func (p *pace) releaseIfCaughtUp() {
 	if p.released != nil {
 		close(p.released)
 		p.released = nil
-		p.heldFor.Store(0)
+	}
+}
+
+// wakeShards has every shard read the log that is not at work.
+func (h *Hub) wakeShards() {
+	for _, s := range h.shards {
+		s.poke()
 	}
 }

@@ -1,8 +1,6 @@
 package hub
 
-import (
-	"sort"
-)
+import "sort"
 
 // How many positions of a sparse log are remembered at least, 16 bytes each: as many as the log keeps messages, within
 // these bounds.
@@ -35,4 +33,13 @@ func (s *positions) add(p Position) {
 func (s *positions) has(p Position) bool {
 	i := sort.Search(len(s.all), func(i int) bool { return !p.After(s.all[i]) })
 	return i < len(s.all) && s.all[i] == p
+}
+
+// before returns the position given out before p.
+func (s *positions) before(p Position) (Position, bool) {
+	i := sort.Search(len(s.all), func(i int) bool { return !p.After(s.all[i]) })
+	if i == 0 {
+		return Position{}, false
+	}
+	return s.all[i-1], true
 }

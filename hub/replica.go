@@ -1,9 +1,6 @@
 package hub
 
-import (
-	"context"
-	"time"
-)
+import "time"
 
 // This file is what a log needs of a hub: brokers feed it through these methods, each in the order of
 // its log.
@@ -20,8 +17,12 @@ type Origin struct {
 	Shared bool
 	// Lost is the newest position that the log no longer has, and the hub's first.
 	Lost Position
-	// Trims: the log keeps what the hub keeps, and asks for what that no longer is by Dropped, and whose
-	// it has become by Claimed.
+	// Since is how far the log had come when a hub came back to it, having followed another log in between: an ID up
+	// to there proves nothing. The hub knows by itself which logs it has left in this process; a log that outlives
+	// processes says it for those before. The zero Position if it was never left.
+	Since Position
+	// Trims is set by a log that stores only what the hub keeps: it calls Dropped for what to delete and Claimed
+	// for new owners.
 	Trims bool
 }
 
@@ -51,8 +52,17 @@ func (h *Hub) Position() ID {
 func (h *Hub) Follow(o Origin) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if o.Epoch != h.epoch {
+		h.left.leave(h.epoch)
+		h.left.follow(o)
+	}
 	h.epoch, h.last, h.shared = o.Epoch, o.Lost, o.Shared
-	h.history = newHistory(h.limits.History)
+	h.frames.forget(h.frames.ring)
+	h.frames.begin(o.Lost)
+	h.begin, h.lapse = h.frames.next, nil
+	pin := h.history.pin
+	h.newHistoryLocked()
+	h.history.pin = pin
 	h.history.forgetAll(o.Lost)
 	h.history.noteDropped = o.Trims
 	h.noteClaimsLocked(o.Trims)
@@ -61,33 +71,83 @@ func (h *Hub) Follow(o Origin) {
 		h.given = newPositions(o.Keeps)
 	}
 	h.given.add(h.last) // clients are told it
-	h.eachLocked((*Client).stopCatchingUp)
+	h.noteIDsLocked()
 	h.arrivals.decideAll()
+}
+
+// noteIDsLocked tells encoders what the next IDs look like.
+func (h *Hub) noteIDsLocked() {
+	digits := digitsOf(h.last.Major + 1)
+	if form := h.encoder.Load(); form.epoch != h.epoch || form.digits != digits {
+		h.encoder.Store(&idForm{h.epoch, digits})
+	}
 }
 
 // Restore hands over a message that the log kept from before, in its order.
 func (h *Hub) Restore(m *Message) {
+	h.Encode(m)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.keepLocked(m, time.Now())
+	h.keepLocked(m, restored, time.Now())
+}
+
+// Encode does what can be done for a message before its place in the log is known, outside any lock of the log's or
+// the hub's. Deliver does it if nobody has.
+func (h *Hub) Encode(m *Message) {
+	if m.draft.b != nil {
+		return
+	}
+	form := h.encoder.Load()
+	digits := form.digits
+	if p := m.Position; p != (Position{}) {
+		digits = digitsOf(p.Major)
+		if p.Minor > 0 {
+			digits += len("-") + digitsOf(p.Minor)
+		}
+	}
+	m.draft = m.encode(len(form.epoch) + len("-") + digits)
 }
 
 // keepLocked makes m the log's last message, to the hub's knowledge.
-func (h *Hub) keepLocked(m *Message, now time.Time) {
+func (h *Hub) keepLocked(m *Message, traits traits, now time.Time) *Frame {
 	if m.Time.IsZero() {
 		m.Time = now
 	}
-	m.arrived, m.previous = h.clock.moment(now), h.last
+	f, epoch := m.draft.frame, h.epoch
+	f.time, f.arrived, f.traits = m.Time.UnixNano(), h.times.moment(now), f.traits|traits
 	if m.Ephemeral {
-		m.Position = h.last
+		m.Position, epoch = h.last, ""
 	}
-	m.encode(h.epoch)
-	if !m.Ephemeral {
+	f.position = m.Position
+	f.chunk, f.head = m.draft.seal(epoch, m.Position)
+	m.draft = draft{}
+	h.frames.append(f, h.last)
+	if m.Ephemeral {
+		f.to, f.also = ownAddress(m.To[0]), ownAddresses(m.To[1:])
+	} else {
 		h.last = m.Position
 		h.given.add(m.Position)
-		h.history.append(m, now)
+		h.history.append(f, m.To, now)
 		h.arrivals.decide(m.Position)
+		h.noteIDsLocked()
 	}
+	h.movedLocked()
+	return f
+}
+
+// movedLocked tells everybody that the log goes on.
+func (h *Hub) movedLocked() {
+	h.head.Store(h.frames.next)
+	h.frames.moveRing(&h.most, h.floor(), h.begin)
+	if excessive := h.history.excessive(); excessive != h.pace.excessive.Load() {
+		h.pace.excessive.Store(excessive)
+	}
+}
+
+// excessive reports whether history holds too much for those who are catching up.
+func (h *history) excessive() bool {
+	return h.pin != unpinned && (h.excess > mostExcess || h.excessBytes > mostExcessBytes ||
+		h.limits.Bytes > 0 && h.bytes > h.limits.Bytes+mostExcessBytes)
 }
 
 // Forget says that a message for an address stood at p that the log no longer has.
@@ -97,9 +157,8 @@ func (h *Hub) Forget(a Address, p Position) {
 	h.history.forget(a, p)
 }
 
-// ForgetOnly says again, once all that the log has is restored, what Forget and ForgetAll have said before: now it shows
-// which of the addresses still have newer messages. Should the hub have dropped some that the log does not know of,
-// what was said before stands.
+// ForgetOnly replaces the marks of Forget and ForgetAll once Restore is done; only then is it known which addresses
+// have newer messages. It does nothing while the hub has drops that the log has not stored.
 func (h *Hub) ForgetOnly(gone map[Address]Position, floor Position) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -125,6 +184,7 @@ func (h *Hub) Advance(p Position) {
 	defer h.mu.Unlock()
 	if p.After(h.last) {
 		h.last = p
+		h.noteIDsLocked()
 	}
 }
 
@@ -132,7 +192,8 @@ func (h *Hub) Advance(p Position) {
 func (h *Hub) Announce(reason string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.tellLocked(reason)
+	h.left.restored(h.last)
+	h.lapse = h.tellLocked(reason)
 }
 
 // Lose says that the log has lost what stood between the hub's position and p.
@@ -141,70 +202,98 @@ func (h *Hub) Lose(p Position, reason string) {
 	defer h.mu.Unlock()
 	h.last = p
 	h.given.add(p)
+	h.noteIDsLocked()
 	h.history.forgetAll(p)
 	h.arrivals.decideAll()
 	h.tellLocked(reason)
 }
 
 // tellLocked tells every client of a gap that ends at the present position.
-func (h *Hub) tellLocked(reason string) {
+func (h *Hub) tellLocked(reason string) *Frame {
 	gap := gapFrame(h.idLocked(h.last), reason)
-	gap.Position = h.last // its place in a replay
-	h.eachLocked(func(c *Client) { c.tell(gap) })
+	gap.traits = announced
+	gap.to, gap.position = &everybody, h.last
+	h.stats.gap(reason, uint64(h.audience.everybody))
+	h.frames.append(gap, h.last)
+	h.movedLocked()
+	h.wakeShards()
+	return gap
 }
 
 // Deliver hands over the log's next message, with Position set; an ephemeral message needs
 // none. It returns how many clients the message was addressed to.
 func (h *Hub) Deliver(m *Message) (receivers int) {
+	h.Encode(m)
+	now := time.Now()
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.deliverLocked(m)
+	receivers = h.deliverLocked(m, now)
+	h.mu.Unlock()
+	h.wake(receivers)
+	return receivers
 }
 
 // DeliverUnlessEnded is Deliver for a log that ends with the hub. Once the hub has ended nobody would
 // ever get the message; the error is why it has.
 func (h *Hub) DeliverUnlessEnded(m *Message) (receivers int, err error) {
+	h.Encode(m)
+	now := time.Now()
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.ended != nil {
-		return 0, h.ended
+	if err := h.ended; err != nil {
+		h.mu.Unlock()
+		return 0, err
 	}
-	return h.deliverLocked(m), nil
+	receivers = h.deliverLocked(m, now)
+	h.mu.Unlock()
+	h.wake(receivers)
+	return receivers, nil
 }
 
-func (h *Hub) deliverLocked(m *Message) (receivers int) {
-	h.keepLocked(m, time.Now())
-	h.reachLocked(m.To, func(c *Client) {
-		if c.enqueue(m) {
-			receivers++
-		}
-	})
-	return receivers
-}
-
-// reachLocked visits every client at these addresses, once.
-func (h *Hub) reachLocked(to []Address, visit func(*Client)) {
-	h.deliveries++
-	h.index.reached(to, func(set *clientSet) {
-		for _, member := range set.members {
-			if c := member.client; c.seen != h.deliveries {
-				c.seen = h.deliveries
-				visit(c)
-			}
-		}
-	})
-}
-
-// Reach returns how many clients a message to these addresses would reach, each counted once.
-func (h *Hub) Reach(to []Address) (clients int) {
+// Append is DeliverUnlessEnded for a log that is nowhere but here: the message gets the position that comes next. It
+// is what lets several publishers work at once, since nobody has to hold a lock of the log's meanwhile. epoch is the
+// log's; once the hub follows another one, or has ended, the message is refused with ErrHubClosed or why it has ended.
+func (h *Hub) Append(m *Message, epoch string) (receivers int, err error) {
+	h.Encode(m)
+	now := time.Now()
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.reachLocked(to, func(*Client) { clients++ })
-	return clients
+	switch {
+	case h.ended != nil:
+		err = h.ended
+	case epoch != h.epoch:
+		err = ErrHubClosed
+	}
+	if err != nil {
+		h.mu.Unlock()
+		return 0, err
+	}
+	if !m.Ephemeral {
+		m.Position = Position{Major: h.last.Major + 1}
+	}
+	receivers = h.deliverLocked(m, now)
+	h.mu.Unlock()
+	h.wake(receivers)
+	return receivers, nil
 }
+
+func (h *Hub) deliverLocked(m *Message, now time.Time) (receivers int) {
+	h.keepLocked(m, 0, now)
+	return h.audience.reached(m.To)
+}
+
+// wake has the shards read the log, if somebody waits for it or very much has gathered.
+func (h *Hub) wake(receivers int) {
+	for _, s := range h.shards {
+		if floor := s.floor.Load(); receivers > 0 || h.head.Load() > floor && h.head.Load()-floor >= wakeAfter {
+			s.poke()
+		}
+	}
+}
+
+// Reach returns how many clients a message to these addresses would reach. One that several of them reach may count
+// for each.
+func (h *Hub) Reach(to []Address) (clients int) { return h.Count(to) }
 
 // Dropped returns the messages that the hub has stopped keeping since it was called last, or
-// since Follow.
+// since Follow: their positions and addresses.
 func (h *Hub) Dropped() []*Message {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -213,17 +302,12 @@ func (h *Hub) Dropped() []*Message {
 	return dropped
 }
 
-// Wait returns when whoever has delivered to so many clients may go on: at once, unless the
-// machine is behind its clients.
-func (h *Hub) Wait(ctx context.Context, receivers int) { h.pace.wait(ctx, receivers) }
-
 // Count returns how many clients listen at these addresses; one that several of them reach
 // counts for each.
 func (h *Hub) Count(to []Address) (clients int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.index.reached(to, func(set *clientSet) { clients += len(set.members) })
-	return clients
+	return h.audience.reached(to)
 }
 
 // Listening returns the addresses and patterns whose numbers of clients have changed since it
@@ -232,12 +316,12 @@ func (h *Hub) Count(to []Address) (clients int) {
 func (h *Hub) Listening(all bool) map[Address]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.index.takeChanges(all)
+	return h.audience.takeChanges(all)
 }
 
 // StopListening ends what Listening began.
 func (h *Hub) StopListening() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.index.changed = nil
+	h.audience.changed = nil
 }

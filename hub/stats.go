@@ -1,8 +1,6 @@
 package hub
 
-import (
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // stats counts what happens in a hub. It lives as long as the hub, so that its numbers are exact
 // across reloads.
@@ -15,33 +13,37 @@ type stats struct {
 	resumedGap      atomic.Uint64
 
 	published        atomic.Uint64 // messages that were published through this instance
-	sent             atomic.Uint64 // messages that a client's socket took
+	sent             atomic.Uint64 // messages that a client's stream took
 	droppedSlow      atomic.Uint64 // messages dropped by DropOldest
 	droppedMalformed atomic.Uint64 // messages of other programs that could not be read
 
-	disconnects [len(causes) + 1]atomic.Uint64 // by index in causes; the last is any other
-	delivery    latencies
+	gaps        [len(reasons) + 1]atomic.Uint64 // by index in reasons; the last is any other
+	disconnects [len(causes) + 1]atomic.Uint64  // by index in causes; the last is any other
+
+	buckets [len(LatencyBounds) + 1]atomic.Uint64 // of delivery times
+	micros  atomic.Uint64                         // their sum
 }
 
-// Stats are a hub's numbers at one moment. They count from the hub's beginning, whatever configs came and went.
+// reasons are why clients are told gaps.
+var reasons = [...]string{reasonUnknownID, reasonTrimmed, reasonSlow, "log_lost", "broker_changed"}
+
+// LatencyBounds are the upper bounds of the buckets of delivery times, in seconds.
+var LatencyBounds = [...]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
+
+// Stats are a hub's numbers at a moment.
 type Stats struct {
-	Clients      int   // connected now
-	HistoryBytes int64 // of the messages that are kept
+	Clients      int
+	HistoryBytes int64
+	Topics       int // that have clients or kept messages; patterns included
 
-	Accepted uint64 // clients that joined
-	Limited  uint64 // requests to subscribe that were one too many
-	Refused  uint64 // requests to subscribe for what may not be had
-
-	ResumedComplete uint64 // clients that were told "complete"
-	ResumedGap      uint64 // clients that were told "gap"
-
-	Published        uint64 // messages published through this instance
-	Sent             uint64 // messages that a client's socket has taken
-	DroppedSlow      uint64 // messages dropped for slow clients
-	DroppedMalformed uint64 // messages of other programs that could not be read
-
-	Disconnects map[string]uint64 // streams that have ended, by NameOf their cause
-	Delivery    Histogram         // seconds from the log's having a message to a socket's having taken it
+	Accepted, Limited, Refused  uint64 // connections
+	ResumedComplete, ResumedGap uint64
+	Published, Sent             uint64 // messages
+	DroppedSlow                 uint64
+	DroppedMalformed            uint64
+	Gaps                        map[string]uint64 // by reason
+	Disconnects                 map[string]uint64 // by cause
+	Delivery                    Histogram // from the hub's having a message to a stream's having taken it
 }
 
 // Histogram counts durations as Prometheus does: each bucket counts all that is not above its bound.
@@ -60,44 +62,51 @@ type Bucket struct {
 // Stats returns the hub's numbers.
 func (h *Hub) Stats() Stats {
 	s := &h.stats
-	clients, historyBytes := h.Size()
-	all := Stats{
-		Clients:          clients,
-		HistoryBytes:     historyBytes,
-		Accepted:         s.accepted.Load(),
-		Limited:          s.limited.Load(),
-		Refused:          s.refused.Load(),
-		ResumedComplete:  s.resumedComplete.Load(),
-		ResumedGap:       s.resumedGap.Load(),
-		Published:        s.published.Load(),
-		Sent:             s.sent.Load(),
-		DroppedSlow:      s.droppedSlow.Load(),
-		DroppedMalformed: s.droppedMalformed.Load(),
-		Disconnects:      map[string]uint64{otherCause: s.disconnects[len(causes)].Load()},
-		Delivery:         s.delivery.histogram(),
+	now := Stats{
+		Accepted: s.accepted.Load(), Limited: s.limited.Load(), Refused: s.refused.Load(),
+		ResumedComplete: s.resumedComplete.Load(), ResumedGap: s.resumedGap.Load(),
+		Published: s.published.Load(), Sent: s.sent.Load(),
+		DroppedSlow: s.droppedSlow.Load(), DroppedMalformed: s.droppedMalformed.Load(),
+		Gaps:        make(map[string]uint64, len(reasons)),
+		Disconnects: map[string]uint64{otherCause: s.disconnects[len(causes)].Load()},
+	}
+	for i, reason := range reasons {
+		now.Gaps[reason] = s.gaps[i].Load()
 	}
 	for i, cause := range causes {
-		all.Disconnects[cause.name] = s.disconnects[i].Load()
+		now.Disconnects[cause.name] = s.disconnects[i].Load()
 	}
-	return all
+	for i := range s.buckets {
+		now.Delivery.Count += s.buckets[i].Load()
+		if i < len(LatencyBounds) {
+			now.Delivery.Buckets = append(now.Delivery.Buckets, Bucket{LatencyBounds[i], now.Delivery.Count})
+		}
+	}
+	now.Delivery.Seconds = float64(s.micros.Load()) / 1e6
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now.Clients, now.HistoryBytes = h.audience.everybody, h.history.bytes
+	now.Topics = h.topicsLocked()
+	return now
 }
 
-// CountPublished counts a message that was published through this instance.
-func (h *Hub) CountPublished() { h.stats.published.Add(1) }
+// CountPublished counts messages that were published through this instance.
+func (h *Hub) CountPublished(n int) { h.stats.published.Add(uint64(n)) }
+
+// CountRefused counts a connection that asked for what it may not have, and got no further than that.
+func (h *Hub) CountRefused() { h.stats.refused.Add(1) }
 
 // CountMalformed counts a message of another program that could not be read.
 func (h *Hub) CountMalformed() { h.stats.droppedMalformed.Add(1) }
 
-// CountRefused counts a request to subscribe that was refused before it came to the hub.
-func (h *Hub) CountRefused() { h.stats.refused.Add(1) }
-
-func (s *stats) accept(resume Resume) {
+func (s *stats) accept(w Welcome) {
 	s.accepted.Add(1)
-	switch resume {
+	switch w.Resume {
 	case ResumeComplete:
 		s.resumedComplete.Add(1)
 	case ResumeGap:
 		s.resumedGap.Add(1)
+		s.gap(w.Reason, 1)
 	case ResumeNone:
 	}
 }
@@ -111,58 +120,65 @@ func (s *stats) refuse(err error) {
 	}
 }
 
+func (s *stats) gap(reason string, clients uint64) {
+	i := 0
+	for i < len(reasons) && reasons[i] != reason {
+		i++
+	}
+	s.gaps[i].Add(clients)
+}
+
 func (s *stats) disconnected(cause error) { s.disconnects[indexOf(cause)].Add(1) }
 
-// latencyBounds are the upper bounds of the buckets of a latencies, in seconds.
-var latencyBounds = [...]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
-
-// latencies is a histogram of the time from the log's having a message to a socket's having taken it.
-type latencies struct {
-	buckets [len(latencyBounds) + 1]atomic.Uint64
-	micros  atomic.Uint64 // the sum
+// counted is what a shard has added last, for the next client that is given the same at the same moment.
+type counted struct {
+	frames          []*Frame
+	now             moment
+	messages, bytes uint64
+	retry           bool
+	buckets         [len(LatencyBounds) + 1]uint64
+	micros          uint64
 }
 
-func (l *latencies) histogram() Histogram {
-	all := Histogram{Seconds: float64(l.micros.Load()) / 1e6}
-	for i, bound := range latencyBounds {
-		all.Count += l.buckets[i].Load()
-		all.Buckets = append(all.Buckets, Bucket{bound, all.Count})
+// add counts the frames that a client's stream has taken. Those from before it joined were kept for it; how long is
+// not the delivery's doing.
+func (k *counted) add(s *stats, frames []*Frame, joined, now moment) (messages, bytes uint64, retry bool) {
+	known := k.now == now && len(frames) == len(k.frames) && &frames[0] == &k.frames[0]
+	if !known || frames[0].arrived < joined {
+		k.look(frames, joined, now)
 	}
-	all.Count += l.buckets[len(latencyBounds)].Load()
-	return all
-}
-
-// wrote counts the messages of a batch that a client's socket has taken. Those from before the client
-// joined were kept for it; how long is not the delivery's doing.
-func (s *stats) wrote(batch []*Message, joined, now moment) (sent, bytes uint64) {
-	var buckets [len(latencyBounds) + 1]uint64
-	var micros uint64
-	for _, m := range batch {
-		if !m.published() {
-			continue
-		}
-		sent++
-		bytes += uint64(m.size())
-		if m.arrived < joined {
-			continue
-		}
-		delay := now.since(m.arrived)
-		micros += uint64(max(0, delay).Microseconds())
-		buckets[bucketOf(delay.Seconds())]++
-	}
-	for i, n := range buckets {
+	for i, n := range k.buckets {
 		if n > 0 {
-			s.delivery.buckets[i].Add(n)
+			s.buckets[i].Add(n)
 		}
 	}
-	s.sent.Add(sent)
-	s.delivery.micros.Add(micros)
-	return sent, bytes
+	s.sent.Add(k.messages)
+	s.micros.Add(k.micros)
+	return k.messages, k.bytes, k.retry
+}
+
+func (k *counted) look(frames []*Frame, joined, now moment) {
+	*k = counted{frames: frames, now: now}
+	for _, f := range frames {
+		k.retry = k.retry || f.is(hasRetry)
+		if !f.published() {
+			continue
+		}
+		k.messages++
+		k.bytes += uint64(f.size())
+		if f.arrived < joined {
+			k.now = 0 // another client may have been there
+			continue
+		}
+		delay := now.since(f.arrived)
+		k.micros += uint64(max(0, delay).Microseconds())
+		k.buckets[bucketOf(delay.Seconds())]++
+	}
 }
 
 func bucketOf(seconds float64) int {
 	i := 0
-	for i < len(latencyBounds) && seconds > latencyBounds[i] {
+	for i < len(LatencyBounds) && seconds > LatencyBounds[i] {
 		i++
 	}
 	return i

@@ -5,13 +5,16 @@ import (
 	"time"
 )
 
-// SlowClient tells what happens to a client whose queue is full while its socket takes nothing.
+// SlowClient tells what happens to a client whose socket takes nothing.
 type SlowClient string
 
 const (
-	// Disconnect ends the client: it reconnects and resumes. The default.
+	// CatchUp lets the client keep its place in the log: it reads on when its socket takes bytes again, and
+	// is told a gap if what it has missed is no longer kept. The default.
+	CatchUp SlowClient = "catch_up"
+	// Disconnect ends the client once it is more than its queue behind: it reconnects and resumes.
 	Disconnect SlowClient = "disconnect"
-	// DropOldest drops what has waited longest and tells the client with a gap event.
+	// DropOldest lets the client go on with the newest messages, as many as its queue holds, and tells it a gap.
 	DropOldest SlowClient = "drop_oldest"
 )
 
@@ -36,9 +39,9 @@ type Subscriber struct {
 
 // ClientOptions are the limits and times of a client, which many share.
 type ClientOptions struct {
-	Queue        int           // messages that may wait
-	QueueBytes   int           // bytes that may wait; a single larger message passes when alone
-	SlowClient   SlowClient    // what happens when more wait
+	Queue        int           // messages that it may be behind before SlowClient counts
+	QueueBytes   int           // bytes of them; a single larger message passes when alone
+	SlowClient   SlowClient    // what happens when it is further behind; empty is CatchUp
 	Retry        time.Duration // told on Drain, with some of Limits.DrainSpread added
 	Heartbeat    time.Duration // 0 is off
 	IdleTimeout  time.Duration // 0 is off
@@ -47,11 +50,43 @@ type ClientOptions struct {
 	WriteTimeout time.Duration // how long a write may get nowhere; the stream sees to it
 }
 
+// Resume tells what became of a client's Last-Event-ID.
+type Resume string
+
+// The values of "resume" in the connected event.
+const (
+	ResumeNone     Resume = "none"     // it brought none
+	ResumeComplete Resume = "complete" // it gets every message since
+	ResumeGap      Resume = "gap"      // it may have missed some; it gets what is kept
+)
+
+// Welcome is what a client that joined is told first.
+type Welcome struct {
+	// ID is the position just before the first message that may follow.
+	ID     string
+	Resume Resume
+	// Reason is why there is a gap, empty if there is none: unknown_id or history_trimmed.
+	Reason string
+	// Lost is up to where the gap tells that messages may be missing; the zero Position if it is not known.
+	Lost Position
+}
+
+// The reasons of gaps. Brokers bring log_lost and broker_changed.
+const (
+	reasonUnknownID = "unknown_id"
+	reasonTrimmed   = "history_trimmed"
+	reasonSlow      = "slow_client"
+)
+
 // addresses returns all that a client listens at but patterns.
 func (s *Subscriber) addresses() []Address {
-	all := append(Topics(s.Topics...), Address{ToClient, s.ClientID}, Address{Kind: ToBroadcast})
+	all := append(make([]Address, 0, len(s.Topics)+3), Topics(s.Topics...)...)
+	all = append(all, Address{ToClient, s.ClientID}, everybody)
 	if s.User != "" {
 		all = append(all, Address{ToUser, s.User})
 	}
 	return all
 }
+
+// Asked returns the topics and patterns that the client asked for, never nil: it goes into JSON.
+func (s *Subscriber) Asked() []string { return append(append([]string{}, s.Topics...), s.Patterns...) }

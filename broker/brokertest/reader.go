@@ -1,9 +1,9 @@
 package brokertest
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,7 +16,7 @@ import (
 
 // This file is all that touches clients and streams of a hub.
 
-// reader is a client of a hub. A goroutine of its own reads its stream.
+// reader is a client of a hub, and its stream, which takes everything.
 type reader struct {
 	hub.Welcome
 	t        testing.TB
@@ -24,15 +24,12 @@ type reader struct {
 	client   *hub.Client
 	patience time.Duration
 
-	wake    chan struct{}
-	cut     chan struct{} // closed by leave and Abort
-	cutOnce sync.Once
-	reads   chan struct{} // closed when it begins to read
+	leaving sync.Once
+	reads   chan struct{} // closed when it begins to read; until then it holds up this machine
 	done    chan struct{} // closed when it has left
 
 	mu      sync.Mutex // guards all below
 	events  []event
-	most    int           // messages it took at once
 	changed chan struct{} // closed and replaced when events grow
 	end     error         // why its stream ended, once done
 }
@@ -46,13 +43,10 @@ type event struct {
 // gapName is the name of the event that tells of missing messages.
 const gapName = "gap"
 
-// queueLength is how many messages may wait for a client.
-const queueLength = 256
-
 // as returns the subscription of a user, or of nobody, under a client_id. Names with wildcards are patterns.
 func as(clientID, user string, topics ...string) hub.Subscription {
 	s := hub.Subscription{Subscriber: hub.Subscriber{
-		ClientID: clientID, User: user, ClientOptions: &hub.ClientOptions{Queue: queueLength, QueueBytes: 1 << 20},
+		ClientID: clientID, User: user, ClientOptions: &hub.ClientOptions{Queue: 256, QueueBytes: 1 << 20},
 	}}
 	for _, name := range topics {
 		if topic.IsPattern(name) {
@@ -83,22 +77,21 @@ func (i *instance) join(s hub.Subscription) *reader {
 	return r
 }
 
-// joinPaused enters a client that does not read yet, through no fault of its socket.
+// joinPaused enters a client that this machine does not get round to before reads is closed.
 func (i *instance) joinPaused(s hub.Subscription) *reader {
 	i.t.Helper()
 	i.claim(s)
 	i.Hub.AwaitID(i.t.Context(), s.LastEventID)
 	r := &reader{
 		t: i.t, hub: i.Hub, patience: i.t.patience,
-		wake: make(chan struct{}, 1), cut: make(chan struct{}), reads: make(chan struct{}),
-		done: make(chan struct{}), changed: make(chan struct{}),
+		reads: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	var err error
 	if r.client, r.Welcome, err = i.Hub.Join(s, r); err != nil {
 		i.t.Fatalf("the hub refuses a client: %v", err)
 	}
 	i.readers = append(i.readers, r)
-	go r.run()
+	r.client.Post(1)
 	return r
 }
 
@@ -109,60 +102,45 @@ func (i *instance) claim(s hub.Subscription) {
 	}
 }
 
-// Wake implements hub.Stream.
-func (r *reader) Wake() {
-	select {
-	case r.wake <- struct{}{}:
-	default: // it will look already
+// Send implements hub.Stream.
+func (r *reader) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
+	<-r.reads
+	r.note(frames)
+	if end != nil {
+		r.leaveFor(end)
 	}
+	return len(frames), end == nil
 }
 
+// Notice implements hub.Stream.
+func (r *reader) Notice(hub.News) (ready bool) { return true }
+
 // Abort implements hub.Stream.
-func (r *reader) Abort() { r.cutOnce.Do(func() { close(r.cut) }) }
+func (r *reader) Abort() { r.leaveFor(hub.ErrGone) }
 
 // Blocked implements hub.Stream.
 func (r *reader) Blocked() bool { return false }
 
-func (r *reader) run() {
-	defer close(r.done)
-	end := func(err error) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.end = r.hub.Leave(r.client, err)
-	}
-	select {
-	case <-r.reads:
-	case <-r.cut:
-		end(hub.ErrGone)
-		return
-	}
-	for {
-		batch, err := r.client.Take(nil)
-		r.note(batch)
-		if err != nil {
-			end(err)
-			return
-		}
-		if len(batch) > 0 {
-			continue
-		}
-		select {
-		case <-r.wake:
-		case <-r.cut:
-			end(hub.ErrGone)
-			return
-		}
-	}
+// leaveFor has the client leave, once.
+func (r *reader) leaveFor(cause error) {
+	r.leaving.Do(func() {
+		go func() {
+			defer close(r.done)
+			cause := r.hub.Leave(r.client, cause)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.end = cause
+		}()
+	})
 }
 
-func (r *reader) note(batch []*hub.Message) {
+func (r *reader) note(frames []*hub.Frame) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.most = max(r.most, len(batch))
-	for _, m := range batch {
-		e, err := eventstream.NewDecoder(bytes.NewReader(m.Frame()), 1<<30).Next()
+	for _, f := range frames {
+		e, err := eventstream.NewDecoder(strings.NewReader(f.Block()), 1<<30).Next()
 		if err == nil && e.HasData {
-			r.events = append(r.events, event{e, string(m.Frame())})
+			r.events = append(r.events, event{e, f.Block()})
 		}
 	}
 	close(r.changed)
@@ -174,13 +152,6 @@ func (r *reader) got() []event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.events)
-}
-
-// took returns how many messages the reader took at once, at most.
-func (r *reader) took() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.most
 }
 
 // texts returns the data of messages, and the names of gaps.

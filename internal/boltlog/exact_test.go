@@ -177,11 +177,10 @@ func (v *regular) wants(to []hub.Address) bool {
 
 // read returns the IDs of what a regular gets now.
 func (r *records) read(v *regular) (ids []hub.ID) {
-	for _, m := range v.here.TakeAll() {
-		e := hubtest.Decode(r.t, m)
+	for _, e := range v.here.Events() {
 		id, ok := hub.ParseID(e.ID)
-		if !ok || e.Name != "" {
-			r.t.Fatalf("a client got %q", m.Frame())
+		if _, err := strconv.Atoi(e.Text); !ok || err != nil {
+			r.t.Fatalf("a client got %+v", e)
 		}
 		v.told = append(v.told, e.ID)
 		ids = append(ids, id)
@@ -195,7 +194,7 @@ func (r *records) arrive(v *regular) {
 	if n := len(v.told); n > 0 {
 		s.LastEventID = v.told[max(0, n-1-r.random.IntN(1+r.random.IntN(n)))]
 	}
-	v.here = r.hub.Enter(s)
+	v.here = r.hub.Join(s)
 	v.told = append(v.told, v.here.Welcome.ID)
 	got := r.read(v)
 	from, _ := hub.ParseID(s.LastEventID)

@@ -26,7 +26,7 @@ func TestFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 		changes <- up
 	}
 	begin := d.publish(hub.Topics("a"), "0")
-	live := d.hub.Enter(hubtest.With("a"))
+	live := d.hub.Join(hubtest.With("a"))
 	makeRoom := e2etest.FillDisk(t, dir, 1<<20)
 
 	// Publishers go on until they are refused.
@@ -79,7 +79,7 @@ func TestFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 	}
 	t.Logf("%d messages had room", len(acknowledged))
 	check(got)
-	resumed := d.hub.Enter(hubtest.Returning(hubtest.With("a"), begin))
+	resumed := d.hub.Join(hubtest.Returning(hubtest.With("a"), begin))
 	check(resumed.Texts())
 	if resumed.Resume != hub.ResumeComplete {
 		t.Errorf("the client is told %q", resumed.Resume)
@@ -95,7 +95,7 @@ func TestFullDiskRefusesPublishersAndKeepsSubscribers(t *testing.T) {
 	hubtest.Want(t, live.Texts(), "after")
 	acknowledged["after"] = true
 	d.crash()
-	resumed = d.hub.Enter(hubtest.Returning(hubtest.With("a"), begin))
+	resumed = d.hub.Join(hubtest.Returning(hubtest.With("a"), begin))
 	check(resumed.Texts())
 	if resumed.Resume != hub.ResumeComplete {
 		t.Errorf("the client is told %q", resumed.Resume)

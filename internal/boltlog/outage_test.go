@@ -39,12 +39,12 @@ func TestUnwritableFileIsLoadedOnceItCanBeWritten(t *testing.T) {
 			if !errors.Is(err, broker.ErrUnavailable) || !errors.Is(err, errDisk) {
 				t.Errorf("refused with %v", err)
 			}
-			live := d.hub.Enter(hubtest.With("a"))
+			live := d.hub.Join(hubtest.With("a"))
 			mend()
 			heal(d)
 			d.publish(hub.Topics("a"), "3")
 			hubtest.Want(t, live.Texts(), hubtest.Gap("broker_changed"), "3")
-			d.hub.Enter(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first, "2", "3")
+			d.hub.Join(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first, "2", "3")
 		})
 	}
 }
@@ -76,13 +76,13 @@ func TestLogThatNeverBeganLeavesTheFileUnchanged(t *testing.T) {
 		t.Errorf("%d messages are in the file; want 5", n)
 	}
 	d.start()
-	d.hub.Enter(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first)
+	d.hub.Join(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first)
 }
 
 func TestCommitThatFailsAtItsEndHasUnknownOutcomeAndRenamesTheLog(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
 	first := d.publish(hub.Topics("a"), "1")
-	live := d.hub.Listen(hubtest.With("a"))
+	live := d.hub.Join(hubtest.With("a"))
 	d.meddle(func(commit func() error) error {
 		d.commit.Store(nil)
 		return errors.Join(commit(), errDisk) // the commit is written, but nobody knows whether it lasts
@@ -96,15 +96,15 @@ func TestCommitThatFailsAtItsEndHasUnknownOutcomeAndRenamesTheLog(t *testing.T) 
 		t.Errorf("the log is still called %s", is)
 	}
 	hubtest.Want(t, live.Texts(), hubtest.Gap("broker_changed"), "3")
-	back := d.hub.Enter(hubtest.Returning(hubtest.With("a"), first))
+	back := d.hub.Join(hubtest.Returning(hubtest.With("a"), first))
 	back.WantResume(hub.ResumeGap, d.beginning(), "1", "2", "3")
 	d.restart()
-	d.hub.Enter(hubtest.Returning(hubtest.With("a"), next)).WantResume(hub.ResumeComplete, next)
+	d.hub.Join(hubtest.Returning(hubtest.With("a"), next)).WantResume(hub.ResumeComplete, next)
 }
 
 func TestFailedCommitLeavesNoTrace(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
-	live := d.hub.Listen(hubtest.With("a"))
+	live := d.hub.Join(hubtest.With("a"))
 	first := d.publish(hub.Topics("a"), "1")
 	mend := d.breakDisk()
 	batch := []*broker.Publication{keyed("k", "2"), keyed("", "3")}
@@ -119,7 +119,7 @@ func TestFailedCommitLeavesNoTrace(t *testing.T) {
 	}
 	hubtest.Want(t, live.Texts(), "another")
 	d.restart()
-	d.hub.Enter(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first, "another")
+	d.hub.Join(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first, "another")
 }
 
 func TestFailedRemovalIsRepeated(t *testing.T) {

@@ -19,7 +19,7 @@ var toC = []hub.Address{{Kind: hub.ToClient, Name: "c"}}
 func (d *diskHub) wantOwner(owner string) {
 	d.t.Helper()
 	for _, user := range []string{"", "alice", "bob"} {
-		client, err := d.hub.TryEnter(hubtest.As("c", user))
+		client, err := d.hub.TryJoin(hubtest.As("c", user))
 		if err == nil {
 			client.Leave()
 		}
@@ -35,7 +35,7 @@ func (d *diskHub) wantOwner(owner string) {
 
 func TestOwnerIsStoredWithTheFirstMessageAfterTheClaim(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
-	alice := d.hub.Listen(hubtest.As("c", "alice"))
+	alice := d.hub.Join(hubtest.As("c", "alice"))
 	before := d.commits()
 	d.publish(toC, "secret")
 	if n := d.commits() - before; n > 2 { // the file may be tended meanwhile
@@ -65,7 +65,7 @@ func TestClaimIsStoredWithMessagesAlreadyKept(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := newDiskHub(t, hubtest.Plenty)
 			d.publish(toC, "secret")
-			d.hub.Listen(hubtest.As("c", "alice")).Leave()
+			d.hub.Join(hubtest.As("c", "alice")).Leave()
 			await(d)
 			d.crash()
 			d.wantOwner("alice")
@@ -90,7 +90,7 @@ func (d *diskHub) storedOwner(position uint64) (owner string) {
 
 func TestOwnerIsForgottenWithTheLastMessage(t *testing.T) {
 	d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 10, Age: 5 * time.Second}})
-	d.hub.Listen(hubtest.As("c", "alice")).Leave()
+	d.hub.Join(hubtest.As("c", "alice")).Leave()
 	d.publish(toC, "secret")
 	d.wantOwner("alice")
 	e2etest.Await(t, "the message is too old", func() bool { user, _ := d.hub.Owner("c"); return user == "" })
@@ -134,12 +134,12 @@ func TestOwnerOfTheNewestMessageCounts(t *testing.T) {
 
 func TestLateLoadDisconnectsClientsUnderAnothersClientID(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
-	d.hub.Listen(hubtest.As("c", "alice")).Leave()
+	d.hub.Join(hubtest.As("c", "alice")).Leave()
 	d.publish(toC, "secret")
 	d.stop()
 	mend := d.breakDisk()
 	d.start()
-	bob, carol := d.hub.Listen(hubtest.As("c", "bob")), d.hub.Listen(hubtest.As("d", "carol"))
+	bob, carol := d.hub.Join(hubtest.As("c", "bob")), d.hub.Join(hubtest.As("d", "carol"))
 	mend()
 	e2etest.Await(t, "the log is in reach", d.hub.LogUp)
 	for _, text := range bob.Texts() {
@@ -148,7 +148,7 @@ func TestLateLoadDisconnectsClientsUnderAnothersClientID(t *testing.T) {
 		}
 	}
 	carol.Texts()
-	hubtest.Want(t, []error{bob.End, carol.End}, hub.ErrClaimed, nil)
+	hubtest.Want(t, []error{bob.End(), carol.End()}, hub.ErrClaimed, nil)
 	bob.Leave()
 	d.wantOwner("alice")
 }

@@ -22,7 +22,7 @@ func TestMessagesComeBackUnchangedAfterARestart(t *testing.T) {
 	begin := d.hub.Position().String()
 	s := hubtest.With("a", "x/*")
 	s.ClientID, s.User = "c", "u"
-	live := d.hub.Enter(s)
+	live := d.hub.Join(s)
 	for _, m := range []*hub.Message{
 		{To: hub.Topics("a"), Data: []byte("plain")},
 		{To: hub.Topics("a", "x/1"), Data: []byte("two topics"), Event: "named"},
@@ -40,20 +40,13 @@ func TestMessagesComeBackUnchangedAfterARestart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	first := framesOf(live.TakeAll())
+	first := live.Blocks()
 	d.restart()
-	again := d.hub.Enter(hubtest.Returning(s, begin))
+	again := d.hub.Join(hubtest.Returning(s, begin))
 	if again.Resume != hub.ResumeComplete {
 		t.Errorf("the client is told %q", again.Resume)
 	}
-	hubtest.Want(t, framesOf(again.TakeAll()), first...)
-}
-
-func framesOf(messages []*hub.Message) (frames []string) {
-	for _, m := range messages {
-		frames = append(frames, string(m.Frame()))
-	}
-	return frames
+	hubtest.Want(t, again.Blocks(), first...)
 }
 
 func TestHistoryAgesOverARestart(t *testing.T) {
@@ -82,10 +75,10 @@ func TestHistoryAgesOverARestart(t *testing.T) {
 	})
 	d.restart()
 	from := idAt(published, 0)
-	d.hub.Enter(hubtest.Returning(hubtest.With("a"), from)).WantResume(hub.ResumeGap, from, "3")
-	d.hub.Enter(hubtest.Returning(hubtest.With("b"), from)).WantResume(hub.ResumeComplete, from, "1")
+	d.hub.Join(hubtest.Returning(hubtest.With("a"), from)).WantResume(hub.ResumeGap, from, "3")
+	d.hub.Join(hubtest.Returning(hubtest.With("b"), from)).WantResume(hub.ResumeComplete, from, "1")
 	from = idAt(published, 2)
-	d.hub.Enter(hubtest.Returning(hubtest.With("a"), from)).WantResume(hub.ResumeComplete, from, "3")
+	d.hub.Join(hubtest.Returning(hubtest.With("a"), from)).WantResume(hub.ResumeComplete, from, "3")
 	if n := d.kept(); n > 2 {
 		t.Errorf("%d messages are in the file", n)
 	}
@@ -104,18 +97,18 @@ func TestRemovedMessagesAreAGapOnlyForTheirAddresses(t *testing.T) {
 		if n := d.kept(); n != 5 {
 			t.Fatalf("%d messages are in the file, want 5", n)
 		}
-		d.hub.Enter(hubtest.Returning(hubtest.With("busy"), begin)).WantResume(hub.ResumeGap, begin, "8", "9")
-		d.hub.Enter(hubtest.Returning(hubtest.With("quiet"), begin)).WantResume(hub.ResumeComplete, begin, "q")
-		d.hub.Enter(hubtest.Returning(hubtest.With("silent"), begin)).WantResume(hub.ResumeComplete, begin)
-		d.hub.Enter(hubtest.Returning(hubtest.With("*"), begin)).WantResume(hub.ResumeGap, begin, "q", "8", "9")
+		d.hub.Join(hubtest.Returning(hubtest.With("busy"), begin)).WantResume(hub.ResumeGap, begin, "8", "9")
+		d.hub.Join(hubtest.Returning(hubtest.With("quiet"), begin)).WantResume(hub.ResumeComplete, begin, "q")
+		d.hub.Join(hubtest.Returning(hubtest.With("silent"), begin)).WantResume(hub.ResumeComplete, begin)
+		d.hub.Join(hubtest.Returning(hubtest.With("*"), begin)).WantResume(hub.ResumeGap, begin, "q", "8", "9")
 		user := hubtest.With("quiet")
 		user.User = "u"
-		d.hub.Enter(hubtest.Returning(user, begin)).WantResume(hub.ResumeGap, begin, "q", "u2", "u3")
+		d.hub.Join(hubtest.Returning(user, begin)).WantResume(hub.ResumeGap, begin, "q", "u2", "u3")
 		// The seventh message on busy stood at 9.
 		from := idAt(begin, 9)
-		d.hub.Enter(hubtest.Returning(hubtest.With("busy"), from)).WantResume(hub.ResumeComplete, from, "8", "9")
+		d.hub.Join(hubtest.Returning(hubtest.With("busy"), from)).WantResume(hub.ResumeComplete, from, "8", "9")
 		from = idAt(begin, 8)
-		d.hub.Enter(hubtest.Returning(hubtest.With("busy"), from)).WantResume(hub.ResumeGap, from, "8", "9")
+		d.hub.Join(hubtest.Returning(hubtest.With("busy"), from)).WantResume(hub.ResumeGap, from, "8", "9")
 	}
 }
 
@@ -135,8 +128,8 @@ func TestAddressWithoutMessagesKeepsItsMark(t *testing.T) {
 		if n := d.kept(); n != 0 {
 			t.Errorf("%d messages are in the file", n)
 		}
-		d.hub.Enter(hubtest.Returning(hubtest.With("a"), begin)).WantResume(hub.ResumeComplete, begin)
-		d.hub.Enter(hubtest.Returning(hubtest.With("b"), begin)).WantResume(hub.ResumeGap, begin)
+		d.hub.Join(hubtest.Returning(hubtest.With("a"), begin)).WantResume(hub.ResumeComplete, begin)
+		d.hub.Join(hubtest.Returning(hubtest.With("b"), begin)).WantResume(hub.ResumeGap, begin)
 	}
 }
 
@@ -154,16 +147,16 @@ func TestFoldedMarksAreAGapForOlderIDs(t *testing.T) {
 			two := time.Now().Add(2 * time.Hour)
 			d.update(foldMarks(3*time.Hour, 100, two)) // neither old nor too many
 			d.restart()
-			d.hub.Enter(hubtest.Returning(hubtest.With("kept"), begin)).WantResume(hub.ResumeComplete, begin)
+			d.hub.Join(hubtest.Returning(hubtest.With("kept"), begin)).WantResume(hub.ResumeComplete, begin)
 
 			d.update(foldMarks(c.keep, c.most, two))
 			for range 2 {
 				d.restart()
-				d.hub.Enter(hubtest.Returning(hubtest.With("silent"), begin)).WantResume(hub.ResumeGap, begin)
-				d.hub.Enter(hubtest.Returning(hubtest.With("kept"), begin)).WantResume(hub.ResumeGap, begin)
-				d.hub.Enter(hubtest.Returning(hubtest.With("b"), last)).WantResume(hub.ResumeComplete, last)
+				d.hub.Join(hubtest.Returning(hubtest.With("silent"), begin)).WantResume(hub.ResumeGap, begin)
+				d.hub.Join(hubtest.Returning(hubtest.With("kept"), begin)).WantResume(hub.ResumeGap, begin)
+				d.hub.Join(hubtest.Returning(hubtest.With("b"), last)).WantResume(hub.ResumeComplete, last)
 				// A client with an unknown ID gets what is kept, also from before the fold.
-				lost := d.hub.Enter(hubtest.Returning(hubtest.With("kept"), "nobody's-1"))
+				lost := d.hub.Join(hubtest.Returning(hubtest.With("kept"), "nobody's-1"))
 				lost.WantResume(hub.ResumeGap, d.beginning(), "k")
 			}
 			d.update(func(tx *bbolt.Tx) error {
@@ -182,8 +175,8 @@ func TestQuietPatternResumesExactlyAfterARestart(t *testing.T) {
 	first := d.publish(hub.Topics("orders/1"), "1")
 	d.publishAll("ticks", 1, 10)
 	for range 2 {
-		d.hub.Enter(hubtest.Returning(hubtest.With("orders/**"), first)).WantResume(hub.ResumeComplete, first)
-		d.hub.Enter(hubtest.Returning(hubtest.With("**"), first)).WantResume(hub.ResumeGap, first, "9", "10")
+		d.hub.Join(hubtest.Returning(hubtest.With("orders/**"), first)).WantResume(hub.ResumeComplete, first)
+		d.hub.Join(hubtest.Returning(hubtest.With("**"), first)).WantResume(hub.ResumeGap, first, "9", "10")
 		d.restart()
 	}
 }
@@ -287,22 +280,16 @@ func TestHundredThousandMessagesAreLoadedAndResumed(t *testing.T) {
 	}
 
 	started = time.Now()
-	l := d.hub.Enter(hubtest.Returning(hubtest.With("*"), begin))
+	l := d.hub.Join(hubtest.Returning(hubtest.With("*"), begin))
 	if l.Resume != hub.ResumeComplete {
 		t.Errorf("the client is told %q", l.Resume)
 	}
 	n := 0
-	for batch := l.Turn(); len(batch) > 0; batch = l.Turn() {
-		if len(batch) > l.Queue {
-			t.Fatalf("one turn takes %d messages", len(batch))
+	for _, text := range l.Texts() {
+		if !strings.HasPrefix(text, fmt.Sprintf("%d ", n)) {
+			t.Fatalf("message %d reads %q", n, text)
 		}
-		for _, m := range batch {
-			_, data, _ := bytes.Cut(m.Frame(), []byte("data: "))
-			if !bytes.HasPrefix(data, fmt.Appendf(nil, "%d ", n)) {
-				t.Fatalf("message %d reads %q", n, m.Frame())
-			}
-			n++
-		}
+		n++
 	}
 	t.Logf("resumed in %v", time.Since(started))
 	if n != messages {
@@ -312,13 +299,14 @@ func TestHundredThousandMessagesAreLoadedAndResumed(t *testing.T) {
 
 func TestNewOptionsOnTheSameFileGoUnnoticed(t *testing.T) {
 	d := newDiskHub(t, hubtest.Plenty)
-	live := d.hub.Listen(hubtest.With("a"))
+	live := d.hub.Join(hubtest.With("a"))
 	first := d.publish(hub.Topics("a"), "1")
 	s := hubtest.Returning(hubtest.With("a"), d.beginning())
 	s.Queue = 1
 	d.publish(hub.Topics("a"), "2")
 	catchingUp := d.hub.Enter(s)
-	hubtest.Want(t, hubtest.TextsOf(t, catchingUp.Turn()), "1")
+	catchingUp.Let(1)
+	catchingUp.Want("1")
 	for _, sync := range []bool{false, true} {
 		// As on a reload: the new log opens while the old one runs.
 		next := openTestLog(t, newModule(d.module.File, sync))
@@ -333,9 +321,10 @@ func TestNewOptionsOnTheSameFileGoUnnoticed(t *testing.T) {
 		d.publish(hub.Topics("a"), "x")
 	}
 	hubtest.Want(t, live.Texts(), "1", "2", "x", "x")
-	hubtest.Want(t, catchingUp.Texts(), "2", "x", "x")
+	catchingUp.Open()
+	catchingUp.Want("2", "x", "x")
 	d.restart()
-	d.hub.Enter(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first, "2", "x", "x")
+	d.hub.Join(hubtest.Returning(hubtest.With("a"), first)).WantResume(hub.ResumeComplete, first, "2", "x", "x")
 }
 
 func TestAnotherFileIsAGapWithoutADisconnect(t *testing.T) {
@@ -351,7 +340,7 @@ func TestAnotherFileIsAGapWithoutADisconnect(t *testing.T) {
 			other.stop()
 
 			d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 1}})
-			live := d.hub.Listen(hubtest.With("a"))
+			live := d.hub.Join(hubtest.With("a"))
 			old := d.publishAll("a", 1, 2)
 			next := openTestLog(t, other.module)
 			if err := d.log.Close(); err != nil {
@@ -360,12 +349,12 @@ func TestAnotherFileIsAGapWithoutADisconnect(t *testing.T) {
 			next.Start(d.hub.Hub, func() {})
 			before := d.module
 			d.log, d.module = next, other.module
-			batch := live.TakeAll()
-			hubtest.Want(t, hubtest.TextsOf(t, batch), "1", "2", hubtest.Gap("broker_changed"))
-			if id := hubtest.Decode(t, batch[2]).ID; id != end {
+			got := live.Events()
+			hubtest.Want(t, hubtest.TextsOf(got), "1", "2", hubtest.Gap("broker_changed"))
+			if id := got[2].ID; id != end {
 				t.Errorf("the gap ends at %s, want %s", id, end)
 			}
-			d.hub.Enter(hubtest.Returning(hubtest.With("a"), old)).WantResume(hub.ResumeGap, d.beginning(), texts...)
+			d.hub.Join(hubtest.Returning(hubtest.With("a"), old)).WantResume(hub.ResumeGap, d.beginning(), texts...)
 			d.publish(hub.Topics("a"), "new")
 			hubtest.Want(t, live.Texts(), "new")
 
@@ -376,7 +365,7 @@ func TestAnotherFileIsAGapWithoutADisconnect(t *testing.T) {
 			d.stop()
 			d.module = before
 			d.start()
-			d.hub.Enter(hubtest.Returning(hubtest.With("a"), old)).WantResume(hub.ResumeComplete, old)
+			d.hub.Join(hubtest.Returning(hubtest.With("a"), old)).WantResume(hub.ResumeComplete, old)
 			if n := d.kept(); n != 1 {
 				t.Errorf("%d messages are left in the first file", n)
 			}

@@ -1,84 +1,233 @@
 package hubtest
 
 import (
-	"sync/atomic"
+	"strconv"
+	"strings"
+	"sync"
 
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// As returns the subscription of a user, or of nobody, under a client_id.
-func As(clientID, user string) hub.Subscription {
-	s := With("a")
-	s.ClientID, s.User = clientID, user
-	return s
-}
-
-// WantResume checks what a client that joined is told and what it gets then.
-func (l *Client) WantResume(resume hub.Resume, id string, texts ...string) {
-	l.On.TB.Helper()
-	if l.Resume != resume || l.Welcome.ID != id {
-		l.On.TB.Errorf("with Last-Event-ID %q the client is told %q at %s; want %q at %s",
-			l.LastEventID, l.Resume, l.Welcome.ID, resume, id)
-	}
-	Want(l.On.TB, l.Texts(), texts...)
-}
-
-// Client is a client whose stream the test plays by hand: it takes what waits when the test says so.
+// Client is a client whose stream the test plays by hand.
 type Client struct {
 	*hub.Client
 	hub.Welcome
 	LastEventID string // it joined with
-	On          *Hub
-	Left        bool
-	Woken       atomic.Int64
-	Aborted     atomic.Int64
-	Stalled     atomic.Bool // what the stream says of its socket
-	End         error       // as Take returned it
+	hub         *Hub
+
+	mu     sync.Mutex // guards all below
+	credit int        // how many frames the stream takes; below 0 all
+	frames []*hub.Frame
+	end    error // that the stream was given, once it has all
+	aborts int
+	panics bool
 }
 
-func (l *Client) Wake() { l.Woken.Add(1) }
+// Event is what a stream took.
+type Event struct {
+	Text string // in short
+	ID   string
+}
 
-func (l *Client) Abort() { l.Aborted.Add(1) }
+// Join enters a client whose stream takes everything.
+func (h *Hub) Join(s hub.Subscription) *Client {
+	h.T.Helper()
+	c := h.Enter(s)
+	c.Open()
+	h.settle()
+	return c
+}
 
-func (l *Client) Blocked() bool { return l.Stalled.Load() }
-
-// Leave ends the client's stream, once.
-func (l *Client) Leave() (cause error) {
-	if !l.Left {
-		l.Left = true
-		cause = l.On.Leave(l.Client, hub.ErrGone)
+// TryJoin is Join for a client that may be refused.
+func (h *Hub) TryJoin(s hub.Subscription) (*Client, error) {
+	c, err := h.TryEnter(s)
+	if err == nil {
+		c.Open()
+		h.settle()
 	}
-	return cause
+	return c, err
 }
 
-// Turn is one turn of the stream: one batch, written at once.
-func (l *Client) Turn() []*hub.Message {
-	l.On.TB.Helper()
-	batch, err := l.Take(nil)
+// Enter enters a client whose stream is not ready yet.
+func (h *Hub) Enter(s hub.Subscription) *Client {
+	h.T.Helper()
+	c, err := h.TryEnter(s)
 	if err != nil {
-		if len(batch) > 0 {
-			l.On.TB.Errorf("the stream ends for %q with %d messages at hand", err, len(batch))
-		}
-		l.End = err
+		h.T.Fatalf("the hub refused a client: %v", err)
 	}
-	return batch
+	return c
 }
 
-// TakeAll takes until the stream sleeps or ends.
-func (l *Client) TakeAll() (all []*hub.Message) {
-	l.On.TB.Helper()
-	for {
-		batch := l.Turn()
-		if len(batch) == 0 {
-			return all
-		}
-		all = append(all, batch...)
+// TryEnter is Enter for a client that may be refused.
+func (h *Hub) TryEnter(s hub.Subscription) (*Client, error) {
+	c := &Client{hub: h, LastEventID: s.LastEventID}
+	options := *s.ClientOptions // the test may go on with its own
+	s.ClientOptions = &options
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var err error
+	if c.Client, c.Welcome, err = h.Hub.Join(s, (*stream)(c)); err != nil {
+		return nil, err
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.clients = append(h.clients, c)
+	return c, nil
 }
 
-// Texts takes until the stream sleeps or ends, and tells in short what came: the data of messages,
-// "<event> <data>" of others, ":<comment>".
-func (l *Client) Texts() []string {
-	l.On.TB.Helper()
-	return TextsOf(l.On.TB, l.TakeAll())
+// Open has the stream take everything.
+func (c *Client) Open() { c.Let(-1) }
+
+// Block has it take nothing.
+func (c *Client) Block() { c.set(0) }
+
+// Let has the stream take so many frames more, and says so.
+func (c *Client) Let(n int) {
+	c.set(n)
+	c.Post(1)
+}
+
+func (c *Client) set(credit int) {
+	c.hub.settle()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.credit = credit
+}
+
+// Panic has the stream panic when it is next given something.
+func (c *Client) Panic() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.panics = true
+}
+
+// Leave ends the client's stream, and returns why it has ended.
+func (c *Client) Leave() error { return c.hub.Leave(c.Client, hub.ErrGone) }
+
+// Texts returns what the stream took since it was called last.
+func (c *Client) Texts() []string { return TextsOf(c.Events()) }
+
+// TextsOf returns the texts of events.
+func TextsOf(events []Event) (texts []string) {
+	for _, e := range events {
+		texts = append(texts, e.Text)
+	}
+	return texts
+}
+
+// Events is Texts with IDs.
+func (c *Client) Events() (events []Event) {
+	c.hub.settle()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, f := range c.frames {
+		events = append(events, read(f))
+	}
+	c.frames = nil
+	return events
+}
+
+// Blocks returns what the stream took since it was looked at last, as it goes to the socket.
+func (c *Client) Blocks() (blocks []string) {
+	c.hub.settle()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, f := range c.frames {
+		blocks = append(blocks, f.Block())
+	}
+	c.frames = nil
+	return blocks
+}
+
+// Want compares what the stream took since it was looked at last.
+func (c *Client) Want(texts ...string) {
+	c.hub.T.Helper()
+	Want(c.hub.T, c.Texts(), texts...)
+}
+
+// WantResume checks what a client that joined is told and what it gets then.
+func (c *Client) WantResume(resume hub.Resume, id string, texts ...string) {
+	c.hub.T.Helper()
+	if c.Resume != resume || c.Welcome.ID != id {
+		c.hub.T.Errorf("with Last-Event-ID %q the client is told %q at %s; want %q at %s",
+			c.LastEventID, c.Resume, c.Welcome.ID, resume, id)
+	}
+	c.Want(texts...)
+}
+
+// End returns why the stream was ended, once it has all that it was to get; nil while it goes on.
+func (c *Client) End() error {
+	c.hub.settle()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.end
+}
+
+// Aborts returns how often the stream was cut.
+func (c *Client) Aborts() int {
+	c.hub.settle()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.aborts
+}
+
+// stream is the side of a Client that its hub sees.
+type stream Client
+
+func (s *stream) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.panics {
+		panic("a wrapper of the response")
+	}
+	if taken = len(frames); s.credit >= 0 {
+		taken = min(taken, s.credit)
+		s.credit -= taken
+	}
+	s.frames = append(s.frames, frames[:taken]...)
+	if taken == len(frames) && end != nil {
+		s.end = end
+		go s.hub.Leave(s.Client, end)
+	}
+	return taken, s.credit != 0
+}
+
+func (s *stream) Notice(hub.News) (ready bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.credit != 0
+}
+
+func (s *stream) Abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aborts++
+	go s.hub.Leave(s.Client, hub.ErrAborted)
+}
+
+func (s *stream) Blocked() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.credit == 0
+}
+
+// read tells in short what a frame is.
+func read(f *hub.Frame) Event {
+	block := f.Block()
+	if comment, ok := strings.CutPrefix(block, ": "); ok {
+		return Event{Text: ":" + strings.TrimSuffix(comment, "\n")}
+	}
+	if retry, ok := strings.CutPrefix(block, "retry: "); ok && !strings.Contains(retry, "data: ") {
+		return Event{Text: "retry " + strings.TrimSuffix(retry, "\n")}
+	}
+	e := eventstream.Parse([]byte(block))
+	text := string(e.Data)
+	if e.Name != "" {
+		text = e.Name + " " + text
+	}
+	if e.HasRetry {
+		text += " retry " + strconv.FormatInt(e.Retry, 10)
+	}
+	return Event{text, e.ID}
 }

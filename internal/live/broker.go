@@ -14,11 +14,13 @@ func (h *Hub) Publish(ctx context.Context, batch []*broker.Publication) (int, er
 	n, err := h.withBroker(ctx, func(ctx context.Context, log broker.Log) (int, error) {
 		return log.Publish(ctx, batch)
 	})
+	fresh := 0
 	for _, p := range batch[:n] {
 		if !p.Repeated {
-			h.Core.CountPublished()
+			fresh++
 		}
 	}
+	h.Core.CountPublished(fresh)
 	return n, err
 }
 

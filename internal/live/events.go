@@ -11,13 +11,13 @@ func (h *Hub) noteBroker(up bool, err error) {
 	current := h.current.Load()
 	if up {
 		current.Logger.Info("the broker is in reach", zap.String("hub", h.Name))
-		current.Emit("sse.broker_up", map[string]any{"hub": h.Name})
+		h.emit(current, "sse.broker_up", map[string]any{"hub": h.Name})
 		return
 	}
 	current.Logger.Warn(
 		"the broker is out of reach, or takes no messages; clients stay connected, publishing answers 503",
 		zap.String("hub", h.Name), zap.Error(err))
-	current.Emit("sse.broker_down", map[string]any{"hub": h.Name, "error": err.Error()})
+	h.emit(current, "sse.broker_down", map[string]any{"hub": h.Name, "error": err.Error()})
 }
 
 // noteConnected tells the operator of a client that has joined.
@@ -25,7 +25,7 @@ func (h *Hub) noteConnected(c *hub.Client, welcome hub.Welcome) {
 	current := h.current.Load()
 	current.Logger.Debug("client connected", zap.String("hub", h.Name), zap.String("client_id", c.ClientID),
 		zap.String("user", c.User), zap.String("resume", string(welcome.Resume)))
-	current.Emit("sse.connected", map[string]any{
+	h.emit(current, "sse.connected", map[string]any{
 		"hub": h.Name, "client_id": c.ClientID, "user": c.User, "topics": c.Asked(),
 		"resume": string(welcome.Resume),
 	})
@@ -40,8 +40,19 @@ func (h *Hub) noteDisconnected(c *hub.Client, cause error) {
 	current.Logger.Debug("client disconnected", zap.String("hub", h.Name), zap.String("client_id", c.ClientID),
 		zap.String("user", c.User), zap.String("reason", reason), zap.Duration("duration", duration),
 		zap.Uint64("messages", messages), zap.Uint64("bytes", bytes))
-	current.Emit("sse.disconnected", map[string]any{
+	h.emit(current, "sse.disconnected", map[string]any{
 		"hub": h.Name, "client_id": c.ClientID, "user": c.User, "reason": reason,
 		"seconds": duration.Seconds(), "messages": messages, "bytes": bytes,
+	})
+}
+
+// emit has one of Caddy's events told to those who listen to it.
+func (h *Hub) emit(current *Settings, name string, data map[string]any) {
+	if h.events.add(func() { current.Emit(name, data) }) {
+		return
+	}
+	h.unemitted.Do(func() {
+		current.Logger.Warn("events are dropped: their handlers are slower than what happens",
+			zap.String("hub", h.Name), zap.String("event", name))
 	})
 }

@@ -33,9 +33,11 @@ type Hub struct {
 	// them must not fill the disk.
 	Refusals, Failures rate.Sometimes
 
-	streams stream.Group
-	rates   rates
-	keySets token.KeySets
+	streams   stream.Group
+	events    emitter
+	unemitted rate.Sometimes // when it is logged that events are dropped
+	rates     rates
+	keySets   token.KeySets
 
 	ready     chan struct{} // closed by start
 	startOnce sync.Once
@@ -71,10 +73,10 @@ var _ caddy.Destructor = (*Hub)(nil)
 func Acquire(name string) *Hub {
 	value, _, _ := hubs.LoadOrNew(name, func() (caddy.Destructor, error) {
 		h := &Hub{Core: hub.NewHub(hub.Limits{}), Name: name, ready: make(chan struct{})}
-		h.Refusals.Interval, h.Failures.Interval = time.Second, time.Second
+		h.Refusals.Interval, h.Failures.Interval, h.unemitted.Interval = time.Second, time.Second, time.Second
 		h.current.Store(&Settings{Logger: zap.NewNop(), Emit: func(string, map[string]any) {}})
 		h.Core.BrokerChanged = h.noteBroker
-		h.streams.Leave = h.leave
+		h.streams.Hub, h.streams.Left = h.Core, h.noteDisconnected
 		return h, nil
 	})
 	return value.(*Hub)
@@ -104,9 +106,10 @@ func (h *Hub) Destruct() error {
 	} else {
 		h.Core.Close()
 	}
-	h.streams.Retire()
-	if caddy.Exiting() {
-		h.streams.Wait(exitTime + drainTime/4) // all have been cut by then
+	if caddy.Exiting() { // all have been cut by then
+		h.Core.WaitEmpty(exitTime + drainTime/4)
+		h.streams.Wait(drainTime / 4)
+		h.events.wait(drainTime / 4)
 	}
 	h.brokerMu.Lock()
 	defer h.brokerMu.Unlock()

@@ -121,8 +121,8 @@ func TestRoutesOfOneNameShareAHubUntilTheLastIsGone(t *testing.T) {
 	}
 	settings := config(1, module)
 	mustOffer(t, first, settings)
-	h := &hubtest.Hub{Hub: first.Core, TB: t}
-	l := h.Listen(hubtest.With("a"))
+	h := &hubtest.Hub{Hub: first.Core, T: t}
+	l := h.Join(hubtest.With("a"))
 	release(t)
 	first.mustPublish(t, "a", "1")
 	hubtest.Want(t, l.Texts(), "1")
@@ -131,7 +131,7 @@ func TestRoutesOfOneNameShareAHubUntilTheLastIsGone(t *testing.T) {
 	release(t)
 	module.wantLogs(t, false)
 	hubtest.Want(t, l.Texts())
-	hubtest.Want(t, []error{l.End, l.Leave()}, hub.ErrHubClosed, hub.ErrHubClosed)
+	hubtest.Want(t, []error{l.End(), l.Leave()}, hub.ErrHubClosed, hub.ErrHubClosed)
 	n, err := first.Publish(t.Context(), brokertest.One("a", "2", ""))
 	if n != 0 || !errors.Is(err, hub.ErrHubClosed) {
 		t.Errorf("a closed hub published %d, %v", n, err)
@@ -203,8 +203,8 @@ func TestAFailedReloadChangesNothingAndClosesWhatItOpened(t *testing.T) {
 	hub := use(t)
 	running, failing := &testBroker{identity: "running"}, &testBroker{identity: "failing"}
 	mustOffer(t, hub, config(7, running))
-	h := &hubtest.Hub{Hub: hub.Core, TB: t}
-	l := h.Listen(hubtest.With("a"))
+	h := &hubtest.Hub{Hub: hub.Core, T: t}
+	l := h.Join(hubtest.With("a"))
 	before := hub.Core.Position()
 
 	loser := config(8, failing)
@@ -239,8 +239,8 @@ func TestAReloadWithTheSameBrokerKeepsIt(t *testing.T) {
 	module := &testBroker{identity: "same"}
 	old, young := config(1, module), config(2, &testBroker{identity: "same", fails: errors.New("opened twice")})
 	mustOffer(t, hub, old)
-	h := &hubtest.Hub{Hub: hub.Core, TB: t}
-	l := h.Listen(hubtest.With("a"))
+	h := &hubtest.Hub{Hub: hub.Core, T: t}
+	l := h.Join(hubtest.With("a"))
 	hub.mustPublish(t, "a", "1")
 	mustOffer(t, hub, young)
 	hub.mustPublish(t, "a", "2")
@@ -258,8 +258,8 @@ func TestAReloadWithAnotherBrokerKeepsTheClientsAndTellsThem(t *testing.T) {
 	one, two := &testBroker{identity: "one"}, &testBroker{identity: "two"}
 	old, young := config(1, one), config(2, two)
 	mustOffer(t, shared, old)
-	h := &hubtest.Hub{Hub: shared.Core, TB: t}
-	l := h.Listen(hubtest.With("a"))
+	h := &hubtest.Hub{Hub: shared.Core, T: t}
+	l := h.Join(hubtest.With("a"))
 	shared.mustPublish(t, "a", "1")
 	seen := shared.Core.Position().String()
 	mustOffer(t, shared, young)
@@ -270,12 +270,12 @@ func TestAReloadWithAnotherBrokerKeepsTheClientsAndTellsThem(t *testing.T) {
 	one.wantLogs(t, false)
 	two.wantLogs(t, true)
 	shared.mustPublish(t, "a", "3")
-	batch := l.TakeAll()
-	hubtest.Want(t, hubtest.TextsOf(t, batch), "1", "2", hubtest.Gap("broker_changed"), "3")
-	if id := hubtest.Decode(t, batch[2]).ID; id != two.opened[0].Epoch+"-0" {
+	got := l.Events()
+	hubtest.Want(t, hubtest.TextsOf(got), "1", "2", hubtest.Gap("broker_changed"), "3")
+	if id := got[2].ID; id != two.opened[0].Epoch+"-0" {
 		t.Errorf("the gap is told at %s, which is not where the new log begins", id)
 	}
-	back := h.Enter(hubtest.Returning(hubtest.With("a"), seen))
+	back := h.Join(hubtest.Returning(hubtest.With("a"), seen))
 	back.WantResume(hub.ResumeGap, two.opened[0].Epoch+"-0", "3")
 	l.Leave()
 	back.Leave()

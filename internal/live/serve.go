@@ -21,41 +21,46 @@ type StreamOptions struct {
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, sub hub.Subscription, o StreamOptions) error {
 	h.Core.AwaitID(r.Context(), sub.LastEventID)
 	handler := h.streams.New(w, r, sub.WriteTimeout)
-	h.claim(r.Context(), &sub)
+	if h.Core.Admits(sub) == nil { // a client that is refused claims nothing
+		h.claim(r.Context(), &sub)
+	}
 	client, welcome, err := h.Core.Join(sub, handler)
 	if err != nil {
 		return err
 	}
-	h.noteConnected(client, welcome)
 	defer h.CloseAtExit(r)()
-	bypass := o.Direct && stream.Plain(w)
-	detach := bypass && stream.MayDetach(r)
-	stream.SetHeaders(w)
-	if detach {
-		w.Header().Set("Connection", "close") // the HTTP server will not be there for another request
-	}
-	w.WriteHeader(http.StatusOK)
-	defer handler.Open()()
-	ended := handler.Hello(o.Hello(client, welcome))
-	if ended == nil {
-		if bypass && !stream.Changed(w) {
-			if detach && handler.Detach(client) {
-				return nil
-			}
-			handler.BypassWrappers()
-		}
-		defer handler.WatchHangup(client)()
-		ended = handler.Run(client)
-	}
-	if !h.leave(client, ended) {
+	if !h.serve(w, handler, client, welcome, o) {
 		panic(http.ErrAbortHandler)
 	}
 	return nil
 }
 
-// leave takes a client out of the hub when its stream has ended. It reports whether that is in good order.
-func (h *Hub) leave(c *hub.Client, ended error) bool {
-	cause := h.Core.Leave(c, ended)
-	h.noteDisconnected(c, cause)
-	return stream.EndsCleanly(cause) && stream.EndsCleanly(ended)
+// serve writes the stream of a client that has joined. It reports whether the response is to end in good
+// order. The client leaves, whatever panics on the way.
+func (h *Hub) serve(
+	w http.ResponseWriter, handler *stream.Stream, c *hub.Client, welcome hub.Welcome, o StreamOptions,
+) bool {
+	serving := false
+	defer func() {
+		if !serving {
+			h.noteDisconnected(c, h.Core.Leave(c, hub.ErrAborted))
+		}
+	}()
+	h.noteConnected(c, welcome)
+	if o.Direct {
+		handler.AllowDirect()
+	}
+	SetHeaders(w)
+	w.WriteHeader(http.StatusOK)
+	hello := o.Hello(c, welcome)
+	serving = true
+	return handler.Serve(c, hello)
+}
+
+// SetHeaders sets the headers of a response that is an event stream.
+func SetHeaders(w http.ResponseWriter) {
+	header := w.Header()
+	header.Set("Content-Type", "text/event-stream; charset=utf-8")
+	header.Set("Cache-Control", "no-cache, no-transform")
+	header.Set("X-Accel-Buffering", "no")
 }

@@ -10,14 +10,13 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// Log is a hub's log in memory. A mutex gives the order: whoever holds it has the next position.
+// Log is a hub's log in memory: it is nowhere but in its hub, which gives each message the next position.
 type Log struct {
 	// Epoch names the log.
-	Epoch string
-
-	mu      sync.Mutex // guards all below, and so the order of Deliver
+	Epoch   string
 	replica *hub.Hub
-	last    uint64 // position given out last
+
+	mu      sync.Mutex // guards answers; held while a message with a key is published
 	answers *answers
 }
 
@@ -26,8 +25,6 @@ func Open() *Log { return &Log{Epoch: hub.NewEpoch(), answers: newAnswers()} }
 
 // Start implements broker.Log.
 func (l *Log) Start(h *hub.Hub, ready func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.replica = h
 	h.Follow(hub.Origin{Epoch: l.Epoch})
 	h.Announce("broker_changed")
@@ -46,23 +43,21 @@ func (l *Log) Publish(ctx context.Context, batch []*broker.Publication) (int, er
 	return len(batch), nil
 }
 
-// publishOne puts a message at the end of the log and delivers it, or answers what its key was answered
-// before.
+// publishOne puts a message at the end of the hub's log, which is all there is of this one, or answers what
+// its key was answered before. Only keys need a lock.
 func (l *Log) publishOne(p *broker.Publication) (err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if found, err := l.answers.find(p); found || err != nil {
+	if p.Key != "" {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if found, err := l.answers.find(p); found || err != nil {
+			return err
+		}
+	}
+	if p.Receipt.Receivers, err = l.replica.Append(p.Message, l.Epoch); err != nil {
 		return err
 	}
 	if !p.Ephemeral {
-		p.Position = hub.Position{Major: l.last + 1}
 		p.Receipt.ID = hub.ID{Epoch: l.Epoch, Position: p.Position}.String()
-	}
-	if p.Receipt.Receivers, err = l.replica.DeliverUnlessEnded(p.Message); err != nil {
-		return err
-	}
-	if !p.Ephemeral {
-		l.last++
 	}
 	l.answers.keep(p)
 	return nil

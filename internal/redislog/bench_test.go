@@ -80,38 +80,32 @@ func publishToReceive(b *testing.B, url string) {
 	b.ReportMetric(float64(o)/float64(best50), "ratio")
 }
 
-// receive enters a client whose stream has a goroutine, as the one that reads for the bare connections, and
-// returns what it sends to for each message.
+// receive enters a client and returns what its stream sends to for each message.
 func receive(b *testing.B, i *instance, s hub.Subscription) <-chan struct{} {
 	b.Helper()
-	woken, received := make(wakes, 1), make(chan struct{})
-	client, _, err := i.Join(s, woken)
+	received := make(arrivals, 1024)
+	client, _, err := i.Join(s, received)
 	if err != nil {
 		b.Fatal(err)
 	}
-	var taking sync.WaitGroup
-	taking.Go(func() {
-		for open := true; open; {
-			batch, _ := client.Take(nil)
-			for range batch {
-				received <- struct{}{}
-			}
-			if len(batch) == 0 {
-				_, open = <-woken
-			}
-		}
-		_ = i.Leave(client, hub.ErrGone)
-	})
-	b.Cleanup(func() { close(woken); taking.Wait() })
+	client.Post(1)
+	b.Cleanup(func() { _ = i.Leave(client, hub.ErrGone) })
 	return received
 }
 
-// wakes is a stream that takes when it is woken.
-type wakes chan struct{}
+// arrivals is a stream that takes everything.
+type arrivals chan struct{}
 
-func (w wakes) Wake()       { w <- struct{}{} }
-func (wakes) Abort()        {}
-func (wakes) Blocked() bool { return false }
+func (a arrivals) Send(frames []*hub.Frame, _ error) (taken int, ready bool) {
+	for range frames {
+		a <- struct{}{}
+	}
+	return len(frames), true
+}
+
+func (arrivals) Notice(hub.News) (ready bool) { return true }
+func (arrivals) Abort()                       {}
+func (arrivals) Blocked() bool                { return false }
 
 // BenchmarkRedisPublishers is 64 publishers at a time, against 64 that make one XADD each per round
 // trip, and against one that does. The ratio to one is to stay above 5.

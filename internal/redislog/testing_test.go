@@ -1,7 +1,6 @@
 package redislog
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"errors"
@@ -217,28 +216,48 @@ type reader struct {
 	client *hub.Client
 	hub    *hub.Hub
 	t      testing.TB
-	wake   chan struct{}
-	cut    chan struct{}
-	done   chan struct{}
+	ended  sync.Once
+	done   chan struct{} // closed once it has left
 
 	mu      sync.Mutex // guards the rest
 	events  []eventstream.Event
 	changed chan struct{} // closed and made anew when events grow
 }
 
-func (r *reader) Wake() { r.wake <- struct{}{} }
+// Send implements hub.Stream: a reader takes everything.
+func (r *reader) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
+	r.add(frames)
+	if end != nil {
+		r.leaveFor(end)
+	}
+	return len(frames), end == nil
+}
 
-func (r *reader) Abort() { r.leave() }
+// Notice implements hub.Stream.
+func (r *reader) Notice(hub.News) (ready bool) { return true }
 
+// Abort implements hub.Stream.
+func (r *reader) Abort() { r.leaveFor(hub.ErrAborted) }
+
+// Blocked implements hub.Stream.
 func (r *reader) Blocked() bool { return false }
+
+// leaveFor has the client leave, once, without waiting for it.
+func (r *reader) leaveFor(cause error) {
+	r.ended.Do(func() {
+		go func() {
+			defer close(r.done)
+			_ = r.hub.Leave(r.client, cause)
+		}()
+	})
+}
 
 // subscribe enters a client.
 func (i *instance) subscribe(s hub.Subscription) *reader {
 	i.t.Helper()
 	r := &reader{
 		hub: i.Hub, t: i.t,
-		wake: make(chan struct{}, 1), cut: make(chan struct{}, 1), done: make(chan struct{}),
-		changed: make(chan struct{}),
+		done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	var err error
 	if r.client, r.Welcome, err = i.Join(s, r); err != nil {
@@ -246,44 +265,23 @@ func (i *instance) subscribe(s hub.Subscription) *reader {
 	}
 	epoch, _ := hub.ParseID(r.ID)
 	r.covers = hub.ID{Epoch: epoch.Epoch, Position: r.Lost}.String()
-	go r.run()
+	r.client.Post(1)
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.readers = append(i.readers, r)
 	return r
 }
 
-func (r *reader) run() {
-	defer close(r.done)
-	for {
-		batch, err := r.client.Take(nil)
-		r.add(batch)
-		if err != nil {
-			_ = r.hub.Leave(r.client, err)
-			return
-		}
-		if len(batch) > 0 {
-			continue
-		}
-		select {
-		case <-r.wake:
-		case <-r.cut:
-			_ = r.hub.Leave(r.client, hub.ErrGone)
-			return
-		}
-	}
-}
-
-func (r *reader) add(batch []*hub.Message) {
-	if len(batch) == 0 {
+func (r *reader) add(frames []*hub.Frame) {
+	if len(frames) == 0 {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, m := range batch {
-		event, err := eventstream.NewDecoder(bytes.NewReader(m.Frame()), 1<<30).Next()
+	for _, f := range frames {
+		event, err := eventstream.NewDecoder(strings.NewReader(f.Block()), 1<<30).Next()
 		if err != nil {
-			r.t.Errorf("the frame %q can't be read: %v", m.Frame(), err)
+			r.t.Errorf("the frame %q can't be read: %v", f.Block(), err)
 		}
 		if event.HasData {
 			r.events = append(r.events, event)
@@ -295,10 +293,7 @@ func (r *reader) add(batch []*hub.Message) {
 
 // leave ends the stream from the client's side and returns the last ID it saw.
 func (r *reader) leave() (lastID string) {
-	select {
-	case r.cut <- struct{}{}:
-	default:
-	}
+	r.leaveFor(hub.ErrGone)
 	<-r.done
 	return r.lastID()
 }

@@ -2,57 +2,53 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
-	"slices"
 	"sync/atomic"
 	"time"
+	"weak"
 
-	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// directStream writes a client's messages to its socket, past the HTTP server, which has let the
-// connection go after the headers. It needs no goroutine, no request and no buffer: one of a few writers
-// gives it a turn when there is something to do. All but its atomic fields belong to that writer.
+// directStream writes a client's frames to its socket, past the HTTP server, which has let the connection go after the
+// headers. It needs no goroutine, no request and no buffer: the client's shard writes. All but blocked belongs to that.
 type directStream struct {
-	client *hub.Client
-	group  *Group
-	writer *writer
-	fd     int // the socket, which is this stream's alone
-
-	queued  atomic.Bool   // it is in line for a turn
-	news    atomic.Uint32 // what has happened since its last turn
-	blocked atomic.Bool   // the socket takes no more; parked tells what waits for it
+	client  *hub.Client
+	group   *Group
+	fd      int         // the socket, which is this stream's alone
+	blocked atomic.Bool // the socket takes no more; parked tells what waits for it
 	over    bool
-	cause   error // why it ends once EndOfStream is written; nil while it goes on
+	cause   error // why it ends once all is written; nil while it goes on
 	parked  *parking
 }
 
 // parking is what a stream keeps while its socket is full.
 type parking struct {
-	unsent []*hub.Message
-	skip   int // how many bytes of the first are sent already
-	progress
+	rest  []byte                  // of what was sent in part, if it is short
+	large weak.Pointer[hub.Frame] // else the frame itself, as long as anybody keeps it
+	skip  int                     // how many bytes of large are sent already
+	headway
 	timer *time.Timer
 }
 
-// What happens to a stream between its turns.
-const (
-	toTake   uint32 = 1 << iota // the hub has something for the client
-	writable                    // the socket takes bytes again
-	hungUp                      // the peer has closed its side
-	aborted                     // the hub has cut the stream
-	lookNow                     // it is time to see whether the socket gets anywhere
-)
+// maxRest is how many bytes of a frame that was sent in part a stream keeps itself.
+const maxRest = 8 << 10
 
-// MayDetach reports whether the stream of a request can leave it: over plain HTTP/1.1 on a TCP socket. Where the
+// lastChunk ends the body of a stream that ends in good order.
+const lastChunk = "0\r\n\r\n"
+
+// mayGoDirect reports whether the stream can leave its request: over plain HTTP/1.1 on a TCP socket. Where the
 // server has a write timeout Caddy flushes the response of a request that has taken longer, which panics if its
 // connection is gone.
-func MayDetach(r *http.Request) bool {
+func (s *Stream) mayGoDirect() bool {
+	r := s.request
 	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	return ok && server.WriteTimeout == 0 &&
+	return ok && server.WriteTimeout == 0 && r.Method != http.MethodHead &&
 		r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.TLS == nil && plainSocket(r.Context())
 }
 
@@ -72,9 +68,9 @@ func plainSocket(ctx context.Context) bool {
 	return false
 }
 
-// Detach goes on with a stream whose headers and hello have been written, without the request, which is to
+// detach goes on with a stream whose headers and hello have been written, without the request, which is to
 // return. It reports whether it does; if not, nothing has happened.
-func (s *Handler) Detach(c *hub.Client) bool {
+func (s *Stream) detach() bool {
 	hijacker, ok := innermost(s.w).(http.Hijacker)
 	if !ok {
 		return false
@@ -83,153 +79,190 @@ func (s *Handler) Detach(c *hub.Client) bool {
 	if fd < 0 {
 		return false
 	}
-	direct := &directStream{client: c, group: s.group, fd: fd}
-	if direct.writer = s.group.writers.add(c, direct); direct.writer == nil {
+	d := &directStream{client: s.client, group: s.group, fd: fd}
+	if s.group.sockets.add(s.client, d) != nil {
 		unix.Close(fd)
 		return false
 	}
 	conn, _, err := hijacker.Hijack()
 	if err != nil {
-		s.group.writers.remove(c)
+		s.group.sockets.remove(s.client)
 		unix.Close(fd)
 		return false
 	}
-	conn.Close()                                           // the socket lives on in its duplicate
-	watched := s.group.writers.watch(c, fd, unix.EPOLLOUT) // before anybody can end the stream, and close its descriptor
-	c.HandOver(direct)
+	conn.Close() // the socket lives on in its duplicate
+	// Its descriptor is watched before anything is said that could end the stream, and close it.
+	s.handOver(d)
+	watched := s.group.sockets.watch(s.client, fd, unix.EPOLLOUT)
 	switch cut := s.finish(); {
-	case cut == hub.ErrGone:
-		direct.post(hungUp)
+	case errors.Is(cut, hub.ErrGone):
+		s.client.Post(hungUp)
 	case cut != nil || watched != nil:
-		direct.post(aborted)
+		s.client.Post(aborted)
 	default:
-		direct.post(toTake)
+		s.client.Post(writable)
 	}
 	return true
 }
 
-// WatchHangup has a stream that stays in its request end when its peer hangs up. The HTTP server notices as well, but
+// watchHangUp has a stream that stays in its request end when its peer hangs up. The HTTP server notices as well, but
 // over HTTP/1 only until the peer has sent anything after its request. The returned function is to be called before the
-// handler returns: the connection may serve another request then. If the socket is closed before, by whomever, the
-// kernel ceases to watch it.
-func (s *Handler) WatchHangup(c *hub.Client) (stop func()) {
-	writers := &s.group.writers
-	if s.request.ProtoMajor != 1 || s.socket == nil || writers.add(c, s) == nil {
+// handler returns: the connection may serve another request then. If somebody closes the socket before, the kernel no
+// longer watches it.
+func (s *Stream) watchHangUp() (stop func()) {
+	if s.request.ProtoMajor != 1 || s.socket == nil || s.group.sockets.add(s.client, s) != nil {
 		return func() {}
 	}
-	_ = s.socket.raw.Control(func(fd uintptr) { _ = writers.watch(c, int(fd), 0) })
+	_ = s.socket.raw.Control(func(fd uintptr) { _ = s.group.sockets.watch(s.client, int(fd), 0) })
 	return func() {
-		_ = s.socket.raw.Control(func(fd uintptr) { writers.unwatch(int(fd)) })
-		writers.remove(c)
+		_ = s.socket.raw.Control(func(fd uintptr) { s.group.sockets.unwatch(int(fd)) })
+		s.group.sockets.remove(s.client)
 	}
 }
 
-// post implements watched: the peer has hung up. To close the socket is to wait for who is using it, so it is done apart.
-func (s *Handler) post(uint32) { go s.left() }
+// reported implements watched: the peer has hung up. To close the socket is to wait for who is using it, so it is done
+// apart.
+func (s *Stream) reported(hub.News) { go s.left() }
 
-// post notes that something has happened and sees to it that the stream has a turn.
-func (s *directStream) post(news uint32) {
-	s.news.Or(news)
-	s.writer.enqueue(s)
-}
+// reported implements watched.
+func (d *directStream) reported(news hub.News) { d.client.Post(news) }
 
-// Wake implements Stream.
-func (s *directStream) Wake() { s.post(toTake) }
+// Abort implements hub.Stream.
+func (d *directStream) Abort() { d.client.Post(aborted) }
 
-// Abort implements Stream.
-func (s *directStream) Abort() { s.post(aborted) }
+// Blocked implements hub.Stream. A socket may take bytes again before the stream has its turn: then it waits for us.
+// Only the shard asks, so the descriptor is open.
+func (d *directStream) Blocked() bool { return !d.over && d.blocked.Load() && isFull(d.fd) }
 
-// Blocked implements Stream. A socket may take bytes again before the stream has its turn: then it waits for us. The
-// descriptor is still open: the client's mutex is held, and leaving, which goes before closing, needs it.
-func (s *directStream) Blocked() bool { return s.blocked.Load() && isFull(s.fd) }
-
-// turn writes what waits for the client. It reports whether there is more, for a further turn.
-func (s *directStream) turn(w *writer) (more bool) {
-	news := s.news.Swap(0)
+// Notice implements hub.Stream.
+func (d *directStream) Notice(news hub.News) (ready bool) {
 	switch {
-	case s.over:
+	case d.over:
 		return false
 	case news&aborted != 0:
-		return s.end(errAborted)
+		return d.end(hub.ErrAborted)
 	case news&hungUp != 0:
-		return s.end(hub.ErrGone)
+		return d.end(hub.ErrGone)
 	case news&writable != 0:
-		s.blocked.Store(false)
-	case s.parked == nil:
-	case news&lookNow != 0 && s.parked.stuck(ackedBy(s.fd), s.client.WriteTimeout):
-		return s.end(hub.ErrStuck)
-	default:
-		s.parked.timer.Reset(s.client.WriteTimeout / 4)
+		d.blocked.Store(false)
+		return d.flush() && !d.finished()
+	case d.parked == nil:
+		return true
+	case d.parked.stuck(ackedBy(d.fd), d.client.WriteTimeout):
+		return d.end(hub.ErrStuck)
+	}
+	d.parked.timer.Reset(d.client.WriteTimeout / 4)
+	return false
+}
+
+// Send implements hub.Stream.
+func (d *directStream) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
+	if d.over || d.parked != nil {
+		return 0, false
+	}
+	writer := d.group.sockets.writer(d.client)
+	taken, sent, err := writer.write(d.fd, frames)
+	if err != nil {
+		return 0, d.end(hub.ErrGone)
+	}
+	if taken == len(frames) {
+		d.cause = end
+	}
+	switch {
+	case sent > 0: // of the last one it took
+		d.park(frames[taken-1], sent)
+		return taken, false
+	case taken < len(frames):
+		d.park(nil, 0)
+		return taken, false
+	}
+	return taken, !d.finished()
+}
+
+// finished ends a stream that has written all. It reports whether there is an end.
+func (d *directStream) finished() bool {
+	if d.cause == nil {
 		return false
 	}
-	var batch []*hub.Message
-	var skip int
-	if s.parked != nil {
-		batch, skip = s.parked.unsent, s.parked.skip
-	} else {
-		var cause error
-		batch, cause = s.client.Take(w.batch[:0])
-		w.batch = batch
-		switch {
-		case len(batch) > 0:
-		case cause == nil:
+	if hub.EndsCleanly(d.cause) {
+		_, _ = send(d.fd, []byte(lastChunk)) // five bytes find room, or the peer has given up
+	}
+	d.end(d.cause)
+	return true
+}
+
+// park keeps what the socket did not take of a frame until it is writable.
+func (d *directStream) park(f *hub.Frame, sent int) {
+	p := &parking{headway: headway{acked: ackedBy(d.fd)}}
+	switch {
+	case f == nil:
+	case len(f.Chunk())-sent <= maxRest:
+		p.rest = []byte(f.Chunk()[sent:])
+	default:
+		p.large, p.skip = weak.Make(f), sent
+	}
+	p.timer = time.AfterFunc(d.client.WriteTimeout/4, func() { d.client.Post(lookNow) })
+	p.headway.begin()
+	d.parked = p
+	d.blocked.Store(true)
+}
+
+// flush sends what is parked. It reports whether the socket has taken it.
+func (d *directStream) flush() bool {
+	p := d.parked
+	if p == nil {
+		return true
+	}
+	for {
+		rest := p.rest
+		if p.skip > 0 {
+			f := p.large.Value()
+			if f == nil { // nobody keeps it any more
+				return d.end(hub.ErrSlow)
+			}
+			rest = bytesOf(f.Chunk())[p.skip:]
+		}
+		if len(rest) == 0 {
+			d.unpark()
+			return true
+		}
+		n, err := send(d.fd, rest)
+		if err == unix.EAGAIN {
+			p.headway.begin()
+			d.blocked.Store(true)
+			p.timer.Reset(d.client.WriteTimeout / 4)
 			return false
-		case !EndsCleanly(cause):
-			return s.end(cause)
-		default:
-			s.cause = cause
-			batch = append(batch, hub.EndOfStream)
+		}
+		if err != nil {
+			return d.end(hub.ErrGone)
+		}
+		if p.skip > 0 {
+			if p.skip += n; n == len(rest) {
+				p.skip = 0
+			}
+		} else {
+			p.rest = rest[n:]
 		}
 	}
-	rest, skip, err := w.write(s.fd, batch, skip)
-	if err != nil {
-		return s.end(hub.ErrGone)
-	}
-	if sent := batch[:len(batch)-len(rest)]; len(sent) > 0 {
-		s.client.Wrote(sent)
-	}
-	if len(rest) > 0 {
-		s.park(rest, skip)
-		return false
-	}
-	s.unpark()
-	if s.cause != nil {
-		return s.end(s.cause)
-	}
-	return s.client.Rest()
 }
 
-// park keeps what the socket did not take until it is writable.
-func (s *directStream) park(rest []*hub.Message, skip int) {
-	if s.parked == nil {
-		s.parked = &parking{unsent: slices.Clone(rest), progress: progress{acked: ackedBy(s.fd)}}
-		s.parked.timer = time.AfterFunc(s.client.WriteTimeout/4, func() { s.post(lookNow) })
-	} else {
-		s.parked.unsent = rest
-		s.parked.timer.Reset(s.client.WriteTimeout / 4)
-	}
-	s.parked.skip = skip
-	s.parked.begin()
-	s.blocked.Store(true)
-}
-
-func (s *directStream) unpark() {
-	if s.parked != nil {
-		s.parked.timer.Stop()
-		s.parked = nil
-		s.blocked.Store(false)
+func (d *directStream) unpark() {
+	if d.parked != nil {
+		d.parked.timer.Stop()
+		d.parked = nil
+		d.blocked.Store(false)
 	}
 }
 
-// end is the stream's last turn. What is to be told of it takes no writer's time.
-func (s *directStream) end(cause error) (more bool) {
-	s.over = true
-	s.unpark()
+// end is the last that the stream does. What is to be told of it takes no shard's time.
+func (d *directStream) end(cause error) (ready bool) {
+	d.over = true
+	d.unpark()
 	go func() {
-		s.group.Leave(s.client, cause)
-		discard(s.fd)
-		unix.Close(s.fd)
-		s.group.writers.remove(s.client)
+		defer d.group.sockets.remove(d.client)
+		defer unix.Close(d.fd)
+		defer discard(d.fd)
+		d.group.leave(d.client, cause)
 	}()
 	return false
 }

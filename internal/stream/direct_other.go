@@ -2,26 +2,17 @@
 
 package stream
 
-import (
-	"net/http"
-	"time"
-
-	"github.com/caddy-sse/caddy-sse/hub"
-)
+import "time"
 
 // These systems have no direct streams: every client has a handler stream.
 
-type writers struct{}
+type sockets struct{}
 
-func (*writers) retire() {}
+// Wait returns when the last stream has ended that had left its request, or after that long.
+func (*sockets) Wait(time.Duration) {}
 
-func (*writers) wait(time.Duration) {}
+func (*Stream) mayGoDirect() bool { return false }
 
-// MayDetach reports whether the stream of a request can leave it.
-func MayDetach(*http.Request) bool { return false }
+func (*Stream) detach() bool { return false }
 
-// Detach reports whether the stream goes on without the request.
-func (*Handler) Detach(*hub.Client) bool { return false }
-
-// WatchHangup has the stream end when its peer hangs up, where nobody else notices.
-func (*Handler) WatchHangup(*hub.Client) (stop func()) { return func() {} }
+func (*Stream) watchHangUp() (stop func()) { return func() {} }

@@ -4,60 +4,80 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"runtime"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/caddy-sse/caddy-sse/hub"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Handler writes a client's messages through the ResponseWriter, from the ServeHTTP goroutine.
-// It works with every protocol and every wrapper.
-type Handler struct {
+// Stream writes a client's frames through the ResponseWriter, from the goroutine of its request. It works with every
+// protocol and every wrapper. Its shard fills a buffer and lets the goroutine go on, which says when it has written it.
+type Stream struct {
+	group      *Group
+	client     *hub.Client
 	w          http.ResponseWriter
 	controller *http.ResponseController
 	request    *http.Request
 	socket     *Socket // below the response; nil where that can't be told
 	timeout    time.Duration
-	group      *Group
-	turn       chan struct{}
-	abort      chan struct{} // closed by Abort
+	past       bool          // it may write past what wraps the response
+	direct     bool          // it may leave its request
+	turn       chan struct{} // given by Send
+	abort      chan struct{} // closed when the stream is cut
 
-	mu       sync.Mutex // guards all below
+	mu sync.Mutex // guards all below
+	// next is the stream that has taken the client over: what the shard says before it knows is for that one.
+	next     hub.Stream
+	idle     bool    // run waits for its turn
+	buffer   *[]byte // what run is to write; nil if there is nothing
+	large    weak.Pointer[hub.Frame]
+	isLarge  bool  // run is to write large, which is longer than a buffer, behind buffer
+	end      error // why run is to return once all that is written; nil while it goes on
 	writing  bool
 	over     bool        // the handler is about to return, and w is off limits
-	cut      error       // why it was aborted; nil while it was not
+	cut      error       // why it was cut; nil while it was not
 	watchdog *time.Timer // runs, if guarded, from a write on until it finds none under way
 	guarded  bool
-	progress // of the write under way
+	headway  // of the write under way
 }
 
-// maxWrite is the most that is written at once, so that progress shows on thin lines too, whatever
-// lies between us and the socket.
-const maxWrite = 16 << 10
+// maxWrite is the most that is written at once, and all that a stream holds: so progress shows on thin lines too,
+// whatever lies between us and the socket.
+const maxWrite = 12 << 10
 
 var writeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, maxWrite); return &b }}
 
-var errAborted = errors.New("stream was cut")
-
-// New returns the stream of a request, whose single writes may be stuck for the timeout.
-func (g *Group) New(w http.ResponseWriter, r *http.Request, timeout time.Duration) *Handler {
-	s := &Handler{
+// New returns the stream of a request whose client is to join.
+func (g *Group) New(w http.ResponseWriter, r *http.Request, writeTimeout time.Duration) *Stream {
+	s := &Stream{
+		group:      g,
 		w:          w,
 		controller: http.NewResponseController(w),
 		request:    r,
-		timeout:    timeout,
-		group:      g,
+		timeout:    writeTimeout,
 		turn:       make(chan struct{}, 1),
 		abort:      make(chan struct{}),
+		socket:     SocketOf(r.Context()),
 	}
-	s.socket = SocketOf(r.Context())
 	s.socket.findVanishedPeer()
 	return s
 }
 
-// Open readies the response for a stream. The returned function is to be called before the handler returns.
-func (s *Handler) Open() (end func()) {
+// AllowDirect lets the stream go past what wraps the response, and leave the request, where that changes nothing. It
+// is called before the headers are written, and sets what they need.
+func (s *Stream) AllowDirect() {
+	s.past = plainResponse(s.w)
+	s.direct = s.past && s.mayGoDirect()
+	if s.direct {
+		s.w.Header().Set("Connection", "close") // the HTTP server will not be there for a further request
+	}
+}
+
+// begin readies the response for a stream. The returned function is to be called before the handler returns.
+func (s *Stream) begin(c *hub.Client) (end func()) {
+	s.client = c
 	restore := s.liftDeadlines()
 	stop := context.AfterFunc(s.request.Context(), s.left)
 	return func() {
@@ -67,11 +87,8 @@ func (s *Handler) Open() (end func()) {
 	}
 }
 
-// Hello writes what the stream begins with, so that the client has it at once.
-func (s *Handler) Hello(block []byte) error { return s.writeLast(block) }
-
-// BypassWrappers makes the stream write past what wraps the response, which would set a deadline for each write.
-func (s *Handler) BypassWrappers() {
+// goPast makes the stream write past what wraps the response, which would set a deadline for each write.
+func (s *Stream) goPast() {
 	if s.request.ProtoMajor == 3 { // where those deadlines are needed: see liftDeadlines
 		return
 	}
@@ -82,89 +99,178 @@ func (s *Handler) BypassWrappers() {
 	_ = s.controller.SetWriteDeadline(time.Time{})
 }
 
-// Run writes all that the client is sent, until its stream ends. It returns why. A turn ends after one batch, behind
-// the others, so that messages gather.
-func (s *Handler) Run(c *hub.Client) error {
-	var batch []*hub.Message
+// run writes what the shard gives it, until the stream ends. It returns why.
+func (s *Stream) run() error {
 	for {
-		var end error
-		batch, end = c.Take(batch[:0])
-		switch {
-		case end != nil:
-			return end
-		case len(batch) > 0:
-			if err := s.writeAll(batch); err != nil {
-				return err
-			}
-			c.Wrote(batch)
-			clear(batch)
-			if c.Rest() {
-				s.Wake()
-			}
-		}
+		s.mu.Lock()
+		s.idle = true
+		s.mu.Unlock()
+		s.client.Post(writable)
 		select {
 		case <-s.turn:
 		case <-s.abort:
 			return s.cut
 		}
-	}
-}
-
-// writeAll writes the frames of a batch in as few writes as there can be, and flushes once.
-func (s *Handler) writeAll(batch []*hub.Message) error {
-	pooled := writeBuffers.Get().(*[]byte)
-	defer writeBuffers.Put(pooled)
-	buffer := (*pooled)[:0]
-	for _, m := range batch {
-		if len(buffer)+len(m.Frame()) > maxWrite {
-			if err := s.write(buffer); err != nil {
-				return err
-			}
-			buffer = buffer[:0]
-		}
-		if len(m.Frame()) > maxWrite {
-			if err := s.write(m.Frame()); err != nil {
-				return err
-			}
-			continue
-		}
-		buffer = append(buffer, m.Frame()...)
-	}
-	return s.writeLast(buffer)
-}
-
-func (s *Handler) write(p []byte) error {
-	for len(p) > 0 {
-		n := min(len(p), maxWrite)
-		if err := s.watched(func() error { _, err := s.w.Write(p[:n]); return err }); err != nil {
+		if err := s.writeGiven(); err != nil {
 			return err
 		}
-		p = p[n:]
+		s.mu.Lock()
+		end := s.end
+		s.mu.Unlock()
+		if end != nil {
+			return end
+		}
 	}
-	return nil
 }
 
-// writeLast writes no more than maxWrite bytes, and sends them and all before on their way.
-func (s *Handler) writeLast(p []byte) error {
-	return s.watched(func() error {
-		if len(p) > 0 {
-			if _, err := s.w.Write(p); err != nil {
-				return err
+// Send implements hub.Stream.
+func (s *Stream) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
+	if next := s.successor(); next != nil {
+		return next.Send(frames, end)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.idle || s.over || s.cut != nil {
+		return 0, false
+	}
+	if len(frames) > 0 {
+		s.buffer = writeBuffers.Get().(*[]byte)
+		b := (*s.buffer)[:0]
+		for _, f := range frames {
+			block := f.Block()
+			if len(b)+len(block) > maxWrite {
+				if len(block) > maxWrite && len(b) == 0 {
+					s.large, s.isLarge = weak.Make(f), true
+					taken++
+				}
+				break
 			}
+			b = append(b, block...)
+			taken++
 		}
-		return s.controller.Flush()
-	})
+		*s.buffer = b
+	}
+	if taken == len(frames) {
+		s.end = end
+	}
+	s.idle = false
+	s.turn <- struct{}{}
+	// All at once they would stand in the scheduler's line before whoever publishes next. Like this that one comes
+	// first, messages gather, and go out in one write.
+	if few := uint64(perProcessor * runtime.GOMAXPROCS(0)); s.group.woken.Add(1)%few == 0 {
+		runtime.Gosched()
+	}
+	return taken, false
+}
+
+// perProcessor is how many streams are woken for each processor before the scheduler's line is let go on.
+const perProcessor = 8
+
+// Notice implements hub.Stream.
+func (s *Stream) Notice(news hub.News) (ready bool) {
+	if next := s.successor(); next != nil {
+		return next.Notice(news)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.idle && !s.over && s.cut == nil
+}
+
+// Abort implements hub.Stream. To close a socket is to wait for who is using it, so it is done apart.
+func (s *Stream) Abort() {
+	if next := s.successor(); next != nil {
+		next.Abort()
+		return
+	}
+	go s.cutFor(hub.ErrAborted)
+}
+
+func (s *Stream) successor() hub.Stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.next
+}
+
+// handOver lets another stream go on with the client.
+func (s *Stream) handOver(next hub.Stream) {
+	s.mu.Lock()
+	s.next = next
+	s.mu.Unlock()
+	s.client.HandOver(next)
+}
+
+// Blocked implements hub.Stream.
+func (s *Stream) Blocked() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// HTTP/2 and 3 have windows of their own above the socket; there a write under way is all we know.
+	return s.writing && (s.request.ProtoMajor != 1 || s.socket.blocked())
+}
+
+// writeGiven writes what Send has left for run, and flushes once.
+func (s *Stream) writeGiven() error {
+	s.mu.Lock()
+	buffer := s.buffer
+	s.buffer = nil
+	s.mu.Unlock()
+	if buffer == nil {
+		return nil
+	}
+	defer writeBuffers.Put(buffer)
+	if s.isLarge {
+		s.isLarge = false
+		return s.writeLarge((*buffer)[:0])
+	}
+	return s.watched(func() error { return s.writeAndFlush(*buffer) })
+}
+
+// writeLarge writes a frame that is longer than a buffer, in pieces. Between them it holds none of it.
+func (s *Stream) writeLarge(piece []byte) error {
+	for done := 0; ; done += len(piece) {
+		f := s.large.Value()
+		if f == nil {
+			return hub.ErrSlow // nobody keeps it any more
+		}
+		block := f.Block()
+		last := len(block)-done <= maxWrite
+		piece = append(piece[:0], block[done:min(len(block), done+maxWrite)]...)
+		f, block = nil, ""
+		err := s.watched(func() error {
+			if last {
+				return s.writeAndFlush(piece)
+			}
+			_, err := s.w.Write(piece)
+			return err
+		})
+		if err != nil || last {
+			return err
+		}
+	}
+}
+
+// writeLast writes a short block, and sends it and all before on their way.
+func (s *Stream) writeLast(block string) error {
+	return s.watched(func() error { return s.writeAndFlush([]byte(block)) })
+}
+
+func (s *Stream) writeAndFlush(p []byte) error {
+	if len(p) > 0 {
+		if _, err := s.w.Write(p); err != nil {
+			return err
+		}
+	}
+	return s.controller.Flush()
 }
 
 // watched runs one write under the watchdog.
-func (s *Handler) watched(write func() error) error {
+func (s *Stream) watched(write func() error) error {
 	s.mu.Lock()
 	if s.cut != nil {
 		defer s.mu.Unlock()
 		return s.cut
 	}
 	s.writing = true
-	s.begin()
+	s.headway.begin()
 	switch {
 	case s.watchdog == nil:
 		s.watchdog = time.AfterFunc(s.timeout/4, s.lookForProgress)
@@ -189,7 +295,7 @@ func (s *Handler) watched(write func() error) error {
 }
 
 // lookForProgress runs now and then during a write.
-func (s *Handler) lookForProgress() {
+func (s *Stream) lookForProgress() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.writing || s.over {
@@ -207,34 +313,18 @@ func (s *Handler) lookForProgress() {
 	s.watchdog.Reset(s.timeout / 4)
 }
 
-// Wake implements Stream.
-func (s *Handler) Wake() { s.group.turns.enqueue(s) }
-
-// giveTurn lets run go on.
-func (s *Handler) giveTurn() {
-	select {
-	case s.turn <- struct{}{}:
-	default:
-	}
-}
-
-// Abort implements Stream.
-func (s *Handler) Abort() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cutLocked(errAborted)
-}
-
 // left runs when the client has ended its side. A write under way would not notice.
-func (s *Handler) left() {
+func (s *Stream) left() { s.cutFor(hub.ErrGone) }
+
+func (s *Stream) cutFor(cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cutLocked(hub.ErrGone)
+	s.cutLocked(cause)
 }
 
 // cutLocked makes a write under way fail. HTTP/1 has the connection to itself. Of the others only the stream is
 // reset, unless nothing can be sent, not even that.
-func (s *Handler) cutLocked(cause error) {
+func (s *Stream) cutLocked(cause error) {
 	if s.over || s.cut != nil {
 		return
 	}
@@ -243,9 +333,9 @@ func (s *Handler) cutLocked(cause error) {
 	switch {
 	case s.socket == nil:
 	case s.request.ProtoMajor == 1, errors.Is(cause, hub.ErrStuck) && s.socket.blocked():
-		_ = s.socket.tcp.Close() // and not the TLS connection, which would say goodbye first, and wait
+		_ = s.socket.Close()
 		return
-	case errors.Is(cause, errAborted) && s.socket.blocked():
+	case errors.Is(cause, hub.ErrAborted) && s.socket.blocked():
 		acked := s.socket.acked()
 		time.AfterFunc(resetTime, func() { s.cutConnection(acked) })
 	}
@@ -256,24 +346,16 @@ func (s *Handler) cutLocked(cause error) {
 const resetTime = time.Second
 
 // cutConnection ends a connection that has taken nothing since so much was acknowledged, and so not the stream's reset.
-func (s *Handler) cutConnection(acked uint64) {
+func (s *Stream) cutConnection(acked uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.over && s.socket.blocked() && s.socket.acked() == acked {
-		_ = s.socket.tcp.Close()
+		_ = s.socket.Close()
 	}
 }
 
-// Blocked implements Stream.
-func (s *Handler) Blocked() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	// HTTP/2 and 3 have windows of their own above the socket; there a write under way is all we know.
-	return s.writing && (s.request.ProtoMajor != 1 || s.socket.blocked())
-}
-
 // finish makes the stream leave the response alone from now on. It returns why the stream was cut, nil if it was not.
-func (s *Handler) finish() (cut error) {
+func (s *Stream) finish() (cut error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over = true
@@ -281,24 +363,4 @@ func (s *Handler) finish() (cut error) {
 		s.watchdog.Stop()
 	}
 	return s.cut
-}
-
-// liftDeadlines frees the stream from the timeouts meant for ordinary answers; ours is the watchdog.
-func (s *Handler) liftDeadlines() (restore func()) {
-	restore = func() {}
-	r, w := caddyhttp.IdleTimeoutsFromContext(s.request.Context())
-	if r != nil { // HTTP/1 notices by a read under way that the client left
-		r.Deadline.HardDeadline = time.Time{}
-	}
-	if w != nil {
-		w.Deadline.HardDeadline = time.Time{}
-		limit := 365 * 24 * time.Hour
-		if s.request.ProtoMajor == 3 {
-			limit = s.timeout // where a deadline is all that cuts, and each write sets it anew
-		}
-		restore = w.Override(limit, 0, 0)
-	}
-	_ = s.controller.SetWriteDeadline(time.Time{})
-	_ = s.controller.SetReadDeadline(time.Time{})
-	return restore
 }

@@ -4,8 +4,9 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"time"
 
-	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // innermost returns the ResponseWriter of the HTTP server itself.
@@ -19,9 +20,9 @@ func innermost(w http.ResponseWriter) http.ResponseWriter {
 	}
 }
 
-// Plain reports whether nothing wraps a response but what Caddy brings, which bears being written past
+// plainResponse reports whether nothing wraps a response but what Caddy brings, which bears being written past
 // unless it has changed the response.
-func Plain(w http.ResponseWriter) bool {
+func plainResponse(w http.ResponseWriter) bool {
 	for {
 		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
@@ -42,8 +43,8 @@ func comesFrom(value any, pkg string) bool {
 	return strings.HasPrefix(reflect.Indirect(reflect.ValueOf(value)).Type().PkgPath()+"/", pkg+"/")
 }
 
-// Changed reports whether a wrapper has made something else of the response than a plain stream.
-func Changed(w http.ResponseWriter) bool {
+// changed reports whether a wrapper has made something else of the response than a plain stream.
+func changed(w http.ResponseWriter) bool {
 	for {
 		if recorder, ok := w.(interface{ Buffered() bool }); ok && recorder.Buffered() {
 			return true
@@ -56,20 +57,22 @@ func Changed(w http.ResponseWriter) bool {
 	}
 }
 
-// SetHeaders sets the headers of a response that is an event stream.
-func SetHeaders(w http.ResponseWriter) {
-	header := w.Header()
-	header.Set("Content-Type", "text/event-stream; charset=utf-8")
-	header.Set("Cache-Control", "no-cache, no-transform")
-	header.Set("X-Accel-Buffering", "no")
-}
-
-// EndsCleanly reports whether a stream that ended for this cause gets a proper last chunk. One that
-// was cut does not: there is no telling what the client has.
-func EndsCleanly(cause error) bool {
-	switch cause {
-	case hub.ErrGone, hub.ErrSlow, hub.ErrStuck, errAborted:
-		return false
+// liftDeadlines frees the stream from the timeouts meant for ordinary answers; ours is the watchdog.
+func (s *Stream) liftDeadlines() (restore func()) {
+	restore = func() {}
+	r, w := caddyhttp.IdleTimeoutsFromContext(s.request.Context())
+	if r != nil { // HTTP/1 notices by a read under way that the client left
+		r.Deadline.HardDeadline = time.Time{}
 	}
-	return true
+	if w != nil {
+		w.Deadline.HardDeadline = time.Time{}
+		limit := 365 * 24 * time.Hour
+		if s.request.ProtoMajor == 3 {
+			limit = s.timeout // where a deadline is all that cuts, and each write sets it anew
+		}
+		restore = w.Override(limit, 0, 0)
+	}
+	_ = s.controller.SetWriteDeadline(time.Time{})
+	_ = s.controller.SetReadDeadline(time.Time{})
+	return restore
 }

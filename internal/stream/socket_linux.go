@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"net"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,10 +30,18 @@ func isFull(fd int) bool {
 	return err == nil && n == 0
 }
 
-// acked returns how many bytes the peer has acknowledged in all.
+// acked returns how many bytes the peer has acknowledged in all; of a Unix socket, a number that changes when the peer
+// has read some.
 func (s *Socket) acked() (bytes uint64) {
 	if s == nil {
 		return 0
+	}
+	if _, local := s.conn.(*net.UnixConn); local {
+		_ = s.raw.Control(func(fd uintptr) {
+			waiting, _ := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+			bytes = uint64(max(0, waiting))
+		})
+		return bytes
 	}
 	_ = s.raw.Control(func(fd uintptr) { bytes = ackedBy(int(fd)) })
 	return bytes

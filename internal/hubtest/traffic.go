@@ -3,15 +3,8 @@ package hubtest
 import (
 	"math/rand/v2"
 	"sync"
-	"testing/synctest"
 	"time"
 )
-
-// Pause lets time pass in a bubble, and all happen that was to happen by then.
-func Pause(d time.Duration) {
-	time.Sleep(d)
-	synctest.Wait()
-}
 
 // ReturnsSoon reports whether f returns within a time that is long for a computer. It is for what
 // must not block; the test that f should block instead belongs into a synctest bubble.

@@ -1,0 +1,190 @@
+package hub
+
+import "strings"
+
+// audience counts who listens where, from when a client has joined until it leaves. It is guarded by Hub.mu.
+type audience struct {
+	everybody int
+	names     [kinds]map[string]int // client_ids and users
+	topics    map[string]*listeners
+	patterns  patternTree[listeners]
+	all       []*listeners // of topics and patterns, in no order, for walks in pieces
+	// changed holds the addresses whose numbers have changed since takeChanges; nil if nobody asks.
+	changed map[Address]struct{}
+
+	kept     func(topic string) bool // whether history keeps something of a topic
+	onlyKept int                     // topics that have kept messages and no clients
+}
+
+// listeners is how many clients listen to a topic or pattern itself.
+type listeners struct {
+	name    string
+	clients int
+	slot    int // in audience.all
+}
+
+func newAudience() *audience {
+	a := &audience{topics: make(map[string]*listeners)}
+	a.names[ToClient], a.names[ToUser] = make(map[string]int), make(map[string]int)
+	return a
+}
+
+// add counts a client at all its addresses and patterns.
+func (a *audience) add(c *Client) {
+	a.everybody++
+	a.note(everybody)
+	a.addName(Address{ToClient, c.ClientID}, 1)
+	if c.User != "" {
+		a.addName(Address{ToUser, c.User}, 1)
+	}
+	for _, name := range c.Topics {
+		l := a.topics[name]
+		if l == nil {
+			l = new(listeners)
+			a.topics[name] = l
+			if a.kept(name) {
+				a.onlyKept--
+			}
+		}
+		a.join(l, name)
+	}
+	for _, pattern := range c.patterns {
+		a.join(a.patterns.add(pattern), pattern)
+	}
+}
+
+// remove ends that.
+func (a *audience) remove(c *Client) {
+	a.everybody--
+	a.note(everybody)
+	a.addName(Address{ToClient, c.ClientID}, -1)
+	if c.User != "" {
+		a.addName(Address{ToUser, c.User}, -1)
+	}
+	for _, name := range c.Topics {
+		if a.leave(a.topics[name]) {
+			delete(a.topics, name)
+			if a.kept(name) {
+				a.onlyKept++
+			}
+		}
+	}
+	for _, pattern := range c.patterns {
+		if a.leave(a.patterns.get(pattern)) {
+			a.patterns.remove(pattern)
+		}
+	}
+}
+
+func (a *audience) addName(to Address, n int) {
+	if n += a.names[to.Kind][to.Name]; n > 0 {
+		a.names[to.Kind][to.Name] = n
+	} else {
+		delete(a.names[to.Kind], to.Name)
+	}
+	a.note(to)
+}
+
+func (a *audience) join(l *listeners, name string) {
+	if l.clients == 0 {
+		l.name, l.slot = name, len(a.all)
+		a.all = append(a.all, l)
+	}
+	l.clients++
+	a.note(Address{ToTopic, name})
+}
+
+func (a *audience) leave(l *listeners) (last bool) {
+	l.clients--
+	a.note(Address{ToTopic, l.name})
+	if l.clients > 0 {
+		return false
+	}
+	end := len(a.all) - 1
+	a.all[l.slot] = a.all[end]
+	a.all[l.slot].slot = l.slot
+	a.all[end] = nil
+	a.all = a.all[:end]
+	return true
+}
+
+// keeps notes that history keeps something of a topic from now on, or does so no longer.
+func (a *audience) keeps(topic string, something bool) {
+	switch {
+	case a.topics[topic] != nil:
+	case something:
+		a.onlyKept++
+	default:
+		a.onlyKept--
+	}
+}
+
+func (a *audience) note(to Address) {
+	if a.changed != nil {
+		a.changed[to] = struct{}{}
+	}
+}
+
+// count returns how many clients listen at an address or pattern itself.
+func (a *audience) count(to Address) int {
+	switch to.Kind {
+	case ToBroadcast:
+		return a.everybody
+	case ToTopic:
+		l := a.topics[to.Name]
+		if l == nil && strings.Contains(to.Name, "*") {
+			l = a.patterns.get(to.Name)
+		}
+		if l == nil {
+			return 0
+		}
+		return l.clients
+	}
+	return a.names[to.Kind][to.Name]
+}
+
+// reached returns how many clients a message to these addresses reaches; one that several of them reach counts
+// for each.
+func (a *audience) reached(to []Address) (clients int) {
+	for _, address := range to {
+		switch address.Kind {
+		case ToTopic:
+			if l := a.topics[address.Name]; l != nil {
+				clients += l.clients
+			}
+			if a.patterns.size > 0 {
+				a.patterns.match(address.Name, func(l *listeners) { clients += l.clients })
+			}
+		case ToBroadcast:
+			clients += a.everybody
+		default:
+			clients += a.names[address.Kind][address.Name]
+		}
+	}
+	return clients
+}
+
+// takeChanges returns the numbers that have changed since it was called last, or all, and notes changes from
+// then on.
+func (a *audience) takeChanges(all bool) map[Address]int {
+	counts := make(map[Address]int)
+	if all || a.changed == nil {
+		if a.everybody > 0 {
+			counts[everybody] = a.everybody
+		}
+		for kind, names := range a.names {
+			for name, n := range names {
+				counts[Address{Kind(kind), name}] = n
+			}
+		}
+		for _, l := range a.all {
+			counts[Address{ToTopic, l.name}] = l.clients
+		}
+	} else {
+		for to := range a.changed {
+			counts[to] = a.count(to)
+		}
+	}
+	a.changed = make(map[Address]struct{})
+	return counts
+}

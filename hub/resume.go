@@ -1,0 +1,167 @@
+package hub
+
+import "time"
+
+// departures are the logs that a hub has followed and left for another. Who was connected meanwhile may have missed
+// what the other one brought, so an ID from before the return proves nothing.
+type departures struct {
+	epochs map[string]struct{}
+	many   bool // more were left than are remembered: any may be one
+
+	returning bool     // the log that is followed was left before; Announce ends its restoring
+	returned  bool     // since counts
+	since     Position // IDs up to here are from before the return
+}
+
+// maxDepartures is how many logs are remembered.
+const maxDepartures = 64
+
+// leave notes that a log is followed no longer.
+func (d *departures) leave(epoch string) {
+	if d.epochs == nil {
+		d.epochs = make(map[string]struct{})
+	}
+	if len(d.epochs) == maxDepartures {
+		d.many = true
+		return
+	}
+	d.epochs[epoch] = struct{}{}
+}
+
+func (d *departures) has(epoch string) bool {
+	_, was := d.epochs[epoch]
+	return was || d.many
+}
+
+// follow notes that a log is followed from now on.
+func (d *departures) follow(o Origin) {
+	d.returning = d.has(o.Epoch)
+	d.since = o.Since
+	d.returned = d.returning || o.Since != Position{}
+}
+
+// restored notes how far the log had come by the return.
+func (d *departures) restored(last Position) {
+	if d.returning && last.After(d.since) {
+		d.since = last
+	}
+	d.returning = false
+}
+
+// proves reports whether an ID of the log that is followed is not from before a return.
+func (d *departures) proves(p Position) bool { return !d.returned || p.After(d.since) }
+
+// resumeLocked finds where a client goes on, and whether that is exact.
+func (h *Hub) resumeLocked(c *Client, lastEventID string, hint place, now time.Time) Welcome {
+	if lastEventID == "" {
+		return Welcome{ID: h.idLocked(h.last), Resume: ResumeNone}
+	}
+	addresses := c.addresses()
+	late := &late{entitled: c.from, trims: h.history.trims}
+	id, known := ParseID(lastEventID)
+	if known = known && h.gaveLocked(id); known {
+		late.seq, late.position = h.frames.after(id.Position, h.begin), id.Position
+		logs, few := h.history.find(addresses, c.patterns, late.seq, now)
+		late.told = h.history.lost(addresses, c.patterns, id.Position)
+		late.trims = h.history.trims
+		if len(logs) > 0 || !few {
+			h.catchUpLocked(c, late)
+		}
+		switch {
+		case late.told.After(id.Position):
+			return Welcome{lastEventID, ResumeGap, reasonTrimmed, late.told}
+		case !h.left.proves(id.Position):
+			return Welcome{lastEventID, ResumeGap, reasonUnknownID, h.left.since}
+		}
+		return Welcome{ID: lastEventID, Resume: ResumeComplete}
+	}
+	logs, few := h.history.find(addresses, c.patterns, h.begin, now)
+	if few {
+		if oldest, ok := newest(logs, h.limits.History.Count); ok {
+			hint = place{oldest.seq, oldest.position, h.epoch}
+		} else {
+			hint = place{}
+		}
+	}
+	if hint.seq == 0 || hint.epoch != h.epoch {
+		return Welcome{h.idLocked(h.last), ResumeGap, reasonUnknownID, Position{}}
+	}
+	late.seq, late.position = hint.seq, h.previousLocked(hint.position)
+	late.told = h.history.lost(addresses, c.patterns, late.position)
+	late.trims = h.history.trims
+	h.catchUpLocked(c, late)
+	return Welcome{h.idLocked(late.position), ResumeGap, reasonUnknownID, late.told}
+}
+
+// catchUpLocked lets a client begin with what it has missed, which is not trimmed until it has read it.
+func (h *Hub) catchUpLocked(c *Client, l *late) {
+	c.late = l
+	c.shard.joinPin = min(c.shard.joinPin, l.seq)
+	h.history.pin = min(h.history.pin, l.seq)
+}
+
+// previousLocked returns the position that stands before one at which there is a message.
+func (h *Hub) previousLocked(p Position) Position {
+	if h.given == nil {
+		return Position{Major: p.Major - 1}
+	}
+	if previous, ok := h.given.before(p); ok {
+		return previous
+	}
+	return p.before()
+}
+
+// gaveLocked reports whether this log gave out an ID.
+func (h *Hub) gaveLocked(id ID) bool {
+	switch {
+	case id.Epoch != h.epoch || id.Position.After(h.last):
+		return false
+	case h.given == nil:
+		return id.Position.Minor == 0
+	default:
+		return id.Position == Position{} || h.given.has(id.Position)
+	}
+}
+
+func (h *Hub) idLocked(p Position) string { return ID{h.epoch, p}.String() }
+
+// place is where in the log something stands.
+type place struct {
+	seq      uint64
+	position Position
+	epoch    string
+}
+
+// lookBack finds, for a client with an ID that the hub does not know and with patterns that match very many topics,
+// the oldest of the newest messages for it. It takes its time, but the hub's lock only now and then.
+func (h *Hub) lookBack(c *Client, lastEventID string) (found place) {
+	if lastEventID == "" || len(c.patterns) == 0 {
+		return place{}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if id, ok := ParseID(lastEventID); ok && h.gaveLocked(id) {
+		return place{}
+	}
+	if _, few := h.history.find(c.addresses(), c.patterns, h.begin, time.Now()); few {
+		return place{}
+	}
+	wanted, at := h.limits.History.Count, h.frames.next
+	for epoch := h.epoch; h.epoch == epoch && at > h.begin && wanted > 0; {
+		i := h.frames.find(at - 1)
+		if i < 0 {
+			break
+		}
+		b := h.frames.blocks[i]
+		for n := len(b.frames) - 1; n >= 0 && wanted > 0; n-- {
+			if f := b.frames[n]; f != nil && f.seq < at && f.seq >= h.begin && f.kept > 0 && c.gets(f) {
+				found = place{f.seq, f.position, epoch}
+				wanted--
+			}
+		}
+		at = b.first
+		h.mu.Unlock() // for others, a moment
+		h.mu.Lock()
+	}
+	return found
+}

@@ -1,0 +1,456 @@
+package hub
+
+import (
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// shard is one goroutine that reads the log for its part of the clients, and calls their streams. It owns these
+// clients and their index: nothing of that has a lock.
+type shard struct {
+	hub    *Hub
+	number int
+	wake   chan struct{}
+	// sleeping tells that the goroutine waits for wake, or is about to.
+	sleeping atomic.Bool
+	// floor is the place of the first frame that the shard, or a late client of it that could be written to, has
+	// yet to read in the ring; the last there is while there are no clients.
+	floor atomic.Uint64
+
+	// What follows is guarded by Hub.mu.
+	notes   []func(*shard) // to be done before the next messages
+	working bool           // the goroutine runs
+	idle    bool           // there are no clients, and the log is not read
+	restart uint64         // where to read on after that; 0 if it was not
+	pin     uint64         // from this place on history is needed
+	joinPin uint64         // the same, for clients that have joined since notes were taken
+
+	postedMu sync.Mutex // guards posted
+	posted   []*Client  // whose stream has news
+
+	// All below belong to the goroutine.
+	at           uint64 // the place of the next frame to read
+	index        index
+	now          moment
+	sends        int // since now was looked up
+	appointments appointments
+	timer        *time.Timer
+	timerAt      moment
+	line         []*Client // late clients whose streams are ready
+	greeted      []*Client // late clients whose streams have not been ready yet
+	pinned       uint64    // pin, as it was set last
+	reached      Position  // where what readLate returns ends
+	ending       []*Client // that are to be told farewell
+	batch        []*Frame
+	taken        []func(*shard) // notes
+	noticed      []*Client
+	touched      []*clientSet // that the batch has something for
+	receivers    []*Client
+	current      *Frame
+	touch        func(*clientSet)
+	stamp        uint64
+	scratch      []*Frame
+	spare        [][]*Frame // for pending
+	counted      counted
+}
+
+// nowFor is for how many sends a look at the clock counts.
+const nowFor = 16
+
+func newShard(h *Hub, number int) *shard {
+	s := &shard{hub: h, number: number, wake: make(chan struct{}, 1), index: newIndex()}
+	s.pin, s.joinPin, s.pinned = unpinned, unpinned, unpinned
+	s.touch = s.touchSet
+	s.floor.Store(math.MaxUint64)
+	return s
+}
+
+// Shards is how many goroutines call streams.
+func (h *Hub) Shards() int { return len(h.shards) }
+
+// enterLocked takes a client that joins. Called with Hub.mu held.
+func (s *shard) enterLocked(c *Client) {
+	next := s.hub.frames.next
+	switch {
+	case !s.working:
+		s.working, s.at = true, next
+		s.floor.Store(next)
+		s.hub.running.Go(s.run)
+	case s.idle:
+		s.idle, s.restart = false, next
+		s.floor.Store(next)
+	}
+	s.noteLocked(func(s *shard) { s.add(c) })
+}
+
+// noteLocked has something done before the next messages. Called with Hub.mu held.
+func (s *shard) noteLocked(do func(*shard)) {
+	if s.working {
+		s.notes = append(s.notes, do)
+		s.poke()
+	}
+}
+
+// post notes that a client's stream has news.
+func (s *shard) post(c *Client) {
+	s.postedMu.Lock()
+	s.posted = append(s.posted, c)
+	s.postedMu.Unlock()
+	s.poke()
+}
+
+// poke wakes the goroutine if it sleeps.
+func (s *shard) poke() {
+	if s.sleeping.Load() && s.sleeping.CompareAndSwap(true, false) {
+		s.wake <- struct{}{}
+	}
+}
+
+// run reads the log until the hub has ended and the last client has left.
+func (s *shard) run() {
+	for {
+		if s.cycle() {
+			continue
+		}
+		if s.rest() {
+			return
+		}
+		s.sleep()
+	}
+}
+
+// rest ends the reading of the log if there are no clients. It reports whether there will be none any more.
+func (s *shard) rest() (over bool) {
+	if len(s.index.everybody.members) > 0 {
+		return false
+	}
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(s.notes) > 0 {
+		return false
+	}
+	s.idle = true
+	s.floor.Store(math.MaxUint64)
+	if h.ended == nil {
+		return false
+	}
+	s.working = false
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	return true
+}
+
+// sleep returns when there is something to do.
+func (s *shard) sleep() {
+	clear(s.scratch[:cap(s.scratch)])
+	clear(s.batch[:cap(s.batch)])
+	s.sleeping.Store(true)
+	if s.hasWork() {
+		if s.sleeping.CompareAndSwap(true, false) {
+			return
+		}
+		<-s.wake // somebody has just sent it
+		return
+	}
+	if len(s.appointments) == 0 {
+		<-s.wake
+		return
+	}
+	if next := s.appointments[0].appointment; s.timer == nil {
+		s.timer = time.NewTimer(next.since(s.hub.times.now()))
+		s.timerAt = next
+	} else if next != s.timerAt {
+		s.timer.Reset(next.since(s.hub.times.now()))
+		s.timerAt = next
+	}
+	select {
+	case <-s.wake:
+	case <-s.timer.C:
+		s.timerAt = 0
+		if !s.sleeping.CompareAndSwap(true, false) {
+			<-s.wake
+		}
+	}
+}
+
+// hasWork reports whether anything has come since the last cycle.
+func (s *shard) hasWork() bool {
+	s.postedMu.Lock()
+	posted := len(s.posted)
+	s.postedMu.Unlock()
+	if posted > 0 {
+		return true
+	}
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	return len(s.notes) > 0 || !s.idle && s.hub.frames.next > s.at
+}
+
+// Quiet reports whether all that has happened to the hub has reached its clients' streams, as far as they take it. It is
+// for tests: others have no use for a moment that may be over.
+func (h *Hub) Quiet() bool {
+	for _, s := range h.shards {
+		h.mu.Lock()
+		working := s.working
+		h.mu.Unlock()
+		if working && (!s.sleeping.Load() || s.hasWork()) {
+			return false
+		}
+	}
+	return true
+}
+
+// cycle looks at what has happened to clients, then delivers some messages, then gives late clients a turn each. It
+// reports whether there is more to do.
+func (s *shard) cycle() (more bool) {
+	end, head := s.read()
+	s.now, s.sends = s.hub.times.now(), 0
+	for i, note := range s.taken {
+		note(s)
+		s.taken[i] = nil
+	}
+	s.noticeAll()
+	s.watch()
+	s.deliver()
+	s.at = end
+	s.finishAll()
+	s.giveTurns()
+	s.settle()
+	return head > end || len(s.line) > 0
+}
+
+// read takes the next frames from the log, and then the notes: so whatever was noted before one of these frames was
+// published is done before it is delivered.
+func (s *shard) read() (end, head uint64) {
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s.restart > 0 {
+		s.at, s.restart = s.restart, 0
+	}
+	end, head = s.at, s.at
+	if !s.idle {
+		head = h.frames.next
+		s.batch, end = h.frames.collect(s.batch[:0], s.at, head, h.most.batch)
+	}
+	s.notes, s.taken = s.taken[:0], s.notes
+	s.pin = min(s.pin, s.joinPin)
+	s.joinPin = unpinned
+	return end, head
+}
+
+// noticeAll tells streams their news.
+func (s *shard) noticeAll() {
+	s.postedMu.Lock()
+	s.posted, s.noticed = s.noticed[:0], s.posted
+	s.postedMu.Unlock()
+	for i, c := range s.noticed {
+		s.noticed[i] = nil
+		news := News(c.news.Swap(0))
+		if c.over && c.stream == nil {
+			continue
+		}
+		if s.notice(c, news) {
+			s.becameReady(c)
+		}
+	}
+}
+
+func (s *shard) becameReady(c *Client) {
+	c.ready = true
+	switch {
+	case c.over:
+	case c.late != nil:
+		s.enqueue(c)
+	case c.ending.Load() != nil:
+		s.ending = append(s.ending, c)
+	}
+}
+
+// enqueue puts a late client whose stream is ready in line for a turn.
+func (s *shard) enqueue(c *Client) {
+	if !c.inLine {
+		c.inLine = true
+		s.line = append(s.line, c)
+	}
+}
+
+// add takes a client that has joined.
+func (s *shard) add(c *Client) {
+	s.index.add(c)
+	s.appoint(c, c.nextWatch(s.now))
+	if c.late != nil {
+		s.greeted = append(s.greeted, c)
+	}
+}
+
+// remove lets go of a client that has left.
+func (s *shard) remove(c *Client) {
+	c.over, c.ready, c.late = true, false, nil
+	s.index.remove(c)
+	s.appoint(c, 0)
+}
+
+// deliver hands each client what the batch has for it.
+func (s *shard) deliver() {
+	for _, f := range s.batch {
+		if !f.is(restored) {
+			s.current = f
+			s.index.reached(f, s.touch)
+		}
+	}
+	s.current = nil
+	if len(s.touched) == 1 {
+		set := s.touched[0]
+		for _, m := range set.members {
+			s.give(m.client, set.pending)
+		}
+	} else {
+		s.deliverSeveral()
+	}
+	for i, set := range s.touched {
+		clear(set.pending)
+		s.spare = append(s.spare, set.pending[:0])
+		set.pending = nil
+		s.touched[i] = nil
+	}
+	s.touched = s.touched[:0]
+	if len(s.spare) > maxSpare {
+		clear(s.spare[maxSpare:])
+		s.spare = s.spare[:maxSpare]
+	}
+	clear(s.batch)
+	s.batch = s.batch[:0]
+}
+
+// maxSpare is how many lists of pending frames a shard keeps for further use.
+const maxSpare = 64
+
+// touchSet notes that the current frame goes to a set.
+func (s *shard) touchSet(set *clientSet) {
+	n := len(set.pending)
+	switch {
+	case len(set.members) == 0:
+		return
+	case n == 0:
+		s.touched = append(s.touched, set)
+		if last := len(s.spare) - 1; last >= 0 {
+			set.pending, s.spare = s.spare[last], s.spare[:last]
+		}
+	case set.pending[n-1] == s.current: // a topic named twice
+		return
+	}
+	set.pending = append(set.pending, s.current)
+}
+
+// deliverSeveral delivers what is pending for several sets: a client may be in more than one.
+func (s *shard) deliverSeveral() {
+	s.stamp++
+	for _, set := range s.touched {
+		for _, m := range set.members {
+			if c := m.client; c.stamp != s.stamp {
+				c.stamp, c.only = s.stamp, set
+				s.receivers = append(s.receivers, c)
+			} else {
+				c.only = nil
+			}
+		}
+	}
+	for i, c := range s.receivers {
+		if c.only != nil {
+			s.give(c, c.only.pending)
+		} else {
+			s.give(c, s.together(c))
+		}
+		c.only = nil
+		s.receivers[i] = nil
+	}
+	s.receivers = s.receivers[:0]
+}
+
+// together returns what is pending for all sets of a client, each frame once.
+func (s *shard) together(c *Client) []*Frame {
+	all := s.scratch[:0]
+	for _, m := range c.memberships {
+		all = append(all, m.set.pending...)
+	}
+	slices.SortFunc(all, func(a, b *Frame) int { return int(int64(a.seq - b.seq)) })
+	s.scratch = slices.Compact(all)
+	s.counted.frames = nil // the same memory as of others
+	return s.scratch
+}
+
+// give hands a client frames that the log has for it.
+func (s *shard) give(c *Client, frames []*Frame) {
+	for len(frames) > 0 && frames[0].seq < c.from {
+		frames = frames[1:]
+	}
+	for until := c.until(); len(frames) > 0 && frames[len(frames)-1].seq >= until; {
+		frames = frames[:len(frames)-1]
+	}
+	switch {
+	case c.over || len(frames) == 0:
+		return
+	case c.late != nil || !c.ready:
+		s.fallBehind(c, frames)
+		return
+	}
+	taken, ready := s.send(c, frames, nil)
+	c.ready = ready
+	if taken < len(frames) && !c.over {
+		s.fallBehind(c, frames[taken:])
+		if ready {
+			s.enqueue(c)
+		}
+	}
+}
+
+// send calls the stream's Send, and counts what it took.
+func (s *shard) send(c *Client, frames []*Frame, end error) (taken int, ready bool) {
+	defer s.survive(c)
+	if s.sends++; s.sends == nowFor {
+		s.now, s.sends = s.hub.times.now(), 0
+	}
+	taken, ready = c.stream.Send(frames, end)
+	if taken > 0 {
+		s.took(c, frames[:taken])
+	}
+	return taken, ready
+}
+
+// notice calls the stream's Notice.
+func (s *shard) notice(c *Client, news News) (ready bool) {
+	defer s.survive(c)
+	return c.stream.Notice(news)
+}
+
+// took notes what a client's stream took.
+func (s *shard) took(c *Client, frames []*Frame) {
+	c.lastTurn = s.now
+	messages, bytes, retry := s.counted.add(&s.hub.stats, frames, c.joined, s.now)
+	if messages > 0 {
+		c.lastMessage = s.now
+		c.sentMessages.Store(c.sentMessages.Load() + messages)
+		c.sentBytes.Store(c.sentBytes.Load() + bytes)
+	}
+	c.retryPending = c.retryPending || retry
+}
+
+// survive ends a client whose stream panics.
+func (s *shard) survive(c *Client) {
+	if recover() == nil {
+		return
+	}
+	c.over, c.ready = true, false
+	stream := c.stream
+	go func() {
+		defer func() { _ = recover() }()
+		defer s.hub.Leave(c, ErrAborted)
+		stream.Abort()
+	}()
+}
