@@ -27,7 +27,7 @@ func TestRedisReceiversAreCountedOverAllInstances(t *testing.T) {
 	c.subscribe(person("z", "bob", "room/1/**", "a/b"))
 	for _, i := range []*instance{a, b, c} { // until all have heard of all
 		awaitReceivers(t, i, 5, everybody)
-		awaitReceivers(t, i, 4, hub.Topics("room/1")...)
+		awaitReceivers(t, i, 3, hub.Topics("room/1")...) // one of them through ** alone, which covers room/*
 		awaitReceivers(t, i, 2, hub.Topics("room/1/x")...)
 	}
 	for _, test := range []struct {
@@ -35,8 +35,8 @@ func TestRedisReceiversAreCountedOverAllInstances(t *testing.T) {
 		want int
 	}{
 		{hub.Topics("news"), 3}, // a's, b's and **
-		{hub.Topics("room/1"), 4},
-		{hub.Topics("room/2"), 3},
+		{hub.Topics("room/1"), 3},
+		{hub.Topics("room/2"), 2},
 		{hub.Topics("room/1/x"), 2}, // ** and room/1/**
 		{hub.Topics("a/b"), 2},
 		{hub.Topics("nobody"), 1}, // **
