@@ -10,7 +10,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// Log is a hub's log in memory. A mutex gives the order: whoever holds it has the next position.
+// Log is a hub's log in memory. A mutex gives the order: its holder has the next position.
 type Log struct {
 	// Epoch names the log.
 	Epoch string
