@@ -15,15 +15,17 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
-// redisCommands are what the ACL user of one hub needs; the README says so.
+// redisCommands are the commands that the ACL user of one hub needs, as the README lists them.
 const redisCommands = "hello client|setname ping get set del pttl exists pexpire eval evalsha " +
-	"xadd xread xrange xrevrange xtrim xinfo|stream xgroup|create xgroup|destroy hset hget hmget hdel sadd srem smembers publish subscribe"
+	"xadd xread xrange xrevrange xtrim xinfo|stream xgroup|create xgroup|destroy " +
+	"hset hget hmget hdel sadd srem smembers publish subscribe"
 
-func TestRedisACLUserNeedsOnlyItsHubsKeysAndTheseCommands(t *testing.T) {
+func TestACLUserNeedsOnlyTheHubsKeysAndTheseCommands(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
-	rules := "ACL SETUSER hub on >pass:w0rd resetkeys ~{sse:default}:* resetchannels &sse:messages &{sse:default}:kick -@all"
-	readme, err := os.ReadFile("README.md")
+	rules := "ACL SETUSER hub on >pass:w0rd resetkeys ~{sse:default}:* " +
+		"resetchannels &sse:messages &{sse:default}:kick -@all"
+	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +61,7 @@ func TestRedisACLUserNeedsOnlyItsHubsKeysAndTheseCommands(t *testing.T) {
 	awaitReceivers(t, b, 0, hub.Topics("a")...)
 	b.stop()
 	awaitPresence(a)
-	// A lost log is named anew.
+	// A lost log gets another name.
 	do(t, client, "XADD "+defaultLog+" * topic a data 4")
 	r = a.subscribe(hubtest.With("a"))
 	do(t, client, "DEL "+defaultLog)
@@ -80,23 +82,21 @@ func TestRedisACLUserNeedsOnlyItsHubsKeysAndTheseCommands(t *testing.T) {
 			t.Errorf("%s was not needed", command)
 		}
 	}
-	// Elsewhere the user may do nothing.
+	// The user may do nothing else.
 	other := admin(t, url)
-	for _, command := range []string{"GET x", "XADD {sse:chat}:log * topic a data x", "PUBLISH other x", "FLUSHALL", "KEYS *", "CONFIG GET *"} {
-		var args []any
-		for word := range strings.FieldsSeq(command) {
-			args = append(args, word)
-		}
-		if err := other.Do(t.Context(), args...).Err(); err == nil {
+	for _, command := range []string{
+		"GET x", "XADD {sse:chat}:log * topic a data x", "PUBLISH other x", "FLUSHALL", "KEYS *", "CONFIG GET *",
+	} {
+		if err := other.Do(t.Context(), words(command)...).Err(); err == nil {
 			t.Errorf("the user may %s", command)
 		}
 	}
 }
 
-func TestEachOfSeveralServersIsHeldAgainstItsOwnName(t *testing.T) {
+func TestEachServerMustHaveItsOwnNameInTLS(t *testing.T) {
 	for _, c := range []struct{ option, address, name string }{
 		{"", "two:6379", "two"},
-		{"", "10.0.0.2:6379", "one"}, // which is not known by a name
+		{"", "10.0.0.2:6379", "one"}, // this server has no name
 		{"", "/run/redis.sock", "one"},
 		{"all", "two:6379", "all"},
 	} {
@@ -110,8 +110,8 @@ func TestEachOfSeveralServersIsHeldAgainstItsOwnName(t *testing.T) {
 	}
 }
 
-func TestRedisOverAUnixSocket(t *testing.T) {
-	dir, err := os.MkdirTemp("", "sse") // short enough for a socket's name
+func TestPublishOverAUnixSocket(t *testing.T) {
+	dir, err := os.MkdirTemp("", "sse") //nolint:usetesting // t.TempDir is too long for a socket's name
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,54 +6,55 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// acks are the positions that publishers here were told and that the tail has not come to yet. If
-// Redis goes away and comes back without one of them, because a replica had not had it or the disk had
-// not, then it has lost what was acknowledged, and this is the only trace.
+// acks are the positions that publishers here were told and that the tail has not read back yet. Redis may go
+// away and come back without one of them, because a replica or the disk did not have it yet. Then it has lost
+// something that was acknowledged, and only acks tells.
 type acks struct {
 	mu        sync.Mutex     // guards all below
-	epoch     string         // of positions
+	epoch     string         // log of positions
 	positions []hub.Position // in order
-	tail      hub.ID         // how far the tail has come
+	read      hub.ID         // how far the tail has read
 }
 
-// add notes what is about to be acknowledged. It is called in the log's order.
-func (p *acks) add(id hub.ID) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.epoch != id.Epoch { // what was promised before is told as a gap
-		p.epoch, p.positions = id.Epoch, nil
+// add notes a position that is about to be acknowledged. It is called in the log's order.
+func (a *acks) add(id hub.ID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.epoch != id.Epoch { // clients are told a gap that covers the positions of the old log
+		a.epoch, a.positions = id.Epoch, nil
 	}
-	if p.tail.Epoch != id.Epoch || id.Position.After(p.tail.Position) {
-		p.positions = append(p.positions, id.Position)
+	if a.read.Epoch != id.Epoch || id.Position.After(a.read.Position) {
+		a.positions = append(a.positions, id.Position)
 	}
 }
 
-// reached notes how far the tail has come. It reports whether it has left nothing out on the way that
-// was promised.
-func (p *acks) reached(at hub.ID) (kept bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.tail, kept = at, true
-	for p.epoch == at.Epoch && len(p.positions) > 0 && !p.positions[0].After(at.Position) {
-		kept = kept && p.positions[0] == at.Position
-		p.positions = p.positions[1:]
+// reached notes how far the tail has read. It reports whether the tail came to every acknowledged position on
+// the way.
+func (a *acks) reached(at hub.ID) (complete bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.read, complete = at, true
+	for a.epoch == at.Epoch && len(a.positions) > 0 && !a.positions[0].After(at.Position) {
+		complete = complete && a.positions[0] == at.Position
+		a.positions = a.positions[1:]
 	}
-	return kept
+	return complete
 }
 
-// cameTo returns how far the tail has come.
-func (p *acks) cameTo() hub.ID {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.tail
+// lastRead returns how far the tail has read.
+func (a *acks) lastRead() hub.ID {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.read
 }
 
-// newest returns the newest position that is still to come in a log; the zero Position if none is.
-func (p *acks) newest(epoch string) hub.Position {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.epoch != epoch || len(p.positions) == 0 {
+// newestUnread returns the newest acknowledged position of a log that the tail has not read; the zero
+// Position if there is none.
+func (a *acks) newestUnread(epoch string) hub.Position {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.epoch != epoch || len(a.positions) == 0 {
 		return hub.Position{}
 	}
-	return p.positions[len(p.positions)-1]
+	return a.positions[len(a.positions)-1]
 }

@@ -9,51 +9,54 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-json-experiment/json"
+	"github.com/redis/go-redis/v9"
+
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/ingest"
-	"github.com/go-json-experiment/json"
-	"github.com/redis/go-redis/v9"
 )
 
-// subscription is whether this instance listens to the channel. What is published on it by an instance that does not
-// would pass its own clients by.
+// subscription tells whether this instance is subscribed to the channel. While it is not, an ephemeral
+// message that it published would not come to its own clients.
 type subscription struct {
 	mu   sync.Mutex
-	open chan struct{} // closed while it does
+	open chan struct{} // closed while the instance is subscribed
 }
 
 func newSubscription() *subscription { return &subscription{open: make(chan struct{})} }
 
-func (h *subscription) set(hears bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	heard := false
+// setOpen notes whether the instance is subscribed.
+func (s *subscription) setOpen(open bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wasOpen := false
 	select {
-	case <-h.open:
-		heard = true
+	case <-s.open:
+		wasOpen = true
 	default:
 	}
 	switch {
-	case hears && !heard:
-		close(h.open)
-	case heard && !hears:
-		h.open = make(chan struct{})
+	case open && !wasOpen:
+		close(s.open)
+	case wasOpen && !open:
+		s.open = make(chan struct{})
 	}
 }
 
-// opened returns a channel that is closed while, or as soon as, the instance listens.
-func (h *subscription) opened() <-chan struct{} {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.open
+// opened returns a channel that is closed as soon as the instance is subscribed.
+func (s *subscription) opened() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open
 }
 
-// awaitSubscription returns when this instance listens to the channel, unless Redis is away.
+// awaitSubscription returns when this instance is subscribed to the channel, or at once if Redis is out of
+// reach.
 func (l *Log) awaitSubscription(ctx context.Context) error {
-	heard := l.subscription.opened()
+	opened := l.subscription.opened()
 	select {
-	case <-heard:
+	case <-opened:
 		return nil
 	default:
 	}
@@ -61,7 +64,7 @@ func (l *Log) awaitSubscription(ctx context.Context) error {
 		return broker.ErrUnavailable
 	}
 	select {
-	case <-heard:
+	case <-opened:
 		return nil
 	case <-ctx.Done():
 	case <-l.context.Done():
@@ -69,12 +72,12 @@ func (l *Log) awaitSubscription(ctx context.Context) error {
 	return fmt.Errorf("%w: the channel %s can't be listened to", broker.ErrUnavailable, l.Channel)
 }
 
-// listen hands over the ephemeral messages on the channel, our own among them, until the end. While
-// the line is cut they pass by: nobody was promised to get them later.
-func (l *Log) listen() {
+// keepListening delivers the ephemeral messages on the channel, this instance's own among them. Messages that
+// are sent while the line is cut are lost to this instance: nobody was promised them.
+func (l *Log) keepListening() {
 	var backoff backoff
 	for l.context.Err() == nil {
-		err := l.receive(&backoff)
+		err := l.listen(&backoff)
 		if l.context.Err() == nil {
 			l.logFailure("listening to the channel failed", err)
 			backoff.wait(l.context)
@@ -82,25 +85,17 @@ func (l *Log) listen() {
 	}
 }
 
-// receive listens until it has to subscribe anew. The line is asked now and then whether it is still there, so that one
-// that stays silent is not. It is a patient one, as a message may be long; and after a silence nobody knows how much of
-// one has been read.
-func (l *Log) receive(backoff *backoff) error {
+// listen receives from the channels until it has to subscribe again. It sends pings, so that silence means
+// that the line is dead. The connection is patient, since a message may be long. After a timeout the
+// subscription is given up: part of a message may have been read.
+func (l *Log) listen(backoff *backoff) error {
 	channel := l.tailing.Subscribe(l.context, l.Channel, l.kickChannel)
 	defer channel.Close()
-	defer l.subscription.set(false)
+	defer l.subscription.setOpen(false)
 	defer context.AfterFunc(l.context, func() { _ = channel.Close() })()
-	asking, stop := context.WithCancel(l.context)
+	pinging, stop := context.WithCancel(l.context)
 	defer stop()
-	l.wg.Go(func() {
-		for asking.Err() == nil {
-			select {
-			case <-time.After(blockTime):
-				_ = channel.Ping(asking) // whether it works is heard, or not
-			case <-asking.Done():
-			}
-		}
-	})
+	l.wg.Go(func() { ping(pinging, channel) })
 	for {
 		received, err := channel.ReceiveTimeout(l.context, blockTime+l.Timeout)
 		var refusal redis.Error
@@ -110,41 +105,52 @@ func (l *Log) receive(backoff *backoff) error {
 			backoff.reset()
 		case errors.As(err, &timeout) && timeout.Timeout(), errors.As(err, &refusal), l.context.Err() != nil:
 			return err
-		default: // go-redis has connected and subscribed anew, or will: what comes there is to be read
-			l.subscription.set(false)
+		default: // go-redis subscribes again by itself, and what comes then can be read
+			l.subscription.setOpen(false)
 			l.logFailure("listening to the channel was interrupted", err)
 			backoff.wait(l.context)
 		}
 		switch message := received.(type) {
 		case *redis.Subscription:
 			if message.Count == 1 {
-				continue
+				continue // the other channel follows
 			}
-			l.subscription.set(true)
-			l.doubtOwners() // claims have passed by until now
+			l.subscription.setOpen(true)
+			l.ownersDoubted.raise() // claims made until now were not heard
 		case *redis.Message:
 			if message.Channel == l.kickChannel {
 				l.hearKick(message.Payload)
 			} else {
-				l.passOn(message.Payload)
+				l.deliverEphemeral(message.Payload)
 			}
 		}
 	}
 }
 
-// passOn hands a message on the channel to the replica, if it is for this hub.
-func (l *Log) passOn(payload string) {
-	m, hub, err := decodeChannelMessage(payload)
+// ping sends a ping every blockTime until ctx ends. Whether the line works is seen by the answers.
+func ping(ctx context.Context, channel *redis.PubSub) {
+	for ctx.Err() == nil {
+		select {
+		case <-time.After(blockTime):
+			_ = channel.Ping(ctx)
+		case <-ctx.Done():
+		}
+	}
+}
+
+// deliverEphemeral delivers a message on the channel, if it is for this hub.
+func (l *Log) deliverEphemeral(payload string) {
+	m, hubName, err := decodeChannelMessage(payload)
 	switch {
-	case err != nil && hub == l.hub: // every hub hears it, one counts it
-		l.skipMalformed("channel "+l.Channel, err)
+	case err != nil && hubName == l.hubName: // every hub gets the message, one counts it
+		l.logMalformed("channel "+l.Channel, err)
 	case err != nil:
-	case hub == l.hub:
+	case hubName == l.hubName:
 		l.replica.Wait(l.context, l.replica.Deliver(m))
 	}
 }
 
-// Kick implements Kicker.
+// Kick implements broker.Kicker.
 func (l *Log) Kick(ctx context.Context, clientID string) error {
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
@@ -155,66 +161,53 @@ func (l *Log) Kick(ctx context.Context, clientID string) error {
 	return node.Publish(ctx, l.kickChannel, clientID).Err()
 }
 
-// channelMessage is an ephemeral message on the pub/sub channel: form B, and the hub it is for.
+// channelMessage is an ephemeral message on the channel: form B, and the hub that the message is for.
 type channelMessage struct {
 	ingest.Fields
 	Hub string `json:"hub,omitempty"`
 }
 
-// hubOfNone is the hub that a message is for which names none.
-const hubOfNone = "default"
+// defaultHub is the hub of a message that names none.
+const defaultHub = "default"
 
-// decodeChannelMessage reads what any program may have sent, and says which hub it is for, or would be:
-// without a hub it is the default one.
-func decodeChannelMessage(payload string) (m *hub.Message, hub string, err error) {
+// decodeChannelMessage reads a message that any program may have sent. It also returns the message's hub,
+// even if the message is malformed.
+func decodeChannelMessage(payload string) (m *hub.Message, hubName string, err error) {
 	var c channelMessage
 	if err := json.Unmarshal([]byte(payload), &c, ingest.Strict); err != nil {
 		return nil, hubOfMalformed(payload), ingest.Explain(err)
 	}
-	hub = cmp.Or(c.Hub, hubOfNone)
+	hubName = cmp.Or(c.Hub, defaultHub)
 	d, err := c.Draft()
 	if err != nil {
-		return nil, hub, err
+		return nil, hubName, err
 	}
 	d.Ephemeral = true
-	return d.Message, hub, d.Check()
+	return d.Message, hubName, d.Check()
 }
 
-// hubOfMalformed returns the hub that an object names which has something else wrong with it.
+// hubOfMalformed returns the hub that a malformed message names, or defaultHub if even that can't be read.
 func hubOfMalformed(payload string) string {
 	var named struct {
 		Hub string `json:"hub"`
 	}
 	if err := json.Unmarshal([]byte(payload), &named); err != nil {
-		return hubOfNone
+		return defaultHub
 	}
-	return cmp.Or(named.Hub, hubOfNone)
+	return cmp.Or(named.Hub, defaultHub)
 }
 
 // encodeChannelMessage writes an ephemeral message for the channel.
-func encodeChannelMessage(m *hub.Message, shared string) ([]byte, error) {
-	c := map[string]any{"hub": shared, "data": string(m.Data)}
-	var topics []string
-	for _, to := range m.To {
-		switch to.Kind {
-		case hub.ToTopic:
-			topics = append(topics, to.Name)
-		case hub.ToClient:
-			c["client_id"] = to.Name
-		case hub.ToUser:
-			c["user"] = to.Name
-		case hub.ToBroadcast:
-			c["broadcast"] = true
+func encodeChannelMessage(m *hub.Message, hubName string) ([]byte, error) {
+	object := map[string]any{"hub": hubName}
+	var topics []any
+	for name, value := range fieldsOf(m) {
+		if name == "topic" {
+			topics = append(topics, value)
+			value = topics
 		}
+		object[name] = value
 	}
-	if topics != nil {
-		c["topic"] = topics
-	}
-	if m.Event != "" {
-		c["event"] = m.Event
-	}
-	if m.HasRetry {
-		c["retry"] = m.Retry
-	}
-	return json.Marshal(c)
+	object["data"] = string(m.Data) // as text: JSON would have bytes in base64
+	return json.Marshal(object)
 }

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// dialer returns how to connect to Redis until the log is severed. A patient connection waits for
-// replies as long as something comes.
+// dialer returns a function that connects to Redis until the log is severed. Its connections are patient or
+// not.
 func (l *Log) dialer(patient bool) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, l.Timeout)
@@ -21,7 +21,7 @@ func (l *Log) dialer(patient bool) func(ctx context.Context, network, address st
 		if err != nil {
 			return nil, err
 		}
-		c := &line{transport: conn.(transport), patient: patient}
+		c := &connection{transport: conn.(transport), patient: patient}
 		c.release = context.AfterFunc(l.severed, func() { _ = c.transport.Close() })
 		if l.TLS == nil {
 			return c, nil
@@ -35,8 +35,8 @@ func (l *Log) dialer(patient bool) func(ctx context.Context, network, address st
 	}
 }
 
-// tlsConfigFor returns how to speak TLS to one of the servers, of which there may be several: each has to be what its own
-// name says. One that is known by its IP address only is held against the URL's host.
+// tlsConfigFor returns how to speak TLS with one of the servers. Each server must have the name in its own
+// address. A server with an IP address for a name must have that of TLS.ServerName.
 func (l *Log) tlsConfigFor(address string) *tls.Config {
 	host, _, err := net.SplitHostPort(address)
 	if l.OneServer || err != nil || net.ParseIP(host) != nil {
@@ -47,48 +47,51 @@ func (l *Log) tlsConfigFor(address string) *tls.Config {
 	return config
 }
 
-// transport is what TCP and Unix connections are; go-redis looks into it to see whether it was closed.
+// transport is a TCP or Unix connection. go-redis uses syscall.Conn to see whether the peer has closed it.
 type transport interface {
 	net.Conn
 	syscall.Conn
 }
 
-// line is a connection to Redis. The read deadline of a patient one is no moment but a patience: it
-// has passed when the line was silent that long. A large reply on a slow line may take as long as it
-// takes.
-type line struct {
+// connection is a connection to Redis. On a patient connection the read deadline is an idle timeout, renewed
+// by every Read: a large reply over a slow line may take any time while bytes arrive.
+type connection struct {
 	transport
-	release  func() bool
-	patient  bool
-	patience atomic.Int64 // time.Duration; 0 is without end
+	patient     bool
+	idleTimeout atomic.Int64 // a time.Duration; 0 for no timeout
+	release     func() bool  // stops closing the connection when the log is severed
 }
 
-func (c *line) SetReadDeadline(t time.Time) error {
-	patience := int64(0)
+// SetReadDeadline implements net.Conn.
+func (c *connection) SetReadDeadline(t time.Time) error {
+	timeout := int64(0)
 	if !t.IsZero() {
-		patience = max(1, int64(time.Until(t)))
+		timeout = max(1, int64(time.Until(t)))
 	}
-	c.patience.Store(patience)
+	c.idleTimeout.Store(timeout)
 	return c.transport.SetReadDeadline(t)
 }
 
-func (c *line) SetDeadline(t time.Time) error {
+// SetDeadline implements net.Conn.
+func (c *connection) SetDeadline(t time.Time) error {
 	if err := c.SetReadDeadline(t); err != nil {
 		return err
 	}
 	return c.SetWriteDeadline(t)
 }
 
-func (c *line) Read(b []byte) (int, error) {
-	if patience := time.Duration(c.patience.Load()); c.patient && patience > 0 {
-		if err := c.transport.SetReadDeadline(time.Now().Add(patience)); err != nil {
+// Read implements net.Conn.
+func (c *connection) Read(b []byte) (int, error) {
+	if timeout := time.Duration(c.idleTimeout.Load()); c.patient && timeout > 0 {
+		if err := c.transport.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 			return 0, err
 		}
 	}
 	return c.transport.Read(b)
 }
 
-func (c *line) Close() error {
+// Close implements net.Conn.
+func (c *connection) Close() error {
 	c.release()
 	return c.transport.Close()
 }

@@ -4,32 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/ingest"
-	"github.com/redis/go-redis/v9"
 )
 
-// entry is one entry of the stream, as any program may have written it. Its fields are those of a
-// message in form B; topic may stand several times.
+// entry is an entry of the stream, as any program may have written it. Its fields are those of a message in
+// form B; topic may be there several times.
 type entry struct {
 	position hub.Position
 	fields   []string // names and values in turn
 }
 
-// message reads an entry.
+// message returns the message in an entry.
 func (e entry) message() (*hub.Message, error) {
 	if len(e.fields)%2 != 0 {
 		return nil, errors.New("a field has no value")
 	}
-	now := uint64(time.Now().UnixMilli()) // anybody may have chosen the position
+	now := uint64(time.Now().UnixMilli()) // bounds a position that any program may have chosen
 	m := &hub.Message{Position: e.position, Time: time.UnixMilli(int64(min(e.position.Major, now)))}
 	var target ingest.Target
-	seen := make([]string, 0, 8) // as many as there are names but topic
+	seen := make([]string, 0, 8) // names other than topic
 	for i := 0; i < len(e.fields); i += 2 {
 		name, value := e.fields[i], e.fields[i+1]
 		if slices.Contains(seen, name) {
@@ -72,30 +74,48 @@ func (e entry) message() (*hub.Message, error) {
 	return m, m.Check()
 }
 
-// appendEntryFields appends a message as the fields of an entry.
-func appendEntryFields(fields []any, m *hub.Message) []any {
-	for _, to := range m.To {
-		switch to.Kind {
-		case hub.ToTopic:
-			fields = append(fields, "topic", to.Name)
-		case hub.ToClient:
-			fields = append(fields, "client_id", to.Name)
-		case hub.ToUser:
-			fields = append(fields, "user", to.Name)
-		case hub.ToBroadcast:
-			fields = append(fields, "broadcast", "1")
+// fieldsOf yields the fields of a message in form B, with topic once for each topic.
+func fieldsOf(m *hub.Message) iter.Seq2[string, any] {
+	return func(yield func(string, any) bool) {
+		for _, to := range m.To {
+			if name, value := targetField(to); !yield(name, value) {
+				return
+			}
 		}
+		if m.Event != "" && !yield("event", m.Event) {
+			return
+		}
+		if m.HasRetry && !yield("retry", m.Retry) {
+			return
+		}
+		yield("data", m.Data)
 	}
-	if m.Event != "" {
-		fields = append(fields, "event", m.Event)
-	}
-	if m.HasRetry {
-		fields = append(fields, "retry", strconv.FormatInt(m.Retry, 10))
-	}
-	return append(fields, "data", m.Data)
 }
 
-// rangeOf reads entries from the stream, with every field they have.
+// targetField returns the field that names an address.
+func targetField(a hub.Address) (name string, value any) {
+	switch a.Kind {
+	case hub.ToTopic:
+		return "topic", a.Name
+	case hub.ToClient:
+		return "client_id", a.Name
+	case hub.ToUser:
+		return "user", a.Name
+	case hub.ToBroadcast:
+	}
+	return "broadcast", true
+}
+
+// appendEntryFields appends a message as the fields of an entry. go-redis writes true as 1.
+func appendEntryFields(args []any, m *hub.Message) []any {
+	for name, value := range fieldsOf(m) {
+		args = append(args, name, value)
+	}
+	return args
+}
+
+// rangeOf reads up to count entries from the stream. It does not use XRange, which keeps only one field of
+// each name.
 func rangeOf(ctx context.Context, node redis.Cmdable, key, from string, count int) ([]entry, error) {
 	cmd := redis.NewCmd(ctx, "XRANGE", key, from, "+", "COUNT", count)
 	pipe := node.Pipeline()
@@ -106,7 +126,7 @@ func rangeOf(ctx context.Context, node redis.Cmdable, key, from string, count in
 	return parseEntries(cmd.Val())
 }
 
-// readEntries returns what an XREAD of one stream gave; nothing if it timed out.
+// readEntries returns the entries that an XREAD of one stream gave; none if it timed out.
 func readEntries(cmd *redis.Cmd) ([]entry, error) {
 	if errors.Is(cmd.Err(), redis.Nil) {
 		return nil, nil
@@ -124,6 +144,7 @@ func readEntries(cmd *redis.Cmd) ([]entry, error) {
 
 var errUnexpectedReply = errors.New("redis gave a reply of unexpected form")
 
+// parseEntries returns the entries in a reply.
 func parseEntries(reply any) ([]entry, error) {
 	list, ok := reply.([]any)
 	if !ok {
@@ -150,11 +171,12 @@ func parseEntries(reply any) ([]entry, error) {
 	return entries, nil
 }
 
-// entryID returns a position as Redis writes it.
+// entryID returns a position in the form of Redis.
 func entryID(p hub.Position) string {
 	return strconv.FormatUint(p.Major, 10) + "-" + strconv.FormatUint(p.Minor, 10)
 }
 
+// parseEntryID reads a position in the form of Redis.
 func parseEntryID(id string) (p hub.Position, err error) {
 	ms, seq, _ := strings.Cut(id, "-")
 	if p.Major, err = strconv.ParseUint(ms, 10, 64); err != nil {

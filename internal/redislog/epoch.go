@@ -3,28 +3,31 @@ package redislog
 import (
 	"context"
 
-	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// The epoch is the name of the log's origin. Wherever there is one, there is a stream, be it empty: a
-// name without a stream is that of a log that was deleted. Nobody may go on under it, or positions
+// The epoch is the name of the log's origin. Every log with a name has a stream, even if that is empty. A
+// name without a stream belongs to a log that was deleted: nobody may go on under that name, or positions
 // could be given out twice.
 
-// readEpoch returns the log's name, giving it one if it has none, or if its stream is gone.
+// readEpoch returns the log's name. It gives the log a new name if it has none, or if its stream is gone.
 func (l *Log) readEpoch(ctx context.Context, node redis.Cmdable) (string, error) {
 	return l.changeEpoch(ctx, node, "")
 }
 
-// changeEpoch names the log anew, unless somebody has done so already, and returns its name.
+// changeEpoch gives the log a new name if it is still called old, and returns its name.
 func (l *Log) changeEpoch(ctx context.Context, node redis.Cmdable, old string) (string, error) {
 	return epochScript.Run(ctx, node, []string{l.logKey, l.epochKey}, old, hub.NewEpoch()).Text()
 }
 
-// epochScript makes sure that there are a stream and a name. A stream that nothing was added to yet
-// comes into being with a group of readers, for which there is no other use.
+// epochScript makes sure that there are a stream and a name. It creates an empty stream with a consumer
+// group, which has no other use.
 //
-// KEYS: the log, the epoch. ARGV: the name to be changed, if it is still that; another.
+// KEYS: the log, the epoch.
+//
+// ARGV: the name to replace, the new name.
 var epochScript = redis.NewScript(`
 local epoch = redis.call('GET', KEYS[2])
 local gone = redis.call('EXISTS', KEYS[1]) == 0

@@ -6,15 +6,15 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
-// at has a broker look for Redis at several addresses.
+// at sets Options.Addrs.
 func at(addrs []string) func(*Options) {
 	return func(o *Options) {
 		o.Addrs = addrs
 	}
 }
 
-// wantFewGaps fails the test if a client was told more gaps than there were failovers: Redis copies to
-// its replicas after it has answered, so a failover may lose something, once.
+// wantFewGaps fails the test if a client was told more gaps than most. Redis answers before it copies to its
+// replicas, so each failover may lose something once.
 func (x *trial) wantFewGaps(gaps map[string]int, most int) {
 	x.t.Helper()
 	for name, n := range gaps {
@@ -24,13 +24,13 @@ func (x *trial) wantFewGaps(gaps map[string]int, most int) {
 	}
 }
 
-// strike does what puts the log out of every instance's reach, and returns when each has noticed. It may have
-// found it again by then.
+// strike makes a fault that puts the log out of reach, and returns when every instance has noticed. By then
+// an instance may have found the log again.
 func (x *trial) strike(fault func()) {
 	x.t.Helper()
 	before := make([]int, len(x.instances))
 	for n, i := range x.instances {
-		i.awaitUp() // or it would notice nothing
+		i.awaitUp() // an instance that is down already would not notice
 		before[n] = i.warnings("out of reach")
 	}
 	fault()
@@ -66,7 +66,7 @@ func TestNothingIsLostSilentlyWhenAFrozenMasterComesBackAsAReplica(t *testing.T)
 	x.strike(sentinels.Master.Freeze)
 	sentinels.AwaitFailover()
 	x.awaitProgress(100)
-	sentinels.Master.Thaw() // and what it had not been asked yet it is asked now
+	sentinels.Master.Thaw() // now it gets what was sent to it while it was frozen
 	x.awaitProgress(300)
 	x.wantFewGaps(x.conclude(), 2)
 }
@@ -91,7 +91,7 @@ func TestNothingIsLostSilentlyWhenAClusterFailsOver(t *testing.T) {
 	x.conclude()
 }
 
-func TestNothingIsLostWhenTheLogsMasterInAClusterRestarts(t *testing.T) {
+func TestNothingIsLostWhenTheMasterInAClusterRestarts(t *testing.T) {
 	t.Parallel()
 	cluster := e2etest.RedisCluster(t)
 	x := newTrial(t, start(t, "", at(cluster.Addrs())), start(t, "", at(cluster.Addrs())))

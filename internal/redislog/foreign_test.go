@@ -15,14 +15,14 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
-// everyTarget subscribes a client that any kind of target reaches.
+// everyTarget returns the subscription of a client that any kind of target reaches.
 func everyTarget() hub.Subscription {
 	s := hubtest.With("news", "sport")
 	s.ClientID, s.User = "c1", "alice"
 	return s
 }
 
-func TestAnyProgramMayPublishIntoTheRedisStream(t *testing.T) {
+func TestAnyProgramMayAddToTheStream(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a, b := start(t, server.URL()), start(t, server.URL())
 	readers := []*reader{a.subscribe(everyTarget()), b.subscribe(everyTarget())}
@@ -31,7 +31,7 @@ func TestAnyProgramMayPublishIntoTheRedisStream(t *testing.T) {
 	var ids []string
 	for _, fields := range []string{
 		"topic news data hello",
-		"data later topic news topic sport", // reached twice, got once
+		"data later topic news topic sport", // a client at both topics gets it once
 		"client_id c1 data to-client",
 		"user alice data to-user",
 		"broadcast 1 data to-all",
@@ -64,7 +64,7 @@ func TestAnyProgramMayPublishIntoTheRedisStream(t *testing.T) {
 	back.want(`{"json":1}`, "two\nlines", "")
 }
 
-func TestAPositionInTheFutureMakesNoTimeOfIt(t *testing.T) {
+func TestMessageTimeIsNeverInTheFuture(t *testing.T) {
 	for _, major := range []uint64{math.MaxUint64, math.MaxInt64, 1 << 60} {
 		m, err := entry{position: hub.Position{Major: major}, fields: []string{"topic", "a", "data", "x"}}.message()
 		if err != nil || time.Since(m.Time).Abs() > time.Hour {
@@ -73,8 +73,8 @@ func TestAPositionInTheFutureMakesNoTimeOfIt(t *testing.T) {
 	}
 }
 
-// An instance that is cut off from the channel says so to publishers, also before it knows.
-func TestAnEphemeralMessageIsNotAcknowledgedWhileItsInstanceHearsNothing(t *testing.T) {
+// An instance that is cut off from the channel refuses ephemeral messages, even before it has noticed.
+func TestEphemeralMessageIsRefusedWhileNotSubscribed(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i, client := start(t, server.URL()), admin(t, server.URL())
 	r := i.subscribe(hubtest.With("a"))
@@ -100,7 +100,7 @@ func TestAnEphemeralMessageIsNotAcknowledgedWhileItsInstanceHearsNothing(t *test
 	r.want(acknowledged...)
 }
 
-func TestAnyProgramMayPublishOnTheRedisChannel(t *testing.T) {
+func TestAnyProgramMayPublishOnTheChannel(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	a := start(t, server.URL())
@@ -137,7 +137,7 @@ func TestAnyProgramMayPublishOnTheRedisChannel(t *testing.T) {
 	}
 }
 
-// malformedEntries are XADDs that nobody can read, each with a part of what is logged of it.
+// malformedEntries are the fields of entries that can't be read, each with a part of what is logged about it.
 var malformedEntries = []struct{ fields, says string }{
 	{"topic news", "data is missing"},
 	{"data nowhere", "no target"},
@@ -158,7 +158,7 @@ var malformedEntries = []struct{ fields, says string }{
 	{"topic news ephemeral 1 data x", `unknown field "ephemeral"`},
 }
 
-func TestMalformedRedisEntriesAreSkippedCountedAndLogged(t *testing.T) {
+func TestMalformedEntriesAreSkippedCountedAndLogged(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL())
 	r := i.subscribe(everyTarget())
@@ -168,10 +168,11 @@ func TestMalformedRedisEntriesAreSkippedCountedAndLogged(t *testing.T) {
 		do(t, client, "XADD "+defaultLog+" * "+test.fields)
 		total++
 		e2etest.Await(t, test.fields+" to be counted", func() bool { return i.malformed() == int64(total) })
-		if i.logs.FilterMessageSnippet("malformed").Len() != total {
-			t.Errorf("%d malformed entries were logged %d times", total, i.logs.FilterMessageSnippet("malformed").Len())
+		logged := i.logs.FilterMessageSnippet("malformed")
+		if logged.Len() != total {
+			t.Errorf("%d malformed entries were logged %d times", total, logged.Len())
 		}
-		if said := fmt.Sprint(i.logs.FilterMessageSnippet("malformed").All()[n].ContextMap()); !strings.Contains(said, test.says) {
+		if said := fmt.Sprint(logged.All()[n].ContextMap()); !strings.Contains(said, test.says) {
 			t.Errorf("XADD %s: logged is %s; want %q in it", test.fields, said, test.says)
 		}
 	}
@@ -194,7 +195,7 @@ func TestMalformedRedisEntriesAreSkippedCountedAndLogged(t *testing.T) {
 	if got := i.malformed(); got != int64(total) {
 		t.Errorf("%d malformed entries count as %d", total, got)
 	}
-	// For ever: also to whoever starts later, and what is good between them is not lost.
+	// An instance that starts later skips them as well, and delivers the good ones between them.
 	later := start(t, server.URL())
 	if back := later.subscribe(hubtest.Returning(everyTarget(), r.ID)); back.Resume != hub.ResumeComplete {
 		t.Errorf("from before the malformed entries a client resumes with %q", back.Resume)
@@ -203,6 +204,7 @@ func TestMalformedRedisEntriesAreSkippedCountedAndLogged(t *testing.T) {
 	}
 }
 
+// manyTopics returns n topic fields.
 func manyTopics(n int) (fields []string) {
 	for i := range n {
 		fields = append(fields, "topic", fmt.Sprint("topic-", i))
@@ -210,7 +212,7 @@ func manyTopics(n int) (fields []string) {
 	return fields
 }
 
-func TestMalformedRedisChannelMessagesAreSkippedCountedAndLogged(t *testing.T) {
+func TestMalformedChannelMessagesAreSkippedCountedAndLogged(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL())
 	client := admin(t, server.URL())
@@ -218,13 +220,17 @@ func TestMalformedRedisChannelMessagesAreSkippedCountedAndLogged(t *testing.T) {
 	r := i.subscribe(everyTarget())
 	bad := []string{
 		``, `hello`, `null`, `[]`, `42`, `{}`, `{"topic":"news"}`, `{"data":"x"}`, `{"topic":"news","data":"x"`,
-		`{"topic":"news","data":"x"} trailing`, `{"topic":"news","data":"x","typo":1}`, `{"topic":"news","topic":"a","data":"x"}`,
-		`{"Topic":"news","data":"x"}`, `{"topic":1,"data":"x"}`, `{"topic":[],"data":"x"}`, `{"topic":["a",1],"data":"x"}`,
-		`{"topic":"news","user":"alice","data":"x"}`, `{"topic":"a/*","data":"x"}`, `{"client_id":"a b","data":"x"}`,
-		`{"topic":"news","event":"gap","data":"x"}`, `{"topic":"news","retry":-1,"data":"x"}`, `{"topic":"news","retry":1.5,"data":"x"}`,
-		`{"topic":"news","data":"\ud800"}`, "{\"topic\":\"news\",\"data\":\"\xff\"}", `{"topic":"news","data":"x","hub":7}`,
-		`{"broadcast":false,"data":"x"}`, `{"broadcast":"yes","data":"x"}`, `{"topic":"news","user":null,"data":"x"}`,
-		`{"topic":"news","data":"x","hub":null}`,
+		`{"topic":"news","data":"x"} trailing`, `{"topic":"news","data":"x","typo":1}`,
+		`{"topic":"news","topic":"a","data":"x"}`, `{"Topic":"news","data":"x"}`,
+		`{"topic":1,"data":"x"}`, `{"topic":[],"data":"x"}`, `{"topic":["a",1],"data":"x"}`,
+		`{"topic":"news","user":"alice","data":"x"}`, `{"topic":"a/*","data":"x"}`,
+		`{"client_id":"a b","data":"x"}`,
+		`{"topic":"news","event":"gap","data":"x"}`,
+		`{"topic":"news","retry":-1,"data":"x"}`, `{"topic":"news","retry":1.5,"data":"x"}`,
+		`{"topic":"news","data":"\ud800"}`, "{\"topic\":\"news\",\"data\":\"\xff\"}",
+		`{"broadcast":false,"data":"x"}`, `{"broadcast":"yes","data":"x"}`,
+		`{"topic":"news","user":null,"data":"x"}`,
+		`{"topic":"news","data":"x","hub":7}`, `{"topic":"news","data":"x","hub":null}`,
 	}
 	for _, message := range bad {
 		if err := client.Publish(t.Context(), "sse:messages", message).Err(); err != nil {
@@ -234,11 +240,12 @@ func TestMalformedRedisChannelMessagesAreSkippedCountedAndLogged(t *testing.T) {
 	client.Publish(t.Context(), "sse:messages", `{"topic":"news","data":"good"}`)
 	r.want("good")
 	if got := int(i.malformed()); got != len(bad) || i.warnings("malformed") != len(bad) {
-		t.Errorf("%d malformed messages count as %d and were logged %d times", len(bad), got, i.warnings("malformed"))
+		t.Errorf("%d malformed messages count as %d and were logged %d times",
+			len(bad), got, i.warnings("malformed"))
 	}
 }
 
-func TestAMalformedRedisChannelMessageCountsAtTheHubItIsForAlone(t *testing.T) {
+func TestMalformedChannelMessageCountsOnlyAtItsHub(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	standard := start(t, server.URL())
@@ -247,9 +254,15 @@ func TestAMalformedRedisChannelMessageCountsAtTheHubItIsForAlone(t *testing.T) {
 	awaitSubscribed(t, client, "sse:messages", 2)
 	ofStandard, ofChat := standard.subscribe(everyTarget()), chat.subscribe(everyTarget())
 	for _, message := range []string{
-		`{"topic":"news"}`, `{"topic":"news","data":"x","typo":1}`, `{"topic":"a/*","data":"x"}`, `{"hub":"","data":"x"}`, // names none
-		`hello`, `{"hub":"chat","topic":`, `{"hub":"chat","hub":"chat"}`, `{"hub":7}`, `["chat"]`, `null`, // can't be read
-		`{"hub":"chat","topic":"news"}`, `{"hub":"chat","topic":"a","data":"x","typo":1}`, `{"hub":"chat","topic":"a/*","data":"x"}`,
+		// These name no hub.
+		`{"topic":"news"}`, `{"topic":"news","data":"x","typo":1}`,
+		`{"topic":"a/*","data":"x"}`, `{"hub":"","data":"x"}`,
+		// The hub of these can't be read.
+		`hello`, `{"hub":"chat","topic":`, `{"hub":"chat","hub":"chat"}`, `{"hub":7}`, `["chat"]`, `null`,
+		// These are for the hub "chat".
+		`{"hub":"chat","topic":"news"}`, `{"hub":"chat","topic":"a","data":"x","typo":1}`,
+		`{"hub":"chat","topic":"a/*","data":"x"}`,
+		// These are for a hub that does not exist.
 		`{"hub":"nobody","topic":"news"}`, `{"hub":"nobody","typo":1}`,
 	} {
 		client.Publish(t.Context(), "sse:messages", message)
@@ -266,7 +279,7 @@ func TestAMalformedRedisChannelMessageCountsAtTheHubItIsForAlone(t *testing.T) {
 	}
 }
 
-func TestAMalformedEntryMayBeTheLastBeforeARedisReconnect(t *testing.T) {
+func TestTailReconnectsAfterAMalformedEntry(t *testing.T) {
 	server := e2etest.RedisServer(t, "--appendonly", "yes", "--appendfsync", "always")
 	i := start(t, server.URL())
 	r := i.subscribe(hubtest.With("a"))
@@ -287,7 +300,7 @@ func TestAMalformedEntryMayBeTheLastBeforeARedisReconnect(t *testing.T) {
 	}
 }
 
-func TestForeignEntriesOfTheFuturePastAndEdgeHarmNothing(t *testing.T) {
+func TestEntriesOfThePastAndTheFutureAreDelivered(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	do(t, client, "XADD "+defaultLog+" 1-1 topic a data ancient")

@@ -12,12 +12,13 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/broker/brokertest"
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
-func TestARedisInstanceStartsWhileRedisIsDown(t *testing.T) {
+func TestInstanceStartsWhileRedisIsDown(t *testing.T) {
 	for name, hang := range map[string]bool{"refusing": false, "hanging": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -43,7 +44,8 @@ func TestARedisInstanceStartsWhileRedisIsDown(t *testing.T) {
 			}
 			began = time.Now()
 			_, err := i.tryPublish(newPublication("refused", hub.Topics("a")...))
-			if took := time.Since(began); !errors.Is(err, broker.ErrUnavailable) && !hang || err == nil || took > 8*time.Second {
+			took := time.Since(began)
+			if !errors.Is(err, broker.ErrUnavailable) && !hang || err == nil || took > 8*time.Second {
 				t.Errorf("publishing ended after %v with %v", took, err)
 			}
 			elsewhere.publish("meanwhile", hub.Topics("a")...)
@@ -66,19 +68,22 @@ func TestARedisInstanceStartsWhileRedisIsDown(t *testing.T) {
 	}
 }
 
-// Publishers reach Redis by connections of their own, perhaps before the tail does.
-func TestWhatIsAcknowledgedWhenRedisIsBackReachesThoseWhoWaitedForIt(t *testing.T) {
+// Publishers have connections of their own, and may reach Redis before the tail does.
+func TestFirstMessagesAfterAnOutageReachWaitingClients(t *testing.T) {
 	proxy := e2etest.NewProxy(t, e2etest.RedisServer(t).Addr())
 	proxy.Cut()
 	i := launch(t, newOptions(t, proxy.URL(), withTimeout(time.Second)))
 	i.awaitReady()
-	e2etest.Await(t, "a few attempts, so that the next one is a while away", func() bool { return i.logs.Len() > 0 && !i.LogUp() })
+	e2etest.Await(t, "a few attempts, so that the next one is a while away", func() bool {
+		return i.logs.Len() > 0 && !i.LogUp()
+	})
 	r := i.subscribe(hubtest.With("a"))
 	proxy.Heal()
 	events := []string{hubtest.Gap("broker_changed")}
 	for deadline := time.Now().Add(soon); len(events) < 20; time.Sleep(time.Millisecond) {
 		text := "message " + strconv.Itoa(len(events))
-		if _, err := i.tryPublish(withKey(text, text, hub.Topics("a")...)); err == nil { // once, be its outcome unknown at first
+		// With a key the message is published once, even if its outcome is unknown at first.
+		if _, err := i.tryPublish(withKey(text, text, hub.Topics("a")...)); err == nil {
 			events = append(events, text)
 		} else if time.Now().After(deadline) {
 			t.Fatalf("publishing does not work: %v", err)
@@ -87,7 +92,7 @@ func TestWhatIsAcknowledgedWhenRedisIsBackReachesThoseWhoWaitedForIt(t *testing.
 	r.want(events...)
 }
 
-func TestRedisThatTakesNoWritesIsSaidToBeDown(t *testing.T) {
+func TestRedisThatRefusesWritesIsDown(t *testing.T) {
 	for name, c := range map[string]struct{ from, to string }{
 		"full":      {"CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"},
 		"a replica": {"REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"},
@@ -101,7 +106,9 @@ func TestRedisThatTakesNoWritesIsSaidToBeDown(t *testing.T) {
 			r := i.subscribe(hubtest.With("a"))
 			i.publish("before", hub.Topics("a")...)
 			do(t, client, c.from)
-			e2etest.Await(t, "the instance to notice", func() bool { return !i.LogUp() && i.warnings("out of reach") > 0 })
+			e2etest.Await(t, "the instance to notice", func() bool {
+				return !i.LogUp() && i.warnings("out of reach") > 0
+			})
 			for _, ephemeral := range []bool{false, true} {
 				p := withKey("key", "refused", hub.Topics("a")...)
 				p.Ephemeral = ephemeral
@@ -110,21 +117,24 @@ func TestRedisThatTakesNoWritesIsSaidToBeDown(t *testing.T) {
 				}
 			}
 			do(t, client, c.to)
-			e2etest.Await(t, "the instance to notice", func() bool { return i.LogUp() && i.warnings("is in reach") > 0 })
+			e2etest.Await(t, "the instance to notice", func() bool {
+				return i.LogUp() && i.warnings("is in reach") > 0
+			})
 			i.publish("after", hub.Topics("a")...)
 			r.want("before", "after")
 		})
 	}
 }
 
-func TestWhoGivesUpIsNotHeldUpByAFrozenRedis(t *testing.T) {
+func TestCallsEndWithTheirContextWhileRedisHangs(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL(), withTimeout(10*soon))
 	server.Freeze()
+	one := func() []*broker.Publication { return brokertest.One("a", "x", "key") }
 	for name, ask := range map[string]func(context.Context){
-		"a claim":        func(ctx context.Context) { s := hubtest.As("c", "alice"); i.log.Claim(ctx, &s) },
-		"a look at keys": func(ctx context.Context) { _, _ = i.log.CheckKeys(ctx, brokertest.One("a", "x", "key")) },
-		"publishing":     func(ctx context.Context) { _, _ = i.log.Publish(ctx, brokertest.One("a", "x", "key")) },
+		"a claim":         func(ctx context.Context) { s := hubtest.As("c", "alice"); i.log.Claim(ctx, &s) },
+		"a check of keys": func(ctx context.Context) { _, _ = i.log.CheckKeys(ctx, one()) },
+		"publishing":      func(ctx context.Context) { _, _ = i.log.Publish(ctx, one()) },
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(100*time.Millisecond, cancel)
@@ -135,7 +145,7 @@ func TestWhoGivesUpIsNotHeldUpByAFrozenRedis(t *testing.T) {
 	}
 }
 
-func TestARedisThatIsDownIsNotHammered(t *testing.T) {
+func TestRedisThatIsDownIsNotHammered(t *testing.T) {
 	server := e2etest.RedisServer(t, "--appendonly", "yes", "--appendfsync", "always")
 	proxy := e2etest.NewProxy(t, server.Addr())
 	i := start(t, proxy.URL())
@@ -174,19 +184,19 @@ func TestARedisThatIsDownIsNotHammered(t *testing.T) {
 	r.want("before", "after", "passing")
 }
 
-// A Redis that answers all but one of what the tail asks must not make it run in circles.
-func TestARedisThatForbidsReadingIsNotHammered(t *testing.T) {
+// A Redis that refuses a single command of the tail must not make it loop.
+func TestRedisThatForbidsReadingIsNotHammered(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	do(t, client, "ACL SETUSER sse on >secret ~* &* +@all -xread")
 	i := launch(t, newOptions(t, "redis://sse:secret@"+server.Addr()))
 	i.awaitReady()
-	e2etest.Await(t, "the instance to notice", func() bool { return i.logs.FilterMessageSnippet("out of reach").Len() > 0 })
+	e2etest.Await(t, "the instance to notice", func() bool { return i.warnings("out of reach") > 0 })
 	do(t, client, "CONFIG RESETSTAT")
 	began := time.Now()
 	<-time.After(3 * time.Second) // this is the measurement
 	if perSecond := float64(callsOf(t, client, "xinfo|stream")) / time.Since(began).Seconds(); perSecond > 20 {
-		t.Errorf("the tail began anew %.1f times per second", perSecond)
+		t.Errorf("the tail began again %.1f times per second", perSecond)
 	}
 	do(t, client, "ACL SETUSER sse +xread")
 	r := i.subscribe(hubtest.With("a"))
@@ -194,7 +204,7 @@ func TestARedisThatForbidsReadingIsNotHammered(t *testing.T) {
 	r.want("hello")
 }
 
-func TestARedisLineThatFellSilentIsFoundOutAndReplaced(t *testing.T) {
+func TestSilentConnectionIsReplaced(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
 	i := start(t, proxy.URL(), withTimeout(time.Second))
@@ -234,14 +244,14 @@ func TestARedisLineThatFellSilentIsFoundOutAndReplaced(t *testing.T) {
 	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 2)
 }
 
-func TestPublishingWorksOnceRedisIsSaidToBeBack(t *testing.T) {
+func TestPublishWorksAsSoonAsTheLogIsUp(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
 	i := start(t, proxy.URL())
 	for range 3 {
 		proxy.Cut()
 		e2etest.Await(t, "the instance to notice", func() bool { return !i.LogUp() })
-		for range 100 { // more failures in a row than go-redis puts up with
+		for range 100 { // after so many failures in a row go-redis stops connecting
 			if _, err := i.tryPublish(newPublication("x", hub.Topics("a")...)); err == nil {
 				t.Error("a message was published over a cut line")
 			}
@@ -252,7 +262,7 @@ func TestPublishingWorksOnceRedisIsSaidToBeBack(t *testing.T) {
 	}
 }
 
-func TestRedisAfarIsSlowerButCarriesAsMuch(t *testing.T) {
+func TestPublishersShareCallsToADistantRedis(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
 	i := start(t, proxy.URL())
@@ -271,8 +281,8 @@ func TestRedisAfarIsSlowerButCarriesAsMuch(t *testing.T) {
 		})
 	}
 	publishers.Wait()
-	r.await("all messages", func(events []wireEvent) bool { return len(events) == n*each })
-	// Each message is two trips away; publishers share them. One after the other they would take 64 s.
+	r.await("all messages", func(events []eventstream.Event) bool { return len(events) == n*each })
+	// A call takes two trips, and publishers share calls. One after the other they would take 64 s.
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("%d messages of %d publishers took %v", n*each, n, took)
 	}
@@ -281,22 +291,22 @@ func TestRedisAfarIsSlowerButCarriesAsMuch(t *testing.T) {
 	}
 }
 
-// Each of these messages takes longer on the line than the timeout allows a silence.
-func TestLargeMessagesComeOverASlowRedisLine(t *testing.T) {
+// Each of these messages takes longer than the idle timeout, but bytes arrive all the time.
+func TestLargeMessagesComeOverASlowLine(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
 	elsewhere := start(t, server.URL())
-	slow := launch(t, newOptions(t, server.URL(), withTimeout(time.Second)), func(i *instance) { i.tailAt = proxy.Addr() })
+	slow := launch(t, newOptions(t, server.URL(), withTimeout(time.Second)), tailingAt(proxy.Addr()))
 	slow.awaitUp()
 	before := slow.warnings("out of reach") // while it began
 	r := slow.subscribe(hubtest.With("a"))
-	proxy.Slow(5*time.Millisecond, 150_000) // so that each takes longer than a silent line is borne with
+	proxy.Slow(5*time.Millisecond, 150_000) // each message takes longer than the idle timeout
 	texts := make([]string, 3)
 	for k := range texts {
 		texts[k] = strings.Repeat(strconv.Itoa(k), 400_000)
 		elsewhere.publish(texts[k], hub.Topics("a")...)
 	}
-	r.await("all messages", func(events []wireEvent) bool { return len(events) >= len(texts) })
+	r.await("all messages", func(events []eventstream.Event) bool { return len(events) >= len(texts) })
 	for k, e := range r.got() {
 		if string(e.Data) != texts[k] {
 			t.Errorf("event %d is %q with %d bytes", k, e.Name, len(e.Data))
@@ -307,7 +317,7 @@ func TestLargeMessagesComeOverASlowRedisLine(t *testing.T) {
 	}
 }
 
-func TestLargeEphemeralMessagesComeOverASlowRedisLine(t *testing.T) {
+func TestLargeEphemeralMessagesComeOverASlowLine(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
 	elsewhere, slow := start(t, server.URL()), start(t, proxy.URL(), withTimeout(time.Second))
@@ -323,7 +333,7 @@ func TestLargeEphemeralMessagesComeOverASlowRedisLine(t *testing.T) {
 	r.want(texts...)
 }
 
-func TestARedisThatHangsHoldsNoExitUp(t *testing.T) {
+func TestRedisThatHangsDoesNotDelayClose(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	var instances []*instance
 	for range 4 {
@@ -337,7 +347,7 @@ func TestARedisThatHangsHoldsNoExitUp(t *testing.T) {
 			_, err := i.tryPublish(newPublication("x", hub.Topics("a")...))
 			errs <- err
 		}()
-		if n%2 == 0 { // while presence is on its way too, or not
+		if n%2 == 0 { // every other one is also telling its presence
 			e2etest.Await(t, "the message to be under way", func() bool { return len(i.log.queue) == 0 })
 		}
 	}
@@ -359,10 +369,10 @@ func TestARedisThatHangsHoldsNoExitUp(t *testing.T) {
 	}
 }
 
-func TestRedisLagIsHowFarAnInstanceMayBeBehind(t *testing.T) {
+func TestLagIsHowFarAnInstanceMayBeBehind(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
-	i := launch(t, newOptions(t, server.URL(), withTimeout(500*time.Millisecond)), func(i *instance) { i.tailAt = proxy.Addr() })
+	i := launch(t, newOptions(t, server.URL(), withTimeout(500*time.Millisecond)), tailingAt(proxy.Addr()))
 	i.awaitUp()
 	r := i.subscribe(hubtest.With("a"))
 	i.publish("1", hub.Topics("a")...)

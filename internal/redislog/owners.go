@@ -8,24 +8,25 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// Whose a client_id is stands in a key of its own, which the first user to come under it sets. The key
-// outlives the messages that any instance can have kept for it, and is renewed by each that has some, or
-// has connections. Once none of them has, whoever asks next finds it free.
+// The owner of a client_id stands in a key of its own, which the first user under that client_id sets. The
+// key outlives all messages that an instance can keep for the client_id. Every instance that keeps some, or
+// has connections, renews it. When no instance does so any longer, the next user who asks gets the client_id.
 
 const (
-	minOwnersEvery = 20 * time.Second // how often keys are renewed, at the most
-	maxOwnersEvery = 10 * time.Minute
-	agelessOwners  = 24 * time.Hour // how long a key outlives its renewal where messages have no age
-	ownersChunk    = 500            // keys of one call
+	minOwnersEvery = 20 * time.Second // shortest interval of renewals
+	maxOwnersEvery = 10 * time.Minute // longest interval of renewals
+	agelessOwners  = 24 * time.Hour   // how long a key outlives its renewal if messages have no maximum age
+	ownersChunk    = 500              // keys of one call
 	catchUpEvery   = 5 * time.Millisecond
 )
 
-// ownerTimes returns how long the keys live, and how often they are renewed. Two renewals may fail.
+// ownerTimes returns how long a key lives, and the interval of its renewals. Two renewals in a row may fail.
 func ownerTimes(limits hub.HistoryLimits) (ttl, every time.Duration) {
 	age := min(limits.Age, math.MaxInt64/2)
 	if age == 0 {
@@ -35,44 +36,47 @@ func ownerTimes(limits hub.HistoryLimits) (ttl, every time.Duration) {
 	return age + 3*every, every
 }
 
-// ownerQuestion asks whose a client_id is, and claims it for a user if it is nobody's.
+// ownerQuestion asks for the owner of a client_id. It claims the client_id for a user if it has no owner.
 type ownerQuestion struct {
-	clientID string
-	user     string // empty for one who claims nothing
-	way      ownerWay
-	secret   bool // nobody else can have come under it yet
+	clientID  string
+	user      string // claims the client_id; empty for no claim
+	way       ownerWay
+	generated bool // whether the hub has just made up the client_id, so that nobody else can use it yet
 }
 
-// ownerWay is what a question does to the key of an owner who is not the one that asks.
+// ownerWay is what a question does to the key if its owner is another user.
 type ownerWay string
 
 const (
 	askOwner   ownerWay = "ask"   // nothing
-	renewOwner ownerWay = "renew" // keeps it alive: the client_id is in use here
-	takeOver   ownerWay = "take"  // removes it, if the client_id is not in use elsewhere; here it is not
+	renewOwner ownerWay = "renew" // renew it, since the client_id is in use here
+	takeOver   ownerWay = "take"  // remove it, unless the client_id is in use elsewhere; it is not in use here
 )
 
-// Claim implements Owners.
+// Claim implements broker.Claimer.
 func (l *Log) Claim(ctx context.Context, s *hub.Subscription) {
 	if !l.replica.LogInReach() || s.Generated && s.User == "" {
 		return
 	}
 	user, _ := l.replica.Owner(s.ClientID)
 	if user != "" && user != s.User {
-		return // the hub will refuse it
+		return // the hub will refuse the subscription
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
-	err := l.within(ctx, func() error { return l.claim(ctx, ownerQuestion{s.ClientID, s.User, askOwner, s.Generated}) })
+	q := ownerQuestion{clientID: s.ClientID, user: s.User, way: askOwner, generated: s.Generated}
+	err := l.within(ctx, func() error { return l.claimOrLearn(ctx, q) })
 	if err != nil && ctx.Err() != context.Canceled {
 		l.unasked.Do(func() {
 			l.Logger.Warn("redis does not say whose client_ids are; this instance goes by what it knows",
-				zap.String("hub", l.hub), zap.Error(err))
+				zap.String("hub", l.hubName), zap.Error(err))
 		})
 	}
 }
 
-func (l *Log) claim(ctx context.Context, q ownerQuestion) error {
+// claimOrLearn claims a client_id for the user who asks, or tells the replica that it is another's. It takes
+// the client_id away from an owner only if it is certainly in use nowhere.
+func (l *Log) claimOrLearn(ctx context.Context, q ownerQuestion) error {
 	owners, err := l.askOwners(ctx, nil, q)
 	if err != nil || owners[0] == "" || owners[0] == q.user {
 		return err
@@ -87,11 +91,11 @@ func (l *Log) claim(ctx context.Context, q ownerQuestion) error {
 			}
 		}
 	}
-	l.heard(q, owner)
+	l.noteOwner(q, owner)
 	return err
 }
 
-// catchUp waits until this instance has read what is in the log by now. It reports whether it has.
+// catchUp waits until this instance has read what is in the log now. It reports whether that worked.
 func (l *Log) catchUp(ctx context.Context) bool {
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
@@ -105,7 +109,7 @@ func (l *Log) catchUp(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	for end.After(l.replica.Position().Position) && end.After(l.acked.cameTo().Position) {
+	for end.After(l.replica.Position().Position) && end.After(l.acked.lastRead().Position) {
 		select {
 		case <-time.After(catchUpEvery):
 		case <-ctx.Done():
@@ -115,23 +119,26 @@ func (l *Log) catchUp(ctx context.Context) bool {
 	return true
 }
 
-// mayBeKeptElsewhere reports whether another instance may keep messages for a client_id that this one does not have: the
-// log has dropped some that are not too old for its history.
+// mayBeKeptElsewhere reports whether another instance may keep messages for a client_id that this one does
+// not have. That is so if the log has dropped messages that are not too old for the history.
 func (l *Log) mayBeKeptElsewhere(clientID string) bool {
 	lost := l.replica.Lost(hub.Address{Kind: hub.ToClient, Name: clientID})
 	return lost.After(hub.Position{}) && lost.Major >= l.wantedSince(0)
 }
 
-// heard tells the replica what it does not know of an owner.
-func (l *Log) heard(q ownerQuestion, owner string) {
+// noteOwner tells the replica the answer to a question, if the owner is another user than the one that the
+// replica knows.
+func (l *Log) noteOwner(q ownerQuestion, owner string) {
 	if owner != "" && owner != q.user {
 		l.replica.Own(q.clientID, owner, time.Now().Add(presenceTTL))
 	}
 }
 
-// askOwners returns whose the client_ids are, each empty if it is nobody's. Who takes over has to name the
-// other instances.
-func (l *Log) askOwners(ctx context.Context, instances []string, questions ...ownerQuestion) (owners []string, err error) {
+// askOwners returns the owner of each client_id, empty if there is none. A takeOver needs the other
+// instances.
+func (l *Log) askOwners(
+	ctx context.Context, instances []string, questions ...ownerQuestion,
+) (owners []string, err error) {
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
 		return nil, err
@@ -144,7 +151,7 @@ func (l *Log) askOwners(ctx context.Context, instances []string, questions ...ow
 	}
 	for _, q := range questions {
 		keys = append(keys, l.ownerKey+q.clientID)
-		args = append(args, q.clientID, q.user, string(q.way), q.secret)
+		args = append(args, q.clientID, q.user, string(q.way), q.generated)
 	}
 	owners, err = ownersScript.Run(ctx, node, keys, args...).StringSlice()
 	if err == nil && len(owners) != len(questions) {
@@ -153,13 +160,14 @@ func (l *Log) askOwners(ctx context.Context, instances []string, questions ...ow
 	return owners, err
 }
 
-// ownersScript answers questions. What is in use elsewhere is what presence tells of, and what was claimed
-// or renewed so short a time ago that presence may not tell yet.
+// ownersScript answers questions. A client_id is in use elsewhere if presence says so, or if its key was set
+// or renewed so recently that presence may not say so yet.
 //
 // KEYS: the presence of the other instances, the owners' keys.
-// ARGV: the number of instances, how long a key lives, how long one still lives that was not set a moment
-// ago, the kick channel; then for each owner's key its client_id, who asks, in which way, and whether the
-// client_id is a secret: if not, other instances are told of its new owner.
+//
+// ARGV: the number of instances, how long a key lives in ms, above which remaining time a key counts as
+// recent, the kick channel; then for each owner's key its client_id, the user who asks, the way, and whether
+// the client_id was just generated. If it was not, the other instances are told of its new owner.
 var ownersScript = redis.NewScript(`
 local instances, ttl, fresh = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local function inUseElsewhere(key, id)
@@ -171,7 +179,7 @@ end
 local owners = {}
 for i = instances + 1, #KEYS do
 	local key, arg = KEYS[i], 5 + 4 * (i - instances - 1)
-	local id, user, way, secret = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
+	local id, user, way, generated = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
 	local owner = redis.call('GET', key)
 	if owner and owner ~= user and way == 'take' and not inUseElsewhere(key, id) then
 		redis.call('DEL', key)
@@ -180,7 +188,7 @@ for i = instances + 1, #KEYS do
 	if not owner and user ~= '' then
 		owner = user
 		redis.call('SET', key, user, 'PX', ttl)
-		if secret == '0' then redis.call('PUBLISH', ARGV[4], id .. ' ' .. user) end
+		if generated == '0' then redis.call('PUBLISH', ARGV[4], id .. ' ' .. user) end
 	elseif owner and (owner == user or way == 'renew') and redis.call('PTTL', key) < tonumber(ttl) then
 		redis.call('PEXPIRE', key, ttl) -- another instance may keep messages for longer
 	end
@@ -189,8 +197,8 @@ end
 return owners
 `)
 
-// hearKick does what another instance says on the kick channel: that a client_id is to be closed or,
-// with a user after it, that it became that user's.
+// hearKick does what another instance asks on the kick channel. A client_id alone is to be kicked; one with a
+// user after it now belongs to that user.
 func (l *Log) hearKick(payload string) {
 	clientID, user, claimed := strings.Cut(payload, " ")
 	if claimed {
@@ -200,8 +208,8 @@ func (l *Log) hearKick(payload string) {
 	l.replica.Kick(clientID)
 }
 
-// keepOwners renews, now and then and whenever Redis may have lost them, the keys of the client_ids that
-// are in use here. On the way the replica learns whose they are.
+// keepOwners renews the keys of the client_ids that are in use here, at intervals and whenever Redis may have
+// lost them. From the answers the replica learns owners that it did not know.
 func (l *Log) keepOwners() {
 	_, next := ownerTimes(l.replica.Limits().History)
 	for {
@@ -213,23 +221,16 @@ func (l *Log) keepOwners() {
 		}
 		_, next = ownerTimes(l.replica.Limits().History)
 		if !l.replica.LogInReach() {
-			continue // it is doubted when it is back
+			continue // the owners are doubted when the log is in reach again
 		}
 		if err := l.renewOwners(); err != nil {
 			next = presenceTTL
-			l.logFailure("renewing whose client_ids are failed", err)
+			l.logFailure("renewing the owners of client_ids failed", err)
 		}
 	}
 }
 
-// doubtOwners says that Redis may not have the keys.
-func (l *Log) doubtOwners() {
-	select {
-	case l.ownersDoubted <- struct{}{}:
-	default:
-	}
-}
-
+// renewOwners renews the keys of the client_ids that are in use here.
 func (l *Log) renewOwners() error {
 	var questions []ownerQuestion
 	for clientID, user := range l.replica.Owners() {
@@ -243,7 +244,7 @@ func (l *Log) renewOwners() error {
 			return err
 		}
 		for i, q := range some {
-			l.heard(q, owners[i])
+			l.noteOwner(q, owners[i])
 		}
 	}
 	return nil

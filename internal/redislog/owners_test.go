@@ -6,18 +6,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
-	"github.com/redis/go-redis/v9"
 )
 
+// ownerOfC is the key of the owner of the client_id "c".
 const ownerOfC = "{sse:default}:owner:c"
 
-// tryClaim enters a client as the handler does: it is asked first whose its client_id is.
 // clientC is the address of the client_id "c".
 var clientC = []hub.Address{{Kind: hub.ToClient, Name: "c"}}
 
+// tryClaim enters a client as a route does: it asks for the owner of the client_id first.
 func (i *instance) tryClaim(clientID, user string) (*reader, error) {
 	s := hubtest.As(clientID, user)
 	i.log.Claim(i.t.Context(), &s)
@@ -27,6 +29,7 @@ func (i *instance) tryClaim(clientID, user string) (*reader, error) {
 	return i.subscribe(s), nil
 }
 
+// claim is tryClaim that must succeed.
 func (i *instance) claim(clientID, user string) *reader {
 	i.t.Helper()
 	r, err := i.tryClaim(clientID, user)
@@ -36,6 +39,7 @@ func (i *instance) claim(clientID, user string) *reader {
 	return r
 }
 
+// wantOwned checks that a user does not get the client_id "c".
 func (i *instance) wantOwned(user string) {
 	i.t.Helper()
 	if _, err := i.tryClaim("c", user); !errors.Is(err, hub.ErrClientIDOwned) {
@@ -43,7 +47,7 @@ func (i *instance) wantOwned(user string) {
 	}
 }
 
-// awaitFree returns when a user gets the client_id that was another's.
+// awaitFree returns when a user gets the client_id "c".
 func (i *instance) awaitFree(user string) (r *reader) {
 	i.t.Helper()
 	e2etest.Await(i.t, "a client_id to be free", func() (free bool) {
@@ -54,7 +58,7 @@ func (i *instance) awaitFree(user string) (r *reader) {
 	return r
 }
 
-func TestRedisGivesAClientIDThatIsNotInUseToWhoeverComes(t *testing.T) {
+func TestUnusedClientIDGoesToTheNextUser(t *testing.T) {
 	t.Parallel()
 	server := e2etest.RedisServer(t)
 	a, b := start(t, server.URL()), start(t, server.URL())
@@ -66,7 +70,7 @@ func TestRedisGivesAClientIDThatIsNotInUseToWhoeverComes(t *testing.T) {
 		ttl, _ := ownerTimes(hubtest.Plenty.History)
 		return client.PTTL(t.Context(), ownerOfC).Val() < ttl-presenceTTL
 	})
-	b.wantOwned("bob") // she is still there
+	b.wantOwned("bob") // alice is still there
 	b.wantOwned("")
 	alice.leave()
 	bob := b.awaitFree("bob")
@@ -77,11 +81,11 @@ func TestRedisGivesAClientIDThatIsNotInUseToWhoeverComes(t *testing.T) {
 	bob.leave()
 	a.awaitFree("").leave()
 	if n := client.Exists(t.Context(), ownerOfC).Val(); n != 0 {
-		t.Error("a key is left of a client_id that is nobody's")
+		t.Error("a key is left of a client_id without an owner")
 	}
 }
 
-func TestRedisKeepsAClientIDItsUsersWhileMessagesAreKept(t *testing.T) {
+func TestClientIDKeepsItsOwnerWhileMessagesAreKept(t *testing.T) {
 	t.Parallel()
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
@@ -100,7 +104,7 @@ func TestRedisKeepsAClientIDItsUsersWhileMessagesAreKept(t *testing.T) {
 	for time.Since(published) < 6*time.Second {
 		b.wantOwned("bob")
 		b.wantOwned("")
-		time.Sleep(100 * time.Millisecond) // asks again and again, as somebody would who wants it
+		time.Sleep(100 * time.Millisecond) // the interval of the attempts
 	}
 	if ttl := client.PTTL(t.Context(), ownerOfC).Val(); ttl <= 2*time.Second || ttl > time.Hour {
 		t.Errorf("the key lives for another %v", ttl)
@@ -108,8 +112,8 @@ func TestRedisKeepsAClientIDItsUsersWhileMessagesAreKept(t *testing.T) {
 	hubtest.Want(t, b.awaitFree("bob").texts())
 }
 
-// What the log has dropped an instance that was there before may keep, for a client_id that is not in use.
-func TestRedisGivesNoClientIDAwayForWhichOthersMayKeepMessages(t *testing.T) {
+// An older instance may keep messages that the log has dropped, for a client_id that is not in use.
+func TestClientIDKeepsItsOwnerWhileOthersMayKeepMessages(t *testing.T) {
 	t.Parallel()
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
@@ -126,14 +130,14 @@ func TestRedisGivesNoClientIDAwayForWhichOthersMayKeepMessages(t *testing.T) {
 	})
 	later.awaitUp()
 	e2etest.Await(t, "presence to be believed", func() bool { _, all := later.log.presence.known(); return all })
-	do(t, client, "PEXPIRE "+ownerOfC+" 600000") // as of a claim that is old
+	do(t, client, "PEXPIRE "+ownerOfC+" 600000") // as after an old claim
 	later.wantOwned("bob")
 	if owner := client.Get(t.Context(), ownerOfC).Val(); owner != "alice" {
 		t.Errorf("the key says %q", owner)
 	}
 }
 
-func TestRedisTellsOwnersToAnInstanceThatBeginsAnew(t *testing.T) {
+func TestNewInstanceLearnsOwners(t *testing.T) {
 	t.Parallel()
 	server := e2etest.RedisServer(t)
 	a := start(t, server.URL())
@@ -143,14 +147,17 @@ func TestRedisTellsOwnersToAnInstanceThatBeginsAnew(t *testing.T) {
 	b := start(t, server.URL())
 	b.wantOwned("bob")
 	c := start(t, server.URL())
-	e2etest.Await(t, "an instance to learn the owner of what it keeps", func() bool { user, _ := c.Owner("c"); return user == "alice" })
+	e2etest.Await(t, "an instance to learn the owner of what it keeps", func() bool {
+		user, _ := c.Owner("c")
+		return user == "alice"
+	})
 	server.Kill()
 	e2etest.Await(t, "the instance to notice", func() bool { return !c.LogUp() })
 	c.wantOwned("bob")
 	c.claim("c", "alice")
 }
 
-func TestRedisOwnersComeBackAfterAFlush(t *testing.T) {
+func TestOwnersComeBackAfterAFlush(t *testing.T) {
 	t.Parallel()
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
@@ -166,7 +173,7 @@ func TestRedisOwnersComeBackAfterAFlush(t *testing.T) {
 	b.wantOwned("bob")
 }
 
-func TestRedisCutsWhoeverListensElsewhereUnderAClientIDThatIsClaimed(t *testing.T) {
+func TestClaimDisconnectsClientsOnOtherInstances(t *testing.T) {
 	t.Parallel()
 	server := e2etest.RedisServer(t)
 	a, b := start(t, server.URL()), start(t, server.URL())
@@ -185,7 +192,7 @@ func TestRedisCutsWhoeverListensElsewhereUnderAClientIDThatIsClaimed(t *testing.
 	}
 }
 
-func TestRedisTellsOfAClaimThatAnInstanceDidNotHear(t *testing.T) {
+func TestInstanceLearnsAClaimThatItDidNotHear(t *testing.T) {
 	t.Parallel()
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
@@ -200,12 +207,12 @@ func TestRedisTellsOfAClaimThatAnInstanceDidNotHear(t *testing.T) {
 
 	awaitSubscribed(t, client, "{sse:default}:kick", 2)
 	other := b.claim("d", "")
-	do(t, client, "SET {sse:default}:owner:d alice") // as by a claim while nobody hears
+	do(t, client, "SET {sse:default}:owner:d alice") // as after a claim that nobody heard
 	do(t, client, "CLIENT KILL TYPE pubsub")
 	<-other.done
 }
 
-func TestRedisThatDoesNotAnswerHoldsNobodyUpForLong(t *testing.T) {
+func TestClaimIsBoundedInTimeWhileRedisHangs(t *testing.T) {
 	t.Parallel()
 	server := e2etest.RedisServer(t)
 	a := start(t, server.URL(), withTimeout(300*time.Millisecond))
@@ -227,7 +234,7 @@ func TestRedisThatDoesNotAnswerHoldsNobodyUpForLong(t *testing.T) {
 	}
 }
 
-func TestRedisIsNotAskedAboutIDsThatNobodyElseKnows(t *testing.T) {
+func TestRedisIsNotAskedAboutGeneratedClientIDs(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	a := start(t, server.URL())
@@ -246,7 +253,7 @@ func TestRedisIsNotAskedAboutIDsThatNobodyElseKnows(t *testing.T) {
 	}
 }
 
-func TestOwnersKeysOutliveTheMessagesAndAreRenewedInTime(t *testing.T) {
+func TestOwnerKeysOutliveMessagesAndAreRenewedInTime(t *testing.T) {
 	for _, age := range []time.Duration{0, time.Second, time.Hour, 1000 * time.Hour} {
 		ttl, every := ownerTimes(hub.HistoryLimits{Age: age})
 		if ttl < age+2*every || every <= 0 || ttl <= presenceTTL {
@@ -255,7 +262,7 @@ func TestOwnersKeysOutliveTheMessagesAndAreRenewedInTime(t *testing.T) {
 	}
 }
 
-func TestAMalformedLastEntryKeepsNobodyFromAFreeClientID(t *testing.T) {
+func TestMalformedLastEntryDoesNotBlockAClientID(t *testing.T) {
 	t.Parallel()
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
@@ -266,7 +273,7 @@ func TestAMalformedLastEntryKeepsNobodyFromAFreeClientID(t *testing.T) {
 	a.awaitFree("bob")
 }
 
-func TestRedisClusterKeepsOwnersInTheHubsSlot(t *testing.T) {
+func TestClusterKeepsOwnersInTheHubsSlot(t *testing.T) {
 	t.Parallel()
 	cluster := e2etest.RedisCluster(t)
 	nodes := at(cluster.Addrs())

@@ -2,55 +2,48 @@ package redislog
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/topic"
-	"github.com/redis/go-redis/v9"
 )
 
 const (
 	presenceEvery = 500 * time.Millisecond // how often an instance tells what has changed
-	presenceTTL   = 3 * time.Second        // how long a dead instance's counts live on
-	presenceChunk = 1000                   // words of one command; even
+	presenceTTL   = 3 * time.Second        // how long the counts of a dead instance live on
+	presenceChunk = 1000                   // arguments of one command; even
 )
 
-// presence is who listens where, over all instances: each keeps a hash of its addresses with their
-// numbers of clients, which a publish reads in the call it makes anyway. Only patterns, which can't be
-// looked up by topic, are fetched ahead.
+// presence counts the clients at each address over all instances. Each instance keeps a hash in Redis of its
+// addresses with their numbers of clients. A publish reads the hashes in the call that it makes anyway. Only
+// patterns can't be looked up by topic; they are fetched ahead.
 type presence struct {
-	base      string // of the keys
-	instance  string // this one
-	instances string // the set of all
-	doubted   chan struct{}
+	base      string // beginning of the hashes' keys
+	instance  string // random name of this instance
+	instances string // key of the set of all instances
+	doubted   doubt  // raised when Redis may lack what this instance told
 
-	mu    sync.Mutex // guards all below
-	names []string   // of the other instances alive
-	read  time.Time  // when names were read last
-	since time.Time  // since when they have been read without a break
-	// patterns of the other instances, with their numbers of clients.
-	patterns map[string]int
+	mu       sync.Mutex     // guards all below
+	names    []string       // other instances that are alive
+	read     time.Time      // when names were read last
+	since    time.Time      // since when names have been read without a break
+	patterns map[string]int // the other instances' patterns with their numbers of clients
 }
 
 func newPresence(base string) *presence {
 	return &presence{
-		base: base + "presence:", instance: hub.NewEpoch(), instances: base + "instances",
-		doubted: make(chan struct{}, 1),
+		base: base + "presence:", instance: rand.Text(), instances: base + "instances", doubted: newDoubt(),
 	}
 }
 
-// doubt says that Redis may not have what it was told.
-func (p *presence) doubt() {
-	select {
-	case p.doubted <- struct{}{}:
-	default:
-	}
-}
-
+// key returns the key of an instance's hash.
 func (p *presence) key(instance string) string { return p.base + instance }
 
 // others returns the other instances that were alive a moment ago.
@@ -60,8 +53,8 @@ func (p *presence) others() []string {
 	return p.names
 }
 
-// known returns the other instances, and whether they can be taken for all there are: whoever is alive
-// has had the time to tell, and to be heard.
+// known returns the other instances, and whether they are certainly all: every instance that is alive has had
+// the time to tell, and this one the time to read it.
 func (p *presence) known() (others []string, all bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -82,26 +75,27 @@ func (p *presence) countPatterns(to []hub.Address) (clients int) {
 	return clients
 }
 
-// presenceField names an address in the hash.
+// presenceField returns the field of an address in an instance's hash.
 func presenceField(a hub.Address) string {
 	return string("tcub"[a.Kind]) + ":" + a.Name
 }
 
+// The other fields of an instance's hash.
 const (
-	aliveField    = "alive"    // is there as long as the instance is
-	patternsField = "patterns" // JSON: by pattern, the number of clients
+	aliveField    = "alive"    // there as long as the instance lives
+	patternsField = "patterns" // a JSON object: the number of clients by pattern
 )
 
-// keepPresence tells the others who listens here, and learns of them, while Redis is in reach.
+// keepPresence exchanges presence with the other instances while Redis is in reach.
 func (l *Log) keepPresence() {
-	mine := &ownPresence{stale: true}
+	own := &ownPresence{stale: true}
 	ticker := time.NewTicker(presenceEvery)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
 		case <-l.presence.doubted:
-			mine.stale = true
+			own.stale = true
 		case <-l.context.Done():
 			l.endPresence()
 			return
@@ -110,62 +104,65 @@ func (l *Log) keepPresence() {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(l.context, l.Timeout)
-		again := mine.stale
-		err := l.exchangePresence(ctx, mine)
+		again := own.stale
+		err := l.exchangePresence(ctx, own)
 		cancel()
 		if err == nil || refusesWrites(err) {
 			l.replica.LogRefuses(err)
 		}
 		if err == nil && again {
-			l.doubtOwners()
+			l.ownersDoubted.raise()
 		}
 		if err != nil {
-			mine.stale = true
+			own.stale = true
 			l.logFailure("telling who listens here failed", err)
 		}
 	}
 }
 
-// refusesWrites reports whether a server in good health would take no message either: it is a replica, is full, or may
-// not go on without replicas or the disk.
+// refusesWrites reports whether the error means that the server takes no messages: it is a replica, is full,
+// or lacks its replicas or its disk.
 func refusesWrites(err error) bool {
-	return redis.IsReadOnlyError(err) || redis.IsOOMError(err) || redis.IsNoReplicasError(err) || redis.HasErrorPrefix(err, "MISCONF")
+	return redis.IsReadOnlyError(err) || redis.IsOOMError(err) || redis.IsNoReplicasError(err) ||
+		redis.HasErrorPrefix(err, "MISCONF")
 }
 
 // ownPresence is what this instance has told the others.
 type ownPresence struct {
-	patterns map[string]int
-	stale    bool // Redis may not have it: everything is told again
+	patterns map[string]int // number of clients by pattern
+	stale    bool           // whether Redis may lack it, so that everything must be told again
 }
 
-// exchangePresence writes what has changed here and reads what others have.
-func (l *Log) exchangePresence(ctx context.Context, mine *ownPresence) error {
+// exchangePresence writes what has changed here and reads the presence of the others.
+func (l *Log) exchangePresence(ctx context.Context, own *ownPresence) error {
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
 		return err
 	}
 	p := l.presence
 	key := p.key(p.instance)
-	if mine.stale { // a full server would let it all be deleted, but not told again
+	if own.stale { // fails on a full server, which would let everything be deleted and take nothing
 		if err := node.HSet(ctx, key, aliveField, 1).Err(); err != nil {
 			return err
 		}
 	}
 	pipe := node.Pipeline()
-	kept := pipe.PExpire(ctx, key, presenceTTL) // first: what was there may be gone
-	mine.tell(ctx, pipe, key, l.replica.Listening(mine.stale))
+	kept := pipe.PExpire(ctx, key, presenceTTL) // first, to see whether the hash is still there
+	own.tell(ctx, pipe, key, l.replica.Listening(own.stale))
 	pipe.PExpire(ctx, key, presenceTTL)
 	pipe.SAdd(ctx, p.instances, p.instance)
 	all := pipe.SMembers(ctx, p.instances)
 	if _, err := pipe.Exec(ctx); err != nil {
 		return err
 	}
-	mine.stale = !kept.Val() && !mine.stale
+	own.stale = !kept.Val() && !own.stale
 	return p.readOthers(ctx, node, all.Val())
 }
 
-// tell adds to the pipeline what has changed; all there is, if what Redis has is stale.
-func (o *ownPresence) tell(ctx context.Context, pipe redis.Pipeliner, key string, changes map[hub.Address]int) {
+// tell adds the changes to the pipeline. If Redis may lack something, the changes are everything there is.
+func (o *ownPresence) tell(
+	ctx context.Context, pipe redis.Pipeliner, key string, changes map[hub.Address]int,
+) {
 	fields := []any{aliveField, 1}
 	var gone []string
 	patternsChanged := o.stale
@@ -199,8 +196,8 @@ func (o *ownPresence) tell(ctx context.Context, pipe redis.Pipeliner, key string
 	}
 }
 
-// readOthers learns which of the other instances are alive, and their patterns. A dead one's hash has
-// expired; its name goes too.
+// readOthers reads which of the other instances are alive, and their patterns. The hash of a dead instance
+// has expired; its name is removed as well.
 func (p *presence) readOthers(ctx context.Context, node redis.Cmdable, instances []string) error {
 	pipe := node.Pipeline()
 	replies := make(map[string]*redis.SliceCmd)
@@ -239,7 +236,7 @@ func (p *presence) readOthers(ctx context.Context, node redis.Cmdable, instances
 	return nil
 }
 
-// Connections implements Kicker.
+// Connections implements broker.Kicker.
 func (l *Log) Connections(ctx context.Context, clientID string, wait bool) (elsewhere int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout+2*presenceEvery)
 	defer cancel()
@@ -248,7 +245,7 @@ func (l *Log) Connections(ctx context.Context, clientID string, wait bool) (else
 		return elsewhere, err
 	}
 	select {
-	case <-time.After(2 * presenceEvery): // one to learn of a new instance, one for what it tells
+	case <-time.After(2 * presenceEvery): // one to learn of a new instance, one for its counts
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	case <-l.context.Done():
@@ -257,13 +254,15 @@ func (l *Log) Connections(ctx context.Context, clientID string, wait bool) (else
 	return l.connectionsTold(ctx, clientID)
 }
 
+// connectionsTold returns the number of connections that the other instances have told.
 func (l *Log) connectionsTold(ctx context.Context, clientID string) (elsewhere int, err error) {
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
 		return 0, err
 	}
+	field := presenceField(hub.Address{Kind: hub.ToClient, Name: clientID})
 	for _, instance := range l.presence.others() {
-		count, err := node.HGet(ctx, l.presence.key(instance), presenceField(hub.Address{Kind: hub.ToClient, Name: clientID})).Int()
+		count, err := node.HGet(ctx, l.presence.key(instance), field).Int()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return 0, err
 		}
@@ -272,21 +271,21 @@ func (l *Log) connectionsTold(ctx context.Context, clientID string) (elsewhere i
 	return elsewhere, nil
 }
 
-// endPresence takes this instance's counts back at once instead of letting them expire.
+// endPresence removes this instance's counts, if Redis is in reach. Otherwise they expire.
 func (l *Log) endPresence() {
 	l.replica.StopListening()
 	if !l.replica.LogInReach() {
-		return // they expire
+		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), presenceEvery)
 	defer cancel()
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
-		return // they expire
+		return
 	}
 	p := l.presence
 	pipe := node.Pipeline()
 	pipe.Del(ctx, p.key(p.instance))
 	pipe.SRem(ctx, p.instances, p.instance)
-	_, _ = pipe.Exec(ctx) // or they expire
+	_, _ = pipe.Exec(ctx)
 }

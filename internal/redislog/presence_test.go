@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
-func TestRedisReceiversAreCountedOverAllInstances(t *testing.T) {
+func TestReceiversAreCountedOverAllInstances(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a, b, c := start(t, server.URL()), start(t, server.URL()), start(t, server.URL())
 	awaitPresence(a, b, c)
@@ -25,9 +25,9 @@ func TestRedisReceiversAreCountedOverAllInstances(t *testing.T) {
 	b.subscribe(person("x", "bob", "room/*"))
 	b.subscribe(person("y", "", "room/*", "**"))
 	c.subscribe(person("z", "bob", "room/1/**", "a/b"))
-	for _, i := range []*instance{a, b, c} { // until all have heard of all
+	for _, i := range []*instance{a, b, c} { // until each knows the counts of all
 		awaitReceivers(t, i, 5, everybody)
-		awaitReceivers(t, i, 3, hub.Topics("room/1")...) // one of them through ** alone, which covers room/*
+		awaitReceivers(t, i, 3, hub.Topics("room/1")...) // one through ** alone, which covers room/*
 		awaitReceivers(t, i, 2, hub.Topics("room/1/x")...)
 	}
 	for _, test := range []struct {
@@ -57,7 +57,7 @@ func TestRedisReceiversAreCountedOverAllInstances(t *testing.T) {
 	}
 }
 
-// awaitReceivers returns when an instance counts so many receivers at an address, and how long that
+// awaitReceivers waits until an instance counts so many receivers at an address. It returns how long that
 // took.
 func awaitReceivers(t testing.TB, i *instance, n int, to ...hub.Address) time.Duration {
 	t.Helper()
@@ -71,12 +71,12 @@ func awaitReceivers(t testing.TB, i *instance, n int, to ...hub.Address) time.Du
 	return time.Since(began)
 }
 
-func TestRedisReceiversAreAtMostASecondOld(t *testing.T) {
+func TestReceiversAreAtMostASecondOld(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a, b := start(t, server.URL()), start(t, server.URL())
 	awaitPresence(a, b)
 	exact, pattern := hub.Topics("news")[0], hub.Topics("room/1")[0]
-	const tries = 5 // of which the machine may hold up some
+	const tries = 5 // the machine may delay some of them
 	took := map[string][]time.Duration{}
 	for range tries {
 		r := b.subscribe(hubtest.With("news", "room/*"))
@@ -87,13 +87,13 @@ func TestRedisReceiversAreAtMostASecondOld(t *testing.T) {
 		took["a pattern that is left"] = append(took["a pattern that is left"], awaitReceivers(t, a, 0, pattern))
 	}
 	for what, took := range took {
-		if usual := median(took); usual > 1200*time.Millisecond { // with what the looking takes
+		if usual := median(took); usual > 1200*time.Millisecond { // including the time that awaitReceivers takes
 			t.Errorf("%s was counted after %v", what, usual)
 		}
 	}
 }
 
-func TestRedisCountsOfADeadInstanceVanish(t *testing.T) {
+func TestCountsOfADeadInstanceVanish(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
 	a, dying := start(t, server.URL()), start(t, proxy.URL())
@@ -105,7 +105,7 @@ func TestRedisCountsOfADeadInstanceVanish(t *testing.T) {
 	awaitReceivers(t, a, len(all), hub.Topics("news")...)
 	awaitReceivers(t, a, len(all), hub.Topics("room/1")...)
 	soonest := soon
-	for n, i := range closing { // one may come too late to take its counts back
+	for n, i := range closing { // one of them may be too late to remove its counts
 		i.stop()
 		soonest = min(soonest, awaitReceivers(t, a, len(all)-n-1, hub.Topics("news")...))
 	}
@@ -125,13 +125,16 @@ func TestRedisCountsOfADeadInstanceVanish(t *testing.T) {
 	awaitReceivers(t, a, 2, hub.Topics("room/1")...)
 }
 
-func TestRedisCountsComeBackWhateverHappensToThem(t *testing.T) {
+func TestCountsComeBackAfterALoss(t *testing.T) {
 	server := e2etest.RedisServer(t, "--appendonly", "yes", "--appendfsync", "always")
 	client := admin(t, server.URL())
 	a, b := start(t, server.URL()), start(t, server.URL())
 	b.subscribe(hubtest.With("news", "room/*"))
 	b.subscribe(hubtest.With("news"))
-	for _, what := range []string{"", "FLUSHALL", "DEL {sse:default}:presence:" + b.log.presence.instance, "DEL {sse:default}:instances", "restart"} {
+	for _, what := range []string{
+		"", "FLUSHALL", "DEL {sse:default}:presence:" + b.log.presence.instance, "DEL {sse:default}:instances",
+		"restart",
+	} {
 		switch what {
 		case "":
 		case "restart":
@@ -143,7 +146,10 @@ func TestRedisCountsComeBackWhateverHappensToThem(t *testing.T) {
 		default:
 			do(t, client, what)
 		}
-		e2etest.Await(t, "publishing to work", func() bool { _, err := a.tryPublish(newPublication("x", hub.Topics("x")...)); return err == nil })
+		e2etest.Await(t, "publishing to work", func() bool {
+			_, err := a.tryPublish(newPublication("x", hub.Topics("x")...))
+			return err == nil
+		})
 		if took := awaitReceivers(t, a, 2, hub.Topics("news")...); took > 6*time.Second {
 			t.Errorf("after %q the counts came back after %v", what, took)
 		}
@@ -151,7 +157,7 @@ func TestRedisCountsComeBackWhateverHappensToThem(t *testing.T) {
 	}
 }
 
-func TestRedisReceiversCostAPublishNoRoundTrip(t *testing.T) {
+func TestReceiversCostNoRoundTrip(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
 	a, b := start(t, proxy.URL()), start(t, server.URL())
@@ -173,7 +179,7 @@ func TestRedisReceiversCostAPublishNoRoundTrip(t *testing.T) {
 	}
 }
 
-func TestRedisPresenceTellsOnlyWhatChanged(t *testing.T) {
+func TestPresenceTellsOnlyChanges(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	a := start(t, server.URL())
@@ -182,7 +188,9 @@ func TestRedisPresenceTellsOnlyWhatChanged(t *testing.T) {
 		a.subscribe(hubtest.With("news"))
 	}
 	key := a.log.presence.key(a.log.presence.instance)
-	e2etest.Await(t, "all clients to be told", func() bool { return client.HLen(t.Context(), key).Val() > clients })
+	e2etest.Await(t, "all clients to be told", func() bool {
+		return client.HLen(t.Context(), key).Val() > clients
+	})
 	from := callsOf(t, client, "hset")
 	awaitRounds(t, a, 4)
 	if calls := callsOf(t, client, "hset") - from; calls > 6 {
@@ -190,12 +198,16 @@ func TestRedisPresenceTellsOnlyWhatChanged(t *testing.T) {
 	}
 	first := a.subscribe(hubtest.With("news"))
 	awaitReceivers(t, a, clients+1, hub.Topics("news")...)
-	e2etest.Await(t, "a new client to be told", func() bool { return client.HGet(t.Context(), key, "t:news").Val() == fmt.Sprint(clients+1) })
+	e2etest.Await(t, "a new client to be told", func() bool {
+		return client.HGet(t.Context(), key, "t:news").Val() == fmt.Sprint(clients+1)
+	})
 	first.leave()
-	e2etest.Await(t, "a client to be forgotten", func() bool { return !client.HExists(t.Context(), key, "c:"+first.client.ClientID).Val() })
+	e2etest.Await(t, "a client to be forgotten", func() bool {
+		return !client.HExists(t.Context(), key, "c:"+first.client.ClientID).Val()
+	})
 }
 
-// awaitRounds returns after so many renewals of an instance's presence.
+// awaitRounds waits for so many renewals of an instance's presence.
 func awaitRounds(t testing.TB, i *instance, n int) {
 	t.Helper()
 	client, key := i.log.publishing, i.log.presence.key(i.log.presence.instance)

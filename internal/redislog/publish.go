@@ -12,35 +12,35 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
-	"github.com/redis/go-redis/v9"
 )
 
 const (
 	maxPending       = 4096    // batches that may wait for the next call
-	maxCallAddresses = 512     // addresses of one call's messages, about: they are what it costs Redis
-	maxCallBytes     = 1 << 20 // data of one call's messages, about: it has to come through in time
+	maxCallAddresses = 512     // addresses of one call's messages, about: they decide what the call costs Redis
+	maxCallBytes     = 1 << 20 // data bytes of one call's messages, about: they must come through in time
 )
 
-// pendingPublish is a batch on its way to Redis, small enough for one call.
-type pendingPublish struct {
-	batch []*broker.Publication
-	// state is decided once: either the batch is sent, or its publisher has stopped waiting.
-	state    atomic.Int32
-	receipts []broker.Receipt // of the messages that were published
-	repeated []bool           // whether each had been before
-	err      error            // why not all were
-	done     chan struct{}
+// pendingBatch is a batch on its way to Redis. It is small enough for one call.
+type pendingBatch struct {
+	batch    []*broker.Publication
+	state    atomic.Int32     // waitingToBeSent, then either sent or abandoned
+	receipts []broker.Receipt // answers to the messages that were published
+	repeated []bool           // whether each had been published before
+	err      error            // why not all were published
+	done     chan struct{}    // closed when the three fields above are set
 }
 
 const (
 	waitingToBeSent int32 = iota
 	sent
-	abandoned
+	abandoned // the publisher has stopped waiting
 )
 
-// callLoad is how much of a call messages take up.
+// callLoad is how much of a call its messages take up.
 type callLoad struct{ addresses, bytes int }
 
 func (c *callLoad) add(m *broker.Publication) {
@@ -50,8 +50,8 @@ func (c *callLoad) add(m *broker.Publication) {
 
 func (c *callLoad) full() bool { return c.addresses >= maxCallAddresses || c.bytes >= maxCallBytes }
 
-// Publish implements Broker. What many requests publish at the same time goes to Redis in one call; a
-// lone one waits for nobody, and a large one goes in several.
+// Publish implements broker.Log. Requests that publish at the same time share a call to Redis. A single
+// request does not wait for others, and a large one takes several calls.
 func (l *Log) Publish(ctx context.Context, batch []*broker.Publication) (published int, err error) {
 	for published < len(batch) && err == nil {
 		var call callLoad
@@ -67,7 +67,7 @@ func (l *Log) Publish(ctx context.Context, batch []*broker.Publication) (publish
 	return published, err
 }
 
-// publishSome publishes what fits into one call, or fails in time.
+// publishSome publishes a batch that fits into one call. It fails if that takes longer than Timeout.
 func (l *Log) publishSome(ctx context.Context, batch []*broker.Publication) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
@@ -79,7 +79,7 @@ func (l *Log) publishSome(ctx context.Context, batch []*broker.Publication) (int
 			return 0, err
 		}
 	}
-	p := &pendingPublish{batch: batch, done: make(chan struct{})}
+	p := &pendingBatch{batch: batch, done: make(chan struct{})}
 	select {
 	case l.queue <- p:
 	case <-ctx.Done():
@@ -101,95 +101,7 @@ func (l *Log) publishSome(ctx context.Context, batch []*broker.Publication) (int
 	return len(p.receipts), p.err
 }
 
-// awaitJoined waits for the tail's first attempt to join the log. What was published before it has would count as
-// kept from before, and pass by the clients that are here already.
-func (l *Log) awaitJoined(ctx context.Context) error {
-	select {
-	case <-l.tried:
-	case <-ctx.Done():
-	case <-l.context.Done():
-	}
-	if !l.joined.Load() {
-		return broker.ErrUnavailable
-	}
-	return nil
-}
-
-// publishPending sends what waits, one call at a time: while one is under way, the next gathers.
-func (l *Log) publishPending() {
-	for {
-		select {
-		case <-l.context.Done():
-			l.abandonPending()
-			return
-		case first := <-l.queue:
-			l.send(l.gather(first))
-		}
-	}
-}
-
-// gather takes what else waits by now.
-func (l *Log) gather(p *pendingPublish) (requests []*pendingPublish) {
-	var call callLoad
-	for {
-		if p.state.CompareAndSwap(waitingToBeSent, sent) {
-			requests = append(requests, p)
-			for _, m := range p.batch {
-				call.add(m)
-			}
-		}
-		if call.full() {
-			return requests
-		}
-		select {
-		case p = <-l.queue:
-		default:
-			return requests
-		}
-	}
-}
-
-// abandonPending answers those that came too late.
-func (l *Log) abandonPending() {
-	for {
-		select {
-		case p := <-l.queue:
-			p.err = broker.ErrUnavailable
-			close(p.done)
-		default:
-			return
-		}
-	}
-}
-
-// send publishes the requests with one call and tells each what became of it.
-func (l *Log) send(requests []*pendingPublish) {
-	if len(requests) == 0 {
-		return
-	}
-	defer func() {
-		for _, p := range requests {
-			close(p.done)
-		}
-	}()
-	// Publishers give up by their own clocks; this call is what the next ones wait for.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.context), l.Timeout)
-	defer cancel()
-	replies, err := l.call(ctx, requests)
-	if err != nil {
-		refresh(ctx, l.publishing)
-		for _, p := range requests {
-			p.err = err
-		}
-		return
-	}
-	for _, p := range requests {
-		l.settle(p, replies[:len(p.batch)])
-		replies = replies[len(p.batch):]
-	}
-}
-
-// CheckKeys implements Broker.
+// CheckKeys implements broker.Log.
 func (l *Log) CheckKeys(ctx context.Context, batch []*broker.Publication) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
@@ -223,8 +135,99 @@ func (l *Log) CheckKeys(ctx context.Context, batch []*broker.Publication) (int, 
 	return len(batch), nil
 }
 
-// call runs publishScript for the requests and returns its reply to each message.
-func (l *Log) call(ctx context.Context, requests []*pendingPublish) ([]any, error) {
+// awaitJoined waits for the tail's first attempt to join the log, and fails if that failed. A message
+// published before the tail has joined would count as history, and would not be sent to the clients that are
+// already here.
+func (l *Log) awaitJoined(ctx context.Context) error {
+	select {
+	case <-l.tried:
+	case <-ctx.Done():
+	case <-l.context.Done():
+	}
+	if !l.joined.Load() {
+		return broker.ErrUnavailable
+	}
+	return nil
+}
+
+// publishPending publishes the batches that wait, one call at a time. During a call the next batches gather.
+func (l *Log) publishPending() {
+	for {
+		select {
+		case <-l.context.Done():
+			l.abandonPending()
+			return
+		case first := <-l.queue:
+			l.send(l.gather(first))
+		}
+	}
+}
+
+// gather returns a batch and those that wait behind it, as many as fit into a call. It leaves out abandoned
+// ones.
+func (l *Log) gather(first *pendingBatch) (pending []*pendingBatch) {
+	var call callLoad
+	next := first
+	for {
+		if next.state.CompareAndSwap(waitingToBeSent, sent) {
+			pending = append(pending, next)
+			for _, m := range next.batch {
+				call.add(m)
+			}
+		}
+		if call.full() {
+			return pending
+		}
+		select {
+		case next = <-l.queue:
+		default:
+			return pending
+		}
+	}
+}
+
+// abandonPending refuses the batches that still wait when the log is closed.
+func (l *Log) abandonPending() {
+	for {
+		select {
+		case p := <-l.queue:
+			p.err = broker.ErrUnavailable
+			close(p.done)
+		default:
+			return
+		}
+	}
+}
+
+// send publishes the batches with one call and answers each.
+func (l *Log) send(pending []*pendingBatch) {
+	if len(pending) == 0 {
+		return
+	}
+	defer func() {
+		for _, p := range pending {
+			close(p.done)
+		}
+	}()
+	// Publishers stop waiting on their own. This timeout is for the batches that wait behind the call.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.context), l.Timeout)
+	defer cancel()
+	replies, err := l.call(ctx, pending)
+	if err != nil {
+		refresh(ctx, l.publishing)
+		for _, p := range pending {
+			p.err = err
+		}
+		return
+	}
+	for _, p := range pending {
+		l.settle(p, replies[:len(p.batch)])
+		replies = replies[len(p.batch):]
+	}
+}
+
+// call runs publishScript for the batches and returns its reply to each message.
+func (l *Log) call(ctx context.Context, pending []*pendingBatch) ([]any, error) {
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
@@ -234,10 +237,11 @@ func (l *Log) call(ctx context.Context, requests []*pendingPublish) ([]any, erro
 	for _, instance := range instances {
 		keys = append(keys, l.presence.key(instance))
 	}
-	_, cluster := l.publishing.(*redis.ClusterClient) // where we may listen at another of its servers
-	args := make([]any, 0, 5+16*len(requests))        // enough for messages with one topic
-	args = append(args, l.MaxLen, broker.IdempotencyPeriod.Milliseconds(), hub.NewEpoch(), len(instances), !cluster)
-	for i, p := range requests {
+	_, cluster := l.publishing.(*redis.ClusterClient) // where this instance may be subscribed at another server
+	args := make([]any, 0, 5+16*len(pending))         // enough for messages with one topic
+	args = append(args,
+		l.MaxLen, broker.IdempotencyPeriod.Milliseconds(), hub.NewEpoch(), len(instances), !cluster)
+	for i, p := range pending {
 		for _, m := range p.batch {
 			if m.Key != "" {
 				keys = append(keys, l.idemKey+m.Key)
@@ -257,8 +261,8 @@ func (l *Log) call(ctx context.Context, requests []*pendingPublish) ([]any, erro
 	return nil, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 }
 
-// appendMessage appends what publishScript is to know of one message.
-func (l *Log) appendMessage(args []any, request int, m *broker.Publication) ([]any, error) {
+// appendMessage appends the arguments of publishScript for one message.
+func (l *Log) appendMessage(args []any, batch int, m *broker.Publication) ([]any, error) {
 	kind := "log"
 	if m.Ephemeral {
 		kind = "channel"
@@ -268,14 +272,14 @@ func (l *Log) appendMessage(args []any, request int, m *broker.Publication) ([]a
 		keyed, fingerprint = 1, hex.EncodeToString(m.Fingerprint[:])
 	}
 	here := l.replica.Count(m.To) + l.presence.countPatterns(m.To)
-	args = append(args, request, kind, keyed, fingerprint, here, len(m.To))
+	args = append(args, batch, kind, keyed, fingerprint, here, len(m.To))
 	for _, to := range m.To {
 		args = append(args, presenceField(to))
 	}
 	args = append(args, 0) // the number of fields
 	before := len(args)
 	if m.Ephemeral {
-		payload, err := encodeChannelMessage(m.Message, l.hub)
+		payload, err := encodeChannelMessage(m.Message, l.hubName)
 		if err != nil {
 			return nil, fmt.Errorf("encoding the message: %w", err)
 		}
@@ -287,17 +291,19 @@ func (l *Log) appendMessage(args []any, request int, m *broker.Publication) ([]a
 	return args, nil
 }
 
-// publishScript publishes messages in order. A message whose idempotency key has an answer gets that
-// answer again; one that is refused ends its request, but not the others.
+// publishScript publishes messages in order. A message whose idempotency key has an answer gets that answer
+// again. A message that is refused ends its batch, but not the others.
 //
 // KEYS: the log, the epoch, the presence of the other instances, the idempotency keys.
-// ARGV: max_len, how long answers are kept, an epoch if there is no log, the number of instances, whether this
-// server's subscribers are all there are; then for each message its request, whether it goes to the log
-// or the channel, whether it has a key, its fingerprint, its receivers as known already, and, each with
-// their number before them, its addresses and its fields.
-// It returns for each message "<epoch> <entry ID or -> <receivers>", with " again" after it if that is
-// the answer of before, or why it was not published. Nothing may raise an error once something was
-// published: that would be taken for the fate of the whole call.
+//
+// ARGV: max_len, how long answers are kept in ms, an epoch for a new log, the number of instances, whether
+// all subscribers of the channel are on this server; then for each message its batch, "log" or "channel",
+// whether it has a key, its fingerprint, the number of receivers known already, its addresses and its fields,
+// both with their number before them.
+//
+// It returns for each message "<epoch> <entry ID or -> <receivers>", with " again" behind an answer of
+// before, or why the message was not published. It must not raise an error once it has published something:
+// the caller would take that for the outcome of the whole call.
 var publishScript = redis.NewScript(`
 local epoch = redis.call('GET', KEYS[2])
 local instances, alone = tonumber(ARGV[4]), ARGV[5] == '1'
@@ -312,7 +318,7 @@ end
 local function append(...)
 	local id = redis.pcall('XADD', KEYS[1], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[1], '*', ...)
 	if id then return id end
-	-- There is no log, and the one that begins may give out positions that another has given out.
+	-- There is no log. A new one may give out the positions of an older one again, so it gets another name.
 	return rename() or redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', ...)
 end
 if not epoch then
@@ -320,7 +326,7 @@ if not epoch then
 	if problem then return problem end
 end
 while arg <= #ARGV do
-	local request, kind, keyed, fingerprint = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
+	local batch, kind, keyed, fingerprint = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
 	local receivers, addresses = tonumber(ARGV[arg + 4]), tonumber(ARGV[arg + 5])
 	local address = arg + 6
 	arg = address + addresses
@@ -332,14 +338,14 @@ while arg <= #ARGV do
 		kept = redis.pcall('GET', KEYS[key])
 	end
 	local reply
-	if request == refused then
+	if batch == refused then
 		reply = 'skipped'
 	elseif failed(kept) then
-		reply, refused = 'error ' .. kept.err, request
+		reply, refused = 'error ' .. kept.err, batch
 	elseif kept and string.sub(kept, 1, #fingerprint) == fingerprint then
 		reply = string.sub(kept, #fingerprint + 2) .. ' again'
 	elseif kept then
-		reply, refused = 'conflict', request
+		reply, refused = 'conflict', batch
 	else
 		for i = 3, 2 + instances do
 			for a = address, address + addresses - 1 do
@@ -357,22 +363,22 @@ while arg <= #ARGV do
 			local done = append(unpack(ARGV, first, last))
 			local stored = not failed(done) and answered(done)
 			if failed(done) then
-				reply, refused = 'error ' .. done.err, request
+				reply, refused = 'error ' .. done.err, batch
 			elseif failed(stored) then
-				reply, refused = 'unknown ' .. stored.err, request
+				reply, refused = 'unknown ' .. stored.err, batch
 			end
 		else
-			-- The key goes first: a server that may not write publishes all the same.
+			-- The key goes first: PUBLISH would succeed even on a server that may not write.
 			local done = answered('-')
 			if not failed(done) then
 				done = redis.pcall('PUBLISH', ARGV[first], ARGV[last])
-				if done == 0 and alone then -- the instance that asks has been cut off, and does not know it yet
+				if done == 0 and alone then -- not even the instance that asks: it was cut off and has not noticed
 					done = {err = 'nobody listens to the channel'}
 				end
 				if failed(done) and keyed == '1' then redis.pcall('DEL', KEYS[key]) end
 			end
 			if failed(done) then
-				reply, refused = 'error ' .. done.err, request
+				reply, refused = 'error ' .. done.err, batch
 			end
 		end
 	end
@@ -381,8 +387,8 @@ end
 return replies
 `)
 
-// settle reads the replies to a batch.
-func (l *Log) settle(p *pendingPublish, replies []any) {
+// settle answers a batch by the replies to its messages.
+func (l *Log) settle(p *pendingBatch, replies []any) {
 	for _, reply := range replies {
 		text, _ := reply.(string)
 		first, rest, _ := strings.Cut(text, " ")
@@ -390,7 +396,7 @@ func (l *Log) settle(p *pendingPublish, replies []any) {
 		case "conflict":
 			p.err = broker.ErrKeyReused
 			return
-		case "unknown": // it is in the log, but not its key
+		case "unknown": // the message is in the log, but its key has no answer
 			p.err = fmt.Errorf("%w: redis: %s", broker.ErrUnknownOutcome, rest)
 			return
 		case "error":
@@ -419,8 +425,8 @@ func (l *Log) settle(p *pendingPublish, replies []any) {
 	}
 }
 
-// mayHaveBeenSent reports whether after this error a command may have been carried out: it was sent,
-// or may have been, and no answer came.
+// mayHaveBeenSent reports whether a command that failed with this error may have been carried out
+// nevertheless.
 func mayHaveBeenSent(err error) bool {
 	var network *net.OpError
 	if errors.As(err, &network) && network.Op == "dial" {

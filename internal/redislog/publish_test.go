@@ -11,13 +11,13 @@ import (
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
-	"github.com/redis/go-redis/v9"
 )
 
-func TestRedisPublishesAKeyOnceWhicheverInstanceIsAsked(t *testing.T) {
+func TestKeyPublishesOnceOverAllInstances(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	instances := []*instance{start(t, server.URL()), start(t, server.URL())}
 	readers := []*reader{instances[0].subscribe(hubtest.With("a")), instances[1].subscribe(hubtest.With("a"))}
@@ -29,8 +29,8 @@ func TestRedisPublishesAKeyOnceWhicheverInstanceIsAsked(t *testing.T) {
 		publishers.Go(func() {
 			for key := range keys {
 				var err error
-				receipts[key][try], err = instances[try%2].tryPublish(withKey(strconv.Itoa(key), "text "+strconv.Itoa(key), hub.Topics("a")...))
-				if err != nil {
+				p := withKey(strconv.Itoa(key), "text "+strconv.Itoa(key), hub.Topics("a")...)
+				if receipts[key][try], err = instances[try%2].tryPublish(p); err != nil {
 					t.Error(err)
 				}
 			}
@@ -53,7 +53,7 @@ func TestRedisPublishesAKeyOnceWhicheverInstanceIsAsked(t *testing.T) {
 	}
 }
 
-func TestRedisKeepsTheAnswersOfEphemeralMessagesToo(t *testing.T) {
+func TestEphemeralMessageRepeatsItsAnswer(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL())
 	awaitSubscribed(t, admin(t, server.URL()), "sse:messages", 1)
@@ -69,13 +69,13 @@ func TestRedisKeepsTheAnswersOfEphemeralMessagesToo(t *testing.T) {
 	last := newPublication("last", hub.Topics("a")...)
 	last.Ephemeral = true
 	i.publishAll(last)
-	r.await("both last ones", func(events []wireEvent) bool { return count(events, "last") == 2 })
+	r.await("both last ones", func(events []eventstream.Event) bool { return count(events, "last") == 2 })
 	if n := count(r.got(), "passing"); n != 1 {
 		t.Errorf("the key published %d ephemeral messages", n)
 	}
 }
 
-func TestRedisRefusesAKeyThatWasUsedForAnotherMessage(t *testing.T) {
+func TestKeyOfAnotherMessageIsRefused(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a, b := start(t, server.URL()), start(t, server.URL())
 	r := a.subscribe(hubtest.With("a"))
@@ -86,18 +86,21 @@ func TestRedisRefusesAKeyThatWasUsedForAnotherMessage(t *testing.T) {
 		newPublication("after", hub.Topics("a")...),
 		withKey("free", "after too", hub.Topics("a")...),
 	}
-	for name, attempt := range map[string]func(context.Context, []*broker.Publication) (int, error){"looked at": b.log.CheckKeys, "published": b.log.Publish} {
+	for name, attempt := range map[string]func(context.Context, []*broker.Publication) (int, error){
+		"checked": b.log.CheckKeys, "published": b.log.Publish,
+	} {
 		if n, err := attempt(t.Context(), batch); n != 1 || !errors.Is(err, broker.ErrKeyReused) {
 			t.Errorf("%s %d, error %v; want 1 and ErrKeyReused", name, n, err)
 		}
 	}
-	if n, err := b.log.CheckKeys(t.Context(), []*broker.Publication{withKey("k", "first", hub.Topics("a")...), batch[3]}); n != 2 || err != nil {
+	fine := []*broker.Publication{withKey("k", "first", hub.Topics("a")...), batch[3]}
+	if n, err := b.log.CheckKeys(t.Context(), fine); n != 2 || err != nil {
 		t.Errorf("of a batch that may be published %d are fine: %v", n, err)
 	}
 	if batch[0].Receipt.ID == "" || batch[2].Receipt.ID != "" {
 		t.Errorf("the receipts are %v and %v", batch[0].Receipt, batch[2].Receipt)
 	}
-	// The key of what was not published is free, and the first answer still stands.
+	// The key of the message that was not published is free. The first answer still stands.
 	b.publishAll(withKey("free", "last", hub.Topics("a")...))
 	if again := b.publishAll(withKey("k", "first", hub.Topics("a")...))[0]; again.ID != first.ID {
 		t.Errorf("the key was answered %v and then %v", first, again)
@@ -105,7 +108,7 @@ func TestRedisRefusesAKeyThatWasUsedForAnotherMessage(t *testing.T) {
 	r.want("first", "before", "last")
 }
 
-func TestRedisForgetsKeysInTime(t *testing.T) {
+func TestKeysAreForgottenAfterTheirPeriod(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL())
 	i.publishAll(withKey("k", "first", hub.Topics("a")...))
@@ -115,7 +118,7 @@ func TestRedisForgetsKeysInTime(t *testing.T) {
 	}
 }
 
-func TestRedisCarriesManyPublishersInFewCalls(t *testing.T) {
+func TestPublishersShareCalls(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL())
 	client := admin(t, server.URL())
@@ -139,7 +142,7 @@ func TestRedisCarriesManyPublishersInFewCalls(t *testing.T) {
 	if calls > publishers*each/8 {
 		t.Errorf("%d messages of %d publishers took %d calls", publishers*each, publishers, calls)
 	}
-	r.await("all messages", func(events []wireEvent) bool { return len(events) == publishers*each })
+	r.await("all messages", func(events []eventstream.Event) bool { return len(events) == publishers*each })
 	next := make(map[string]int)
 	for _, text := range r.texts() {
 		publisher, k, _ := strings.Cut(text, "/")
@@ -150,21 +153,10 @@ func TestRedisCarriesManyPublishersInFewCalls(t *testing.T) {
 	}
 }
 
-// callsOf returns how often Redis has carried out a command, scripts' own calls included.
-func callsOf(t testing.TB, client *redis.Client, command string) (calls int) {
-	t.Helper()
-	stats := client.Info(t.Context(), "commandstats").Val()
-	if _, rest, found := strings.Cut(stats, "cmdstat_"+command+":calls="); found {
-		text, _, _ := strings.Cut(rest, ",")
-		calls, _ = strconv.Atoi(text)
-	}
-	return calls
-}
-
-func TestRedisTakesABatchOfAnySize(t *testing.T) {
+func TestBatchOfAnySizeIsPublished(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL())
-	const n = 20_000 // in one call five times as many would be more arguments than Redis before 7 takes
+	const n = 20_000 // a call of five times as many would have more arguments than Redis before 7 takes
 	batch := make([]*broker.Publication, n)
 	for k := range batch {
 		batch[k] = newPublication(strconv.Itoa(k), hub.Topics("a")...)
@@ -186,7 +178,7 @@ func TestRedisTakesABatchOfAnySize(t *testing.T) {
 	}
 }
 
-func TestRedisDoesNotHoldItselfUpForOneCall(t *testing.T) {
+func TestOneCallCarriesBoundedData(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL(), withTimeout(soon))
 	do(t, admin(t, server.URL()), "CONFIG RESETSTAT")
@@ -205,7 +197,7 @@ func TestRedisDoesNotHoldItselfUpForOneCall(t *testing.T) {
 	}
 }
 
-func TestRedisOneBadKeyHarmsNoOtherMessage(t *testing.T) {
+func TestBadKeyHarmsNoOtherMessage(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a, b := start(t, server.URL()), start(t, server.URL())
 	client := admin(t, server.URL())
@@ -214,20 +206,24 @@ func TestRedisOneBadKeyHarmsNoOtherMessage(t *testing.T) {
 	b.subscribe(hubtest.With("a"))
 	awaitPresence(a, b)
 	n, err := a.log.Publish(t.Context(), []*broker.Publication{
-		newPublication("1", hub.Topics("a")...), withKey("bad", "2", hub.Topics("a")...), newPublication("3", hub.Topics("a")...),
+		newPublication("1", hub.Topics("a")...),
+		withKey("bad", "2", hub.Topics("a")...),
+		newPublication("3", hub.Topics("a")...),
 	})
 	if n != 1 || !errors.Is(err, broker.ErrUnavailable) {
 		t.Errorf("published %d, error %v; want 1, ErrUnavailable", n, err)
 	}
-	// What others know of presence may be spoilt; messages don't depend on it.
+	// Messages don't depend on presence, even if it is damaged.
 	do(t, client, "DEL {sse:default}:presence:"+b.log.presence.instance)
 	do(t, client, "SET {sse:default}:presence:"+b.log.presence.instance+" spoilt")
 	a.publish("4", hub.Topics("a")...)
 	r.want("1", "4")
-	e2etest.Await(t, "presence to mend", func() bool { return a.publish("more", hub.Topics("a")...).Receivers == 2 })
+	e2etest.Await(t, "presence to mend", func() bool {
+		return a.publish("more", hub.Topics("a")...).Receivers == 2
+	})
 }
 
-func TestRedisPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
+func TestPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL(), withTimeout(time.Second))
 	r := i.subscribe(hubtest.With("a"))
@@ -252,7 +248,7 @@ func TestRedisPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
 	server.Thaw()
 	for n, err := range errs {
 		if errors.Is(err, broker.ErrUnavailable) {
-			continue // it was not published, and must not be
+			continue // the message was not published, and must not be
 		}
 		e2etest.Await(t, "Redis to take messages again", func() bool {
 			_, err := i.tryPublish(withKey(strconv.Itoa(n), "message "+strconv.Itoa(n), hub.Topics("a")...))
@@ -278,7 +274,7 @@ func TestRedisPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
 	}
 }
 
-func TestRedisPublishEndsWithItsRequest(t *testing.T) {
+func TestPublishEndsWithItsContext(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	i := start(t, server.URL(), withTimeout(20*time.Second))
 	server.Freeze()
@@ -290,8 +286,4 @@ func TestRedisPublishEndsWithItsRequest(t *testing.T) {
 		t.Errorf("publishing ended after %v with %v", time.Since(began), err)
 	}
 	server.Thaw()
-}
-
-func withTimeout(d time.Duration) func(*Options) {
-	return func(o *Options) { o.Timeout = d }
 }

@@ -4,38 +4,37 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/caddy-sse/caddy-sse/broker"
-	"github.com/caddy-sse/caddy-sse/eventstream"
-	"github.com/caddy-sse/caddy-sse/hub"
-	"github.com/caddy-sse/caddy-sse/internal/e2etest"
-	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
-// soon is how long these tests wait for what ought to happen at once: long, because they load the
-// machine.
+// soon is how long these tests wait for something that should happen at once. It is long, because they load
+// the machine.
 const soon = 30 * time.Second
 
-// instance is what one Caddy would be: a hub that follows a log in Redis. Several in one process make
-// a cluster.
+// instance is one Caddy: a hub that follows a log in Redis. Tests run several in one process.
 type instance struct {
 	*hub.Hub
 	log   *Log
 	t     testing.TB
-	name  string // of the hub
+	name  string // name of the hub
 	logs  *observer.ObservedLogs
 	ready chan struct{}
-	// tailAt is where the tail reads, if it is elsewhere than where messages go.
+	// tailAt is the address where the tail reads; empty for the address where messages go.
 	tailAt string
 
 	mu      sync.Mutex // guards readers
@@ -43,7 +42,7 @@ type instance struct {
 	stopped sync.Once
 }
 
-// newOptions returns what a config with a URL says of a log in Redis.
+// newOptions returns the options of a config with a URL.
 func newOptions(t testing.TB, url string, change ...func(*Options)) Options {
 	t.Helper()
 	o := Options{Prefix: "sse", MaxLen: 100_000, Timeout: 2 * time.Second}
@@ -61,12 +60,19 @@ func newOptions(t testing.TB, url string, change ...func(*Options)) Options {
 	return o
 }
 
+// withTimeout sets Options.Timeout.
+func withTimeout(d time.Duration) func(*Options) {
+	return func(o *Options) { o.Timeout = d }
+}
+
 // launch starts an instance without waiting for anything.
 func launch(t testing.TB, o Options, change ...func(*instance)) *instance {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
 	o.Logger = zap.New(core)
-	i := &instance{Hub: hub.NewHub(hubtest.Plenty), t: t, name: "default", logs: logs, ready: make(chan struct{})}
+	i := &instance{
+		Hub: hub.NewHub(hubtest.Plenty), t: t, name: defaultHub, logs: logs, ready: make(chan struct{}),
+	}
 	i.BrokerChanged = func(up bool, err error) {
 		if up {
 			o.Logger.Info("the broker is in reach")
@@ -87,13 +93,18 @@ func launch(t testing.TB, o Options, change ...func(*instance)) *instance {
 	return i
 }
 
-// open makes a log and has the hub follow it.
+// tailingAt has an instance read the log at another address.
+func tailingAt(addr string) func(*instance) {
+	return func(i *instance) { i.tailAt = addr }
+}
+
+// open opens a log and has the hub follow it.
 func (i *instance) open(o Options) {
 	i.t.Helper()
 	i.log = Open(i.name, o)
 	if i.tailAt != "" {
 		_ = i.log.tailing.Close()
-		client := o.client()
+		client := o.redisOptions()
 		client.Addrs = []string{i.tailAt}
 		client.ReadTimeout += blockTime
 		client.Dialer = i.log.dialer(true)
@@ -124,6 +135,7 @@ func start(t testing.TB, url string, change ...func(*Options)) *instance {
 	return i
 }
 
+// awaitReady returns when the log has called ready.
 func (i *instance) awaitReady() {
 	i.t.Helper()
 	select {
@@ -133,16 +145,19 @@ func (i *instance) awaitReady() {
 	}
 }
 
+// awaitUp returns when the log is up.
 func (i *instance) awaitUp() {
 	i.t.Helper()
 	e2etest.Await(i.t, "the instance to reach Redis", i.LogUp)
 }
 
-// awaitID returns when the instance has come as far as an ID.
+// awaitID returns when the instance has read the log up to an ID.
 func (i *instance) awaitID(id string) {
 	i.t.Helper()
 	to, _ := hub.ParseID(id)
-	e2etest.Await(i.t, "the instance to come to "+id, func() bool { return !to.Position.After(i.Position().Position) })
+	e2etest.Await(i.t, "the instance to come to "+id, func() bool {
+		return !to.Position.After(i.Position().Position)
+	})
 }
 
 // stop closes the log and ends all clients; the test's end does so too.
@@ -160,7 +175,7 @@ func (i *instance) stop() {
 	})
 }
 
-// malformed returns how many messages of other programs could not be read.
+// malformed returns the number of malformed messages.
 func (i *instance) malformed() int64 { return int64(i.Stats().DroppedMalformed) }
 
 // present returns how many clients are connected.
@@ -209,172 +224,7 @@ func (i *instance) tryPublish(p *broker.Publication) (broker.Receipt, error) {
 	return p.Receipt, err
 }
 
-// reader is a client whose stream is read at once by a goroutine of its own.
-type reader struct {
-	hub.Welcome
-	covers string // the newest loss that Welcome tells of
-	client *hub.Client
-	hub    *hub.Hub
-	t      testing.TB
-	ended  sync.Once
-	done   chan struct{} // closed once it has left
-
-	mu      sync.Mutex // guards the rest
-	events  []eventstream.Event
-	changed chan struct{} // closed and made anew when events grow
-}
-
-// Send implements hub.Stream: a reader takes everything.
-func (r *reader) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
-	r.add(frames)
-	if end != nil {
-		r.leaveFor(end)
-	}
-	return len(frames), end == nil
-}
-
-// Notice implements hub.Stream.
-func (r *reader) Notice(hub.News) (ready bool) { return true }
-
-// Abort implements hub.Stream.
-func (r *reader) Abort() { r.leaveFor(hub.ErrAborted) }
-
-// Blocked implements hub.Stream.
-func (r *reader) Blocked() bool { return false }
-
-// leaveFor has the client leave, once, without waiting for it.
-func (r *reader) leaveFor(cause error) {
-	r.ended.Do(func() {
-		go func() {
-			defer close(r.done)
-			_ = r.hub.Leave(r.client, cause)
-		}()
-	})
-}
-
-// subscribe enters a client.
-func (i *instance) subscribe(s hub.Subscription) *reader {
-	i.t.Helper()
-	r := &reader{
-		hub: i.Hub, t: i.t,
-		done: make(chan struct{}), changed: make(chan struct{}),
-	}
-	var err error
-	if r.client, r.Welcome, err = i.Join(s, r); err != nil {
-		i.t.Fatal(err)
-	}
-	epoch, _ := hub.ParseID(r.ID)
-	r.covers = hub.ID{Epoch: epoch.Epoch, Position: r.Lost}.String()
-	r.client.Post(1)
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.readers = append(i.readers, r)
-	return r
-}
-
-func (r *reader) add(frames []*hub.Frame) {
-	if len(frames) == 0 {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, f := range frames {
-		event, err := eventstream.NewDecoder(strings.NewReader(f.Block()), 1<<30).Next()
-		if err != nil {
-			r.t.Errorf("the frame %q can't be read: %v", f.Block(), err)
-		}
-		if event.HasData {
-			r.events = append(r.events, event)
-		}
-	}
-	close(r.changed)
-	r.changed = make(chan struct{})
-}
-
-// leave ends the stream from the client's side and returns the last ID it saw.
-func (r *reader) leave() (lastID string) {
-	r.leaveFor(hub.ErrGone)
-	<-r.done
-	return r.lastID()
-}
-
-func (r *reader) lastID() string {
-	id := r.ID
-	for _, e := range r.got() {
-		if e.ID != "" {
-			id = e.ID
-		}
-	}
-	return id
-}
-
-// got returns all events so far.
-func (r *reader) got() []eventstream.Event {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.events)
-}
-
-// texts tells in short what came: the data of messages, "<event> <data>" of others.
-func (r *reader) texts() (texts []string) {
-	for _, e := range r.got() {
-		text := string(e.Data)
-		if e.Name != "" {
-			text = e.Name + " " + text
-		}
-		texts = append(texts, text)
-	}
-	return texts
-}
-
-// gaps returns how many gaps the client was told.
-func (r *reader) gaps() (n int) {
-	for _, e := range r.got() {
-		if e.Name == "gap" {
-			n++
-		}
-	}
-	return n
-}
-
-// await returns when enough has come.
-func (r *reader) await(what string, enough func([]eventstream.Event) bool) {
-	r.t.Helper()
-	deadline := time.NewTimer(soon)
-	defer deadline.Stop()
-	for {
-		r.mu.Lock()
-		ok, changed := enough(r.events), r.changed
-		r.mu.Unlock()
-		if ok {
-			return
-		}
-		select {
-		case <-changed:
-		case <-deadline.C:
-			r.t.Fatalf("waited in vain for %s; what came is %v", what, hubtest.Brief(r.texts()))
-		}
-	}
-}
-
-// awaitText returns when a message with this data, or a gap so written, has come.
-func (r *reader) awaitText(text string) {
-	r.t.Helper()
-	r.await(text, func(events []eventstream.Event) bool {
-		return slices.ContainsFunc(events, func(e eventstream.Event) bool {
-			return string(e.Data) == text || e.Name+" "+string(e.Data) == text
-		})
-	})
-}
-
-// want waits for as many events as there are texts, and compares.
-func (r *reader) want(texts ...string) {
-	r.t.Helper()
-	r.await(fmt.Sprint(hubtest.Brief(texts)), func(events []eventstream.Event) bool { return len(events) >= len(texts) })
-	hubtest.Want(r.t, r.texts(), texts...)
-}
-
-// admin returns a client that plays the operator, or another program.
+// admin returns a client for a test that acts as the operator, or as another program.
 func admin(t testing.TB, url string) *redis.Client {
 	t.Helper()
 	o, err := redis.ParseURL(url)
@@ -387,7 +237,7 @@ func admin(t testing.TB, url string) *redis.Client {
 	return client
 }
 
-// do runs a command written as one would type it.
+// do runs a command, written as in redis-cli.
 func do(t testing.TB, client *redis.Client, command string) any {
 	t.Helper()
 	value, err := client.Do(t.Context(), words(command)...).Result()
@@ -397,7 +247,7 @@ func do(t testing.TB, client *redis.Client, command string) any {
 	return value
 }
 
-// words splits a command as it is typed.
+// words returns the arguments of a command.
 func words(command string) (args []any) {
 	for word := range strings.FieldsSeq(command) {
 		args = append(args, word)
@@ -405,7 +255,26 @@ func words(command string) (args []any) {
 	return args
 }
 
-const defaultLog = "{sse:default}:log" // the stream of the default hub
+// callsOf returns how often Redis has carried out a command, calls from scripts included.
+func callsOf(t testing.TB, client *redis.Client, command string) (calls int) {
+	t.Helper()
+	stats := client.Info(t.Context(), "commandstats").Val()
+	if _, rest, found := strings.Cut(stats, "cmdstat_"+command+":calls="); found {
+		text, _, _ := strings.Cut(rest, ",")
+		calls, _ = strconv.Atoi(text)
+	}
+	return calls
+}
+
+// awaitReads returns when Redis has served so many more XREADs.
+func awaitReads(t testing.TB, client *redis.Client, n int) {
+	t.Helper()
+	from := callsOf(t, client, "xread")
+	e2etest.Await(t, "the instances to read on", func() bool { return callsOf(t, client, "xread") >= from+n })
+}
+
+// defaultLog is the stream of the default hub.
+const defaultLog = "{sse:default}:log"
 
 // everybody is the address of broadcasts.
 var everybody = hub.Address{Kind: hub.ToBroadcast}
@@ -418,21 +287,7 @@ func awaitSubscribed(t testing.TB, client *redis.Client, channel string, n int64
 	})
 }
 
-type (
-	wireEvent = eventstream.Event
-)
-
-// count returns how many of the events have this data.
-func count(events []eventstream.Event, data string) (n int) {
-	for _, e := range events {
-		if string(e.Data) == data {
-			n++
-		}
-	}
-	return n
-}
-
-// awaitPresence returns when the instances know of each other and have told who listens to them.
+// awaitPresence returns when the instances know each other and have told their counts.
 func awaitPresence(instances ...*instance) {
 	for _, i := range instances {
 		i.t.Helper()
@@ -452,11 +307,12 @@ func awaitPresence(instances ...*instance) {
 	}
 }
 
-// xadd is an XADD of fields that can't be typed.
+// xadd returns an XADD of fields that words would split.
 func xadd(fields ...string) *redis.XAddArgs {
 	return &redis.XAddArgs{Stream: defaultLog, Values: fields}
 }
 
+// mustParseEntryID is parseEntryID that must succeed.
 func mustParseEntryID(t testing.TB, id string) hub.Position {
 	t.Helper()
 	p, err := parseEntryID(id)

@@ -16,7 +16,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
-// trial is instances under load while something goes wrong. Its ledger knows what was acknowledged.
+// trial runs instances under load while something goes wrong. Its ledger knows what was acknowledged.
 type trial struct {
 	t         *testing.T
 	ledger    *e2etest.Ledger
@@ -25,8 +25,8 @@ type trial struct {
 	cancel    context.CancelFunc
 	running   sync.WaitGroup // publishers
 	wandering sync.WaitGroup
-	answered  []*progress // by instance
-	failover  bool        // the log may lose its end when another server takes its place
+	answered  []*progress // messages published by instance
+	failover  bool        // whether the log may lose its end when another server takes over
 }
 
 // trialClient is a client that stays where it is.
@@ -54,7 +54,7 @@ func (p *progress) get() int {
 	return p.n
 }
 
-// outcomeOf tells what a publisher learns from an error.
+// outcomeOf returns what an error tells a publisher.
 func outcomeOf(t testing.TB, err error) e2etest.Outcome {
 	switch {
 	case err == nil:
@@ -68,7 +68,7 @@ func outcomeOf(t testing.TB, err error) e2etest.Outcome {
 	return e2etest.OutcomeRefused
 }
 
-// newTrial connects clients to the instances and begins to publish on each.
+// newTrial connects clients to the instances and starts publishers on each.
 func newTrial(t *testing.T, instances ...*instance) *trial {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -80,7 +80,8 @@ func newTrial(t *testing.T, instances ...*instance) *trial {
 	})
 	for n, i := range instances {
 		for _, topics := range [][]string{{"a"}, {"a", "b"}} {
-			x.clients = append(x.clients, &trialClient{i.subscribe(hubtest.With(topics...)), fmt.Sprintf("%v on instance %d", topics, n), topics})
+			r, name := i.subscribe(hubtest.With(topics...)), fmt.Sprintf("%v on instance %d", topics, n)
+			x.clients = append(x.clients, &trialClient{r, name, topics})
 		}
 	}
 	for n, i := range instances {
@@ -91,7 +92,7 @@ func newTrial(t *testing.T, instances ...*instance) *trial {
 			x.running.Go(func() {
 				x.ledger.Drive(ctx, name, topic, time.Millisecond, func(text string) (string, e2etest.Outcome) {
 					if ctx.Err() != nil && t.Failed() {
-						return "", e2etest.OutcomePublished // or so: nobody will judge it
+						return "", e2etest.OutcomePublished // nobody judges a test that has failed
 					}
 					m := withKey(text, text, hub.Topics(topic)...)
 					_, err := i.log.Publish(context.Background(), []*broker.Publication{m})
@@ -112,12 +113,14 @@ func (x *trial) awaitProgress(n int) {
 	x.t.Helper()
 	for k, count := range x.answered {
 		from := count.get()
-		e2etest.Await(x.t, fmt.Sprintf("%d messages by instance %d", n, k), func() bool { return count.get() >= from+n })
+		e2etest.Await(x.t, fmt.Sprintf("%d messages by instance %d", n, k), func() bool {
+			return count.get() >= from+n
+		})
 	}
 }
 
-// conclude stops publishing, waits until all has arrived and judges what every client got. It returns
-// how many gaps each was told.
+// conclude stops the publishers, waits until everything has arrived and judges what each client got. It
+// returns the number of gaps that each was told.
 func (x *trial) conclude() map[string]int {
 	x.t.Helper()
 	x.awaitProgress(100)
@@ -167,8 +170,8 @@ func (x *trial) wantNoGaps(gaps map[string]int) {
 	}
 }
 
-// wander has a client go from instance to instance, resuming where it was, until it has the last
-// messages. What it gets is judged with the rest.
+// wander has a client resume on one instance after another until it has the last messages. What it gets is
+// judged with the rest.
 func (x *trial) wander() {
 	topics := []string{"a", "b"}
 	r := x.instances[0].subscribe(hubtest.With(topics...))
@@ -178,7 +181,7 @@ func (x *trial) wander() {
 		deadline := time.Now().Add(2 * soon)
 		ended := make(map[string]bool) // topics; after a gap an end may come again
 		for len(ended) < len(topics) && time.Now().Before(deadline) {
-			time.Sleep(time.Duration(5+rand.IntN(50)) * time.Millisecond) // what it stays
+			time.Sleep(time.Duration(5+rand.IntN(50)) * time.Millisecond) // how long it stays
 			last := r.leave()
 			w.goOn(r)
 			for _, topic := range topics {
@@ -194,8 +197,8 @@ func (x *trial) wander() {
 	})
 }
 
-// goOn takes over what came on one of the connections that the client has had. A gap told at its start
-// covers what its hub knew to be lost.
+// goOn adds what came on another connection of the client. A gap told at its start covers what its hub knew
+// to be lost.
 func (r *reader) goOn(one *reader) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
-func TestRedisInstancesAreOneHub(t *testing.T) {
+func TestInstancesAreOneHub(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a, b := start(t, server.URL()), start(t, server.URL())
 	onA, onB := a.subscribe(hubtest.With("news")), b.subscribe(hubtest.With("news"))
@@ -27,7 +27,7 @@ func TestRedisInstancesAreOneHub(t *testing.T) {
 	}
 }
 
-func TestRedisGivesEveryInstanceTheSameOrder(t *testing.T) {
+func TestEveryInstanceHasTheSameOrder(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	var instances []*instance
 	var readers []*reader
@@ -69,11 +69,11 @@ func TestRedisGivesEveryInstanceTheSameOrder(t *testing.T) {
 	}
 }
 
-func TestRedisResumesExactlyOnAnotherInstance(t *testing.T) {
+func TestClientResumesExactlyOnAnotherInstance(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a, b := start(t, server.URL()), start(t, server.URL())
 	there, last := b.subscribe(hubtest.With("a")), ""
-	fresh := a.subscribe(hubtest.With("a")).leave() // has not had a message yet
+	fresh := a.subscribe(hubtest.With("a")).leave() // the ID of a client that has had no message yet
 	r := a.subscribe(hubtest.With("a"))
 	for i := range 10 {
 		a.publish(strconv.Itoa(i), hub.Topics("a")...)
@@ -96,11 +96,11 @@ func TestRedisResumesExactlyOnAnotherInstance(t *testing.T) {
 	}
 }
 
-func TestAClientThatComesBackToALaggingRedisInstanceIsToldNoGap(t *testing.T) {
+func TestClientResumesOnALaggingInstanceWithoutAGap(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
 	ahead := start(t, server.URL())
-	behind := launch(t, newOptions(t, server.URL()), func(i *instance) { i.tailAt = proxy.Addr() })
+	behind := launch(t, newOptions(t, server.URL()), tailingAt(proxy.Addr()))
 	behind.awaitUp()
 	r := ahead.subscribe(hubtest.With("a"))
 	ahead.publish("1", hub.Topics("a")...)
@@ -129,7 +129,7 @@ func TestAClientThatComesBackToALaggingRedisInstanceIsToldNoGap(t *testing.T) {
 	back.want("3")
 }
 
-func TestRedisInstanceStartsWithWhatTheLogKeeps(t *testing.T) {
+func TestInstanceStartsWithWhatTheLogKeeps(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	a := start(t, server.URL())
 	var ids []string
@@ -150,7 +150,7 @@ func TestRedisInstanceStartsWithWhatTheLogKeeps(t *testing.T) {
 	}
 }
 
-func TestRedisKeepsOneLogPerHubAndPrefix(t *testing.T) {
+func TestEachHubAndPrefixHasItsOwnLog(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	name := func(hub string) func(*instance) { return func(i *instance) { i.name = hub } }
 	prefix := func(p string) func(*Options) { return func(o *Options) { o.Prefix = p } }
