@@ -321,6 +321,7 @@ func TestABrokerInPlaceOfOneThatIsAwayIsToldToBeUp(t *testing.T) {
 			mustOffer(t, s, first)
 			mustOffer(t, s, second)
 			s.Withdraw(first)
+			s.events.wait(time.Minute)
 			hubtest.Want(t, events, "sse.broker_down", "sse.broker_up")
 			if !s.Up() {
 				t.Error("the broker is not up")
