@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -24,34 +23,71 @@ import (
 
 // PublishConfig says who may publish on a route, and what.
 type PublishConfig struct {
-	// Bearer tokens, any of which grants publishing. Placeholders such as {env.X} are replaced when
-	// the config is loaded; one that comes out empty is an error.
+	// The bearer tokens. Each of them allows publishing. Placeholders such as {env.X} are replaced when the
+	// config is loaded; a token that comes out empty is an error.
 	Tokens []string `json:"tokens,omitempty"`
-	// Leaves the decision to other directives, which already guard the route. Excludes tokens.
+	// Whether anybody may publish, because other directives guard the route. Excludes tokens. Default: false.
 	Open bool `json:"open,omitempty"`
-	// Topics and patterns that may be published to. Default: any.
+	// The topics and patterns that may be published to. Default: any.
 	Topics []string `json:"topics,omitempty"`
-	// What else may be addressed where topics are restricted: "client", "user", "broadcast".
+	// The other targets that may be addressed where topics are restricted: "client", "user", "broadcast".
+	// Default: none.
 	Targets []string `json:"targets,omitempty"`
 	// Whether unrestricted publishers may address every client of the hub. Default: true.
 	Broadcast *bool `json:"broadcast,omitempty"`
-	// The largest message, in bytes of data. Default: 1 MiB; at most 256 MiB.
+	// The size limit of a message, in bytes of data. Default: 1 MiB; at most 256 MiB.
 	MaxSize int `json:"max_size,omitempty"`
-	// Messages per second that one publisher (token, user or IP address) may publish. Default: 0, no
+	// The messages that one publisher (token, user or IP address) may publish per second. Default: 0, no
 	// limit.
 	Rate float64 `json:"rate,omitempty"`
-	// How many messages a publisher may send at once within its rate. Default: the rate, at least 1.
+	// The number of messages a publisher may send at once within its rate. Default: the rate, at least 1.
 	Burst int `json:"burst,omitempty"`
 
 	secrets [][sha256.Size]byte // the hashes of Tokens
 }
 
-// Bytes of one message's data.
+// Limits of a message's data, in bytes.
 const (
 	defaultMaxSize = 1 << 20
-	largestMaxSize = 256 << 20 // so that a chunk has room for it, be it all empty lines
+	largestMaxSize = 256 << 20 // a chunk has room for it, even if every line is empty
 )
 
+// validate refuses values and combinations that make no sense. routeRestricted tells that the route has
+// topics.
+func (p *PublishConfig) validate(routeRestricted bool) error {
+	for _, topic := range p.Topics {
+		if err := checkPublishTopic(topic); err != nil {
+			return &option.Error{Option: "publish: topics", Err: err}
+		}
+	}
+	for _, target := range p.Targets {
+		if err := checkTarget(target); err != nil {
+			return &option.Error{Option: "publish: targets", Err: err}
+		}
+	}
+	restricted := routeRestricted || len(p.Topics) > 0
+	broadcasts := slices.Contains(p.Targets, "broadcast")
+	switch {
+	case p.Open && len(p.Tokens) > 0:
+		return option.Wrong("publish: open",
+			"open and token exclude each other; keep token unless other directives guard this route")
+	case len(p.Targets) > 0 && !restricted:
+		return option.Wrong("publish: targets",
+			"they are for routes restricted by topics; without topics all targets are allowed")
+	case p.Broadcast != nil && *p.Broadcast && restricted && !broadcasts:
+		return option.Wrong("publish: broadcast",
+			"broadcast on a route restricted by topics is allowed by: targets broadcast")
+	case p.Broadcast != nil && !*p.Broadcast && broadcasts:
+		return option.Wrong("publish: targets", "broadcast off and targets broadcast contradict each other")
+	case p.MaxSize > largestMaxSize:
+		return option.Wrong("publish: max_size", "it can be 256MiB at most")
+	case p.MaxSize < 0 || p.Rate < 0 || p.Burst < 0:
+		return errors.New("publish: max_size and rate can't be negative")
+	}
+	return nil
+}
+
+// provision fills in the defaults and reads the tokens.
 func (p *PublishConfig) provision() error {
 	option.Default(&p.MaxSize, defaultMaxSize)
 	if p.Rate > 0 && p.Burst == 0 {
@@ -60,24 +96,7 @@ func (p *PublishConfig) provision() error {
 	return p.readSecrets()
 }
 
-// publisher is who publishes.
-type publisher struct {
-	// name is what rates and idempotency keys are kept apart by.
-	name string
-	// grants limit what a token may publish to; nil for whoever may publish all that the route allows.
-	grants *token.Grants
-	until  time.Time // when the token expires; zero never
-}
-
-// expired says that a publisher's token has run out, perhaps in the midst of a long body.
-func (p publisher) expired() *problem.Problem {
-	if !p.until.IsZero() && !time.Now().Before(p.until) {
-		return unauthorized("invalid_token", "%v", token.ErrExpired)
-	}
-	return nil
-}
-
-// readSecrets replaces the placeholders in the tokens and keeps their hashes.
+// readSecrets replaces the placeholders in the tokens and keeps the hashes.
 func (p *PublishConfig) readSecrets() error {
 	for _, token := range p.Tokens {
 		secret, err := option.Fill(token)
@@ -92,18 +111,31 @@ func (p *PublishConfig) readSecrets() error {
 	return nil
 }
 
-// access decides who may subscribe and publish on a route, and whom publishers may address.
+// hasToken reports whether a token is one of the config's. It takes the same time for any token.
+func (p *PublishConfig) hasToken(token string) bool {
+	hash := sha256.Sum256([]byte(token))
+	known := 0
+	for _, secret := range p.secrets {
+		known |= subtle.ConstantTimeCompare(hash[:], secret[:])
+	}
+	return known == 1
+}
+
+// access decides who may subscribe to a route, who may publish to it, and whom a publisher may address.
 type access struct {
-	hub     *live.Hub      // which tokens are verified for
-	user    string         // a placeholder for who is authenticated
-	publish *PublishConfig // nil: nobody may publish
-	jwt     *JWTConfig     // nil: there are no tokens but those of publish
+	hub     *live.Hub      // verifying a token ends when the hub ends
+	user    string         // the placeholder for the authenticated user
+	publish *PublishConfig // nil if nobody may publish
+	jwt     *JWTConfig     // nil if there are no tokens but those of publish
 	origins origins
 	topics  topicRules
 }
 
-// authorizeSubscribe says who subscribes and until when, or why they may not subscribe to these.
-func (a *access) authorizeSubscribe(r *http.Request, topics, patterns []string) (user string, until time.Time, p *problem.Problem) {
+// authorizeSubscribe returns the user who subscribes, and when the stream has to end; zero is never. The
+// problem is why the client may not subscribe to these topics and patterns.
+func (a *access) authorizeSubscribe(
+	r *http.Request, topics, patterns []string,
+) (user string, until time.Time, p *problem.Problem) {
 	user = a.userOf(r)
 	if a.jwt == nil {
 		return user, until, nil
@@ -111,13 +143,13 @@ func (a *access) authorizeSubscribe(r *http.Request, topics, patterns []string) 
 	granted := a.jwt.Public
 	token, _ := a.jwt.tokenOf(r)
 	if token != "" {
-		said, err := a.verify(r, token)
+		claims, err := a.verify(r, token)
 		if err != nil {
 			return "", until, unauthorized("invalid_token", "%v", err)
 		}
-		user = cmp.Or(said.Subject, user)
-		until = said.Expiry.Time()
-		granted = slices.Concat(granted, said.Grants.Subscribe)
+		user = cmp.Or(claims.Subject, user)
+		until = claims.Expiry.Time()
+		granted = slices.Concat(granted, claims.Grants.Subscribe)
 	}
 	for _, name := range slices.Concat(topics, patterns) {
 		switch {
@@ -134,12 +166,28 @@ func (a *access) authorizeSubscribe(r *http.Request, topics, patterns []string) 
 	return user, until, nil
 }
 
-// authorizePublish says who publishes, or why nobody may.
+// publisher is who publishes.
+type publisher struct {
+	name   string        // each publisher has its own rate and its own idempotency keys
+	grants *token.Grants // of the token; nil if all that the route allows may be published
+	until  time.Time     // when the token expires; zero for never
+}
+
+// checkExpiry refuses a publisher whose token has expired, perhaps in the middle of a long body.
+func (p publisher) checkExpiry() *problem.Problem {
+	if !p.until.IsZero() && !time.Now().Before(p.until) {
+		return unauthorized("invalid_token", "%v", token.ErrExpired)
+	}
+	return nil
+}
+
+// authorizePublish returns who publishes, or why the request may not publish.
 func (a *access) authorizePublish(r *http.Request) (publisher, *problem.Problem) {
 	switch {
 	case a.publish == nil:
 		return publisher{}, problem.New(http.StatusForbidden,
-			"publishing is not enabled on this route; to enable it, add a publish block with a token to its sse directive")
+			"publishing is not enabled on this route; to enable it, "+
+				"add a publish block with a token to its sse directive")
 	case a.publish.Open && a.origins.foreign(r):
 		return publisher{}, problem.New(http.StatusForbidden,
 			"pages of %s may not publish here; to let them, add that origin to cors_origins", r.Header.Get("Origin"))
@@ -149,44 +197,50 @@ func (a *access) authorizePublish(r *http.Request) (publisher, *problem.Problem)
 		}
 		return publisher{name: "address " + sourceOf(r).String()}, nil
 	}
-	text := bearerToken(r)
-	if a.publish.hasToken(text) {
-		return publisher{name: "token " + token.HashName(text)}, nil
+	bearer := bearerToken(r)
+	if a.publish.hasToken(bearer) {
+		return publisher{name: "token " + token.HashName(bearer)}, nil
 	}
 	if a.jwt != nil {
 		return a.authorizeJWTPublish(r)
 	}
-	if text == "" {
-		return publisher{}, unauthorized("", "publishing here needs a token; send it as Authorization: Bearer <token>")
+	if bearer == "" {
+		return publisher{}, tokenNeeded()
 	}
 	return publisher{}, unauthorized("invalid_token", "the token is not one that may publish here")
 }
 
+// authorizeJWTPublish is authorizePublish for a request that has none of the route's own tokens.
 func (a *access) authorizeJWTPublish(r *http.Request) (publisher, *problem.Problem) {
 	token, byCookie := a.jwt.tokenOf(r)
 	switch {
 	case token == "":
-		return publisher{}, unauthorized("", "publishing here needs a token; send it as Authorization: Bearer <token>")
+		return publisher{}, tokenNeeded()
 	case byCookie && !a.origins.own(r):
 		return publisher{}, problem.New(http.StatusForbidden,
 			"with a token in a cookie, the Origin header must be that of this site or of cors_origins")
 	}
-	said, err := a.verify(r, token)
+	claims, err := a.verify(r, token)
 	if err != nil {
 		return publisher{}, unauthorized("invalid_token", "%v", err)
 	}
-	who := publisher{name: "claims " + said.Name, grants: &said.Grants, until: said.Expiry.Time()}
-	if said.Subject != "" {
-		who.name = "user " + said.Subject
+	who := publisher{name: "claims " + claims.Name, grants: &claims.Grants, until: claims.Expiry.Time()}
+	if claims.Subject != "" {
+		who.name = "user " + claims.Subject
 	}
 	return who, nil
 }
 
-// verify reads a token, for as long as the hub takes anybody: a key set may be slow to come.
+// verify verifies a token. A key set that is slow to come does not delay the exit.
 func (a *access) verify(r *http.Request, token string) (*token.Claims, error) {
 	ctx, cancel := a.hub.WhileOpen(r.Context(), 0)
 	defer cancel()
 	return a.jwt.verifier.Verify(ctx, token)
+}
+
+// tokenNeeded asks a publisher for a token.
+func tokenNeeded() *problem.Problem {
+	return unauthorized("", "publishing here needs a token; send it as Authorization: Bearer <token>")
 }
 
 // unauthorized asks for a token, or for another one. (RFC 6750, section 3)
@@ -199,27 +253,9 @@ func unauthorized(code, format string, args ...any) *problem.Problem {
 	return p
 }
 
-// hasToken reports whether a token is one of the config's, taking the same time whichever it is.
-func (p *PublishConfig) hasToken(token string) bool {
-	hash := sha256.Sum256([]byte(token))
-	known := 0
-	for _, secret := range p.secrets {
-		known |= subtle.ConstantTimeCompare(hash[:], secret[:])
-	}
-	return known == 1
-}
-
-func bearerToken(r *http.Request) string {
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return ""
-	}
-	return strings.TrimSpace(token)
-}
-
-// mayAddress says why a publisher on this route may not address these: the route and, where there is
-// one, the token must allow it.
-func (a *access) mayAddress(who publisher, to []hub.Address, literal []string) *problem.Problem {
+// checkAddresses refuses addresses that a publisher may not use. The route must allow them and, if there is a
+// token, its grants. The literal topics are those of the route for this request.
+func (a *access) checkAddresses(who publisher, to []hub.Address, literal []string) *problem.Problem {
 	for _, target := range to {
 		if who.grants != nil && !who.grants.MayPublish(target) {
 			return problem.New(http.StatusForbidden, "the token does not grant publishing to %s", target)
@@ -227,13 +263,13 @@ func (a *access) mayAddress(who publisher, to []hub.Address, literal []string) *
 		var err error
 		switch target.Kind {
 		case hub.ToTopic:
-			err = a.mayAddressTopic(target.Name, literal)
+			err = a.allowTopic(target.Name, literal)
 		case hub.ToClient:
-			err = a.mayAddressTarget("client")
+			err = a.allowTarget("client")
 		case hub.ToUser:
-			err = a.mayAddressTarget("user")
+			err = a.allowTarget("user")
 		case hub.ToBroadcast:
-			err = a.mayAddressTarget("broadcast")
+			err = a.allowTarget("broadcast")
 		}
 		if err != nil {
 			return problem.New(http.StatusForbidden, "%v", err)
@@ -242,31 +278,32 @@ func (a *access) mayAddress(who publisher, to []hub.Address, literal []string) *
 	return nil
 }
 
-func (a *access) mayAddressTopic(name string, literal []string) error {
+func (a *access) allowTopic(name string, literal []string) error {
 	if !a.topics.covers(name, literal) || len(a.publish.Topics) > 0 && !topic.Covered(a.publish.Topics, name) {
 		return fmt.Errorf("topic %q is not among those that may be published to here", name)
 	}
 	return nil
 }
 
-func (a *access) mayAddressTarget(target string) error {
-	restricted := !a.topics.asked || len(a.publish.Topics) > 0
+func (a *access) allowTarget(target string) error {
+	restricted := !a.topics.fromQuery || len(a.publish.Topics) > 0
 	switch {
 	case restricted && !slices.Contains(a.publish.Targets, target):
-		return fmt.Errorf("this route is restricted to topics; a %s may be addressed where publish has: targets %s", target, target)
+		return fmt.Errorf("this route is restricted to topics; a %s may be addressed where publish has: targets %s",
+			target, target)
 	case !restricted && target == "broadcast" && a.publish.Broadcast != nil && !*a.publish.Broadcast:
 		return errors.New("broadcast is off on this route; address a topic, client_id or user")
 	}
 	return nil
 }
 
-// userOf returns the user that Caddy's own authentication vouches for; empty for nobody.
+// userOf returns the user that Caddy has authenticated; empty for nobody.
 func (a *access) userOf(r *http.Request) string {
 	return replacerOf(r).ReplaceAll(a.user, "")
 }
 
-// sourceOf returns where a request comes from, as far as limits count: an IPv4 address, or an IPv6
-// /64, which is what one host commands. It is the zero Prefix where there is none, as on a Unix socket.
+// sourceOf returns where a request comes from, as limits count it: an IPv4 address, or an IPv6 /64, which one
+// host has for itself. Without an address, as on a Unix socket, it returns the zero Prefix.
 func sourceOf(r *http.Request) netip.Prefix {
 	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	address, err := netip.ParseAddr(ip)

@@ -24,14 +24,14 @@ import (
 
 func init() { caddy.RegisterModule(Admin{}) }
 
-// Admin serves, on Caddy's admin endpoint, what an operator wants to see of the hubs and do to them,
-// and a dashboard that shows it. Nothing streams here: Caddy waits for the endpoint at every reload.
+// Admin is the part of Caddy's admin endpoint for operators of hubs, with a dashboard. Nothing streams here:
+// Caddy waits for its admin endpoint at every reload.
 //
-// Caddy lets a browser open a page of its admin endpoint only if the endpoint's origins have an empty
-// one among them; see examples/dashboard.
+// Caddy lets a browser open a page of its admin endpoint only if an empty origin is among the endpoint's
+// origins; see examples/dashboard.
 type Admin struct {
-	mux *http.ServeMux
-	log *zap.Logger
+	mux    *http.ServeMux
+	logger *zap.Logger
 }
 
 //go:embed dashboard/index.html dashboard/assets
@@ -44,7 +44,7 @@ func (Admin) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets the routes up.
 func (a *Admin) Provision(ctx caddy.Context) error {
-	a.log = ctx.Logger()
+	a.logger = ctx.Logger()
 	a.mux = http.NewServeMux()
 	for pattern, handler := range map[string]adminFunc{
 		"GET /sse/{$}":                               a.page,
@@ -64,19 +64,20 @@ func (a *Admin) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// anyPath is the pattern of what no other serves.
+// anyPath is the pattern for every request that no other pattern is for.
 const anyPath = "/sse/"
 
-// Routes implements caddy.AdminRouter. Errors are answered as Caddy's admin endpoint words them, but
-// are nothing it need log.
+// Routes implements caddy.AdminRouter. Caddy gets no errors, or it would log them; they are answered in its
+// form.
 func (a *Admin) Routes() []caddy.AdminRoute {
-	return []caddy.AdminRoute{{Pattern: anyPath, Handler: caddy.AdminHandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+	serve := caddy.AdminHandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		a.mux.ServeHTTP(w, r)
 		return nil
-	})}}
+	})
+	return []caddy.AdminRoute{{Pattern: anyPath, Handler: serve}}
 }
 
-// notServed says whether it is the path or the method that is not served.
+// notServed answers a request whose path, or whose method, is not served.
 func (a *Admin) notServed(w http.ResponseWriter, r *http.Request) error {
 	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
@@ -91,21 +92,25 @@ func (a *Admin) notServed(w http.ResponseWriter, r *http.Request) error {
 	}
 	methods := strings.Join(allowed, ", ")
 	w.Header().Set("Allow", methods)
-	return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("method not allowed; use %s", methods)}
+	return caddy.APIError{
+		HTTPStatus: http.StatusMethodNotAllowed,
+		Err:        fmt.Errorf("method not allowed; use %s", methods),
+	}
 }
 
-// page serves the dashboard, which nothing but itself may frame.
+// page serves the dashboard. No page may have it in a frame.
 func (a *Admin) page(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Security-Policy", "frame-ancestors 'none'")
 	return serveDashboard(w, r, "dashboard/index.html")
 }
 
+// asset serves what the dashboard's page loads.
 func (a *Admin) asset(w http.ResponseWriter, r *http.Request) error {
 	return serveDashboard(w, r, "dashboard/assets/"+r.PathValue("file"))
 }
 
-// serveDashboard serves a file of the dashboard. It is small, and another version may serve the next
-// request: a browser asks again each time.
+// serveDashboard serves a file of the dashboard. Browsers ask again each time: files are small, and another
+// version may serve the next request.
 func serveDashboard(w http.ResponseWriter, r *http.Request, name string) error {
 	content, err := dashboardFiles.ReadFile(name)
 	if err != nil {
@@ -117,7 +122,7 @@ func serveDashboard(w http.ResponseWriter, r *http.Request, name string) error {
 	return nil
 }
 
-// adminFunc is a handler whose error becomes the answer.
+// adminFunc is a handler. Its error becomes the answer.
 type adminFunc func(w http.ResponseWriter, r *http.Request) error
 
 func (f adminFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -147,6 +152,7 @@ func notFound(format string, args ...any) error {
 	return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf(format, args...)}
 }
 
+// hubOf returns the hub that the path names.
 func hubOf(r *http.Request) (*live.Hub, error) {
 	name := r.PathValue("hub")
 	for _, hub := range live.All() {
@@ -157,11 +163,11 @@ func hubOf(r *http.Request) (*live.Hub, error) {
 	return nil, notFound("no route uses a hub %q", name)
 }
 
-// parameters reads the query, in which only the named parameters may stand, each once.
+// parameters reads the query. It may hold only the named parameters, each once.
 func parameters(r *http.Request, names ...string) (map[string]string, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, badRequest("the query can't be Read: %v", err)
+		return nil, badRequest("the query can't be read: %v", err)
 	}
 	values := make(map[string]string)
 	for name, all := range query {
@@ -178,6 +184,7 @@ func parameters(r *http.Request, names ...string) (map[string]string, error) {
 	return values, nil
 }
 
+// Entries on a page.
 const (
 	defaultLimit = 100
 	maxLimit     = 1000
@@ -194,6 +201,7 @@ func limitOf(text string) (int, error) {
 	return limit, nil
 }
 
+// hubs shows the numbers of all hubs.
 func (a *Admin) hubs(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parameters(r); err != nil {
 		return err
@@ -220,8 +228,9 @@ func (a *Admin) health(w http.ResponseWriter, r *http.Request) error {
 	return answerJSON(w, status, map[string]any{"healthy": len(down) == 0, "down": down})
 }
 
+// clients shows a page of a hub's clients.
 func (a *Admin) clients(w http.ResponseWriter, r *http.Request) error {
-	shared, err := hubOf(r)
+	liveHub, err := hubOf(r)
 	if err != nil {
 		return err
 	}
@@ -238,7 +247,7 @@ func (a *Admin) clients(w http.ResponseWriter, r *http.Request) error {
 			return badRequest("after must be the next of an earlier page")
 		}
 	}
-	page, last := shared.Core.ListClients(query)
+	page, last := liveHub.Core.ListClients(query)
 	next := ""
 	if last > 0 {
 		next = strconv.FormatUint(last, 10)
@@ -246,6 +255,7 @@ func (a *Admin) clients(w http.ResponseWriter, r *http.Request) error {
 	return answerJSON(w, http.StatusOK, map[string]any{"clients": page, "next": next})
 }
 
+// topics shows a page of the topics that a hub keeps messages of.
 func (a *Admin) topics(w http.ResponseWriter, r *http.Request) error {
 	hub, err := hubOf(r)
 	if err != nil {
@@ -263,7 +273,7 @@ func (a *Admin) topics(w http.ResponseWriter, r *http.Request) error {
 	return answerJSON(w, http.StatusOK, map[string]any{"topics": page, "next": next})
 }
 
-// messages shows the newest kept messages of a topic, for whoever watches it by asking again.
+// messages shows the newest kept messages of a topic.
 func (a *Admin) messages(w http.ResponseWriter, r *http.Request) error {
 	hub, err := hubOf(r)
 	if err != nil {
@@ -285,7 +295,7 @@ func (a *Admin) messages(w http.ResponseWriter, r *http.Request) error {
 
 // kick ends all connections of a client, on every instance.
 func (a *Admin) kick(w http.ResponseWriter, r *http.Request) error {
-	shared, err := hubOf(r)
+	liveHub, err := hubOf(r)
 	if err != nil {
 		return err
 	}
@@ -302,18 +312,21 @@ func (a *Admin) kick(w http.ResponseWriter, r *http.Request) error {
 	if err := hub.CheckClientID(id); err != nil {
 		return badRequest("%v", err)
 	}
-	connections, err := shared.Kick(r.Context(), id)
+	connections, err := liveHub.Kick(r.Context(), id)
 	switch {
 	case err != nil:
-		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: fmt.Errorf("reaching the other instances: %w", err)}
+		return caddy.APIError{
+			HTTPStatus: http.StatusServiceUnavailable,
+			Err:        fmt.Errorf("reaching the other instances: %w", err),
+		}
 	case connections == 0:
 		return notFound("no client %q is connected", id)
 	}
-	a.log.Info("client closed by an operator", zap.String("hub", shared.Name), zap.String("client_id", id))
+	a.logger.Info("client closed by an operator", zap.String("hub", liveHub.Name), zap.String("client_id", id))
 	return answerJSON(w, http.StatusOK, map[string]any{"closed": connections})
 }
 
-// publish takes a message in form B. Whoever gets here may publish anything.
+// publish takes messages in form B. Everybody who reaches the admin endpoint may publish anything.
 func (a *Admin) publish(w http.ResponseWriter, r *http.Request) error {
 	hub, err := hubOf(r)
 	if err != nil {
@@ -323,16 +336,16 @@ func (a *Admin) publish(w http.ResponseWriter, r *http.Request) error {
 		return err // a target in the URL would make the body the data
 	}
 	config := &PublishConfig{Open: true, MaxSize: defaultMaxSize}
-	everything := newTopicRules(nil)
-	operator := &publishRoute{
+	allTopics := newTopicRules(nil)
+	route := &publishRoute{
 		hub:    hub,
-		access: &access{hub: hub, publish: config, topics: everything},
-		topics: everything,
+		access: &access{hub: hub, publish: config, topics: allTopics},
+		topics: allTopics,
 		config: config,
-		logger: a.log,
+		logger: a.logger,
 	}
 	ctx := context.WithValue(r.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer())
-	return operator.serve(w, r.WithContext(ctx))
+	return route.serve(w, r.WithContext(ctx))
 }
 
 // Interface guards

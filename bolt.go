@@ -9,17 +9,19 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/internal/boltlog"
+	"github.com/caddy-sse/caddy-sse/internal/option"
 )
 
 func init() { caddy.RegisterModule(BoltBroker{}) }
 
-// BoltBroker keeps a hub's log in a file of this machine: what was acknowledged survives restarts and
-// crashes, and clients resume exactly. One process, one hub, one file.
+// BoltBroker keeps a hub's log in a file of this machine. Acknowledged messages survive restarts and crashes,
+// and clients resume exactly. One process, one hub, one file.
 type BoltBroker struct {
-	// The file. It is made if it does not exist; its directory must exist. Placeholders such as {env.X} are replaced.
+	// The file. It is made if it does not exist; its directory must exist. Placeholders such as {env.X} are
+	// replaced.
 	File string `json:"file,omitempty"`
-	// Whether each publish is on disk before it is answered. Without, a crash of the machine, but not
-	// of the process, may lose the last messages, and clients are told a gap. Default: true.
+	// Whether each publish is on disk before it is answered. If not, a crash of the machine may lose the
+	// last messages, and clients are told of a gap; a crash of the process loses none. Default: true.
 	Sync *bool `json:"sync,omitempty"`
 
 	logger *zap.Logger
@@ -33,33 +35,34 @@ func (BoltBroker) CaddyModule() caddy.ModuleInfo {
 // Provision fills in the defaults.
 func (b *BoltBroker) Provision(ctx caddy.Context) error {
 	b.logger = ctx.Logger()
-	if b.Sync == nil {
-		on := true
-		b.Sync = &on
-	}
+	on := true
+	option.Default(&b.Sync, &on)
 	file := caddy.NewReplacer().ReplaceAll(b.File, "")
 	if file == "" {
-		return fmt.Errorf("broker bolt: the file %q is empty or not set; give it one, such as /var/lib/caddy/sse.db", b.File)
+		return fmt.Errorf("broker bolt: the file %q is empty or not set; "+
+			"give it one, such as /var/lib/caddy/sse.db", b.File)
 	}
 	var err error
 	b.File, err = filepath.Abs(file)
 	return err
 }
 
-// Identity implements BrokerModule.
+// Identity implements [broker.Module].
 func (b *BoltBroker) Identity() string { return fmt.Sprintf("bolt %t %s", *b.Sync, b.File) }
 
-// boltFiles are the files that are open, by path: the old and the new config of a reload share one, since its lock is
-// the process's.
+// boltFiles are the open files by path. The old and the new config of a reload share one, since the file's
+// lock is the process's.
 var boltFiles = caddy.NewUsagePool()
 
-// Open implements BrokerModule. A file that is open already, for a config before this one, is shared.
+// Open implements [broker.Module]. If the config before has the file open, both share it.
 func (b *BoltBroker) Open(hub string) (broker.Log, error) {
 	path, err := boltlog.Path(b.File)
 	if err != nil {
 		return nil, err
 	}
-	value, _, err := boltFiles.LoadOrNew(path, func() (caddy.Destructor, error) { return boltlog.OpenFile(path, hub) })
+	value, _, err := boltFiles.LoadOrNew(path, func() (caddy.Destructor, error) {
+		return boltlog.OpenFile(path, hub)
+	})
 	if err != nil {
 		return nil, err
 	}

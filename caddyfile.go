@@ -61,11 +61,12 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	standard := new(HubConfig)
 	a.Hubs = map[string]*HubConfig{defaultHub: standard}
-	options := standard.options()
+	options := standard.caddyfileOptions()
 	options["hub"] = option.Option{Takes: "<name> { ... }", Read: a.unmarshalHub}
 	return option.Block(d, options, "hub")
 }
 
+// unmarshalHub reads the definition of another hub.
 func (a *App) unmarshalHub(d *caddyfile.Dispenser) error {
 	var name string
 	if err := option.ReadWord(d, &name); err != nil {
@@ -75,14 +76,16 @@ func (a *App) unmarshalHub(d *caddyfile.Dispenser) error {
 		return d.Errf("hub: %w", err)
 	}
 	if a.Hubs[name] != nil {
-		return d.Errf("hub %q is already defined; the options of %q stand in the sse block itself", name, defaultHub)
+		return d.Errf("hub %q is already defined; the options of %q stand in the sse block itself",
+			name, defaultHub)
 	}
-	hub := new(HubConfig)
-	a.Hubs[name] = hub
-	return option.Block(d, hub.options())
+	config := new(HubConfig)
+	a.Hubs[name] = config
+	return option.Block(d, config.caddyfileOptions())
 }
 
-func (c *HubConfig) options() map[string]option.Option {
+// caddyfileOptions are the options of a hub's block.
+func (c *HubConfig) caddyfileOptions() map[string]option.Option {
 	return map[string]option.Option{
 		"broker":        {Takes: "memory | bolt <file> { ... } | redis <urls...> { ... }", Read: c.unmarshalBroker},
 		"history":       {Takes: "<messages> [<age>] | off", Read: c.unmarshalHistory},
@@ -92,6 +95,32 @@ func (c *HubConfig) options() map[string]option.Option {
 	}
 }
 
+// unmarshalHistory reads a number of messages, perhaps with an age, or off.
+func (c *HubConfig) unmarshalHistory(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	switch {
+	case len(args) == 1 && args[0] == "off":
+		c.HistoryCount = -1
+		return nil
+	case len(args) == 0 || len(args) > 2:
+		return option.ErrArguments
+	}
+	count, err := strconv.Atoi(args[0])
+	if err != nil || count < 1 {
+		return d.Errf("history: %q is not a number of messages, 1 or more, nor off", args[0])
+	}
+	c.HistoryCount = count
+	if len(args) == 2 {
+		age, err := caddy.ParseDuration(args[1])
+		if err != nil || age <= 0 {
+			return d.Errf("history: %q is not an age of more than 0, such as 1h", args[1])
+		}
+		c.HistoryAge = caddy.Duration(age)
+	}
+	return nil
+}
+
+// unmarshalBroker reads the name of a broker, and has its module read the rest.
 func (c *HubConfig) unmarshalBroker(d *caddyfile.Dispenser) error {
 	if !d.NextArg() {
 		return option.ErrArguments
@@ -182,33 +211,10 @@ func (b *RedisBroker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}); err != nil {
 		return err
 	}
-	return at.Locate(b.check())
+	return at.Locate(b.Validate())
 }
 
-func (c *HubConfig) unmarshalHistory(d *caddyfile.Dispenser) error {
-	args := d.RemainingArgs()
-	switch {
-	case len(args) == 1 && args[0] == "off":
-		c.HistoryCount = -1
-		return nil
-	case len(args) == 0 || len(args) > 2:
-		return option.ErrArguments
-	}
-	count, err := strconv.Atoi(args[0])
-	if err != nil || count < 1 {
-		return d.Errf("history: %q is not a number of messages, 1 or more, nor off", args[0])
-	}
-	c.HistoryCount = count
-	if len(args) == 2 {
-		age, err := caddy.ParseDuration(args[1])
-		if err != nil || age <= 0 {
-			return d.Errf("history: %q is not an age of more than 0, such as 1h", args[1])
-		}
-		c.HistoryAge = caddy.Duration(age)
-	}
-	return nil
-}
-
+// parseDirective sets up a route from the directive "sse". See Handler.UnmarshalCaddyfile.
 func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	handler := new(Handler)
 	defined := func(hub string) error { return checkHubDefined(h, hub) }
@@ -230,7 +236,7 @@ func checkHubDefined(h httpcaddyfile.Helper, name string) error {
 		}
 	}
 	if app.Hubs[name] == nil {
-		return fmt.Errorf("%q is not defined; define it in the global options: { sse { hub %s } }", name, name)
+		return notDefined(name)
 	}
 	return nil
 }
@@ -277,15 +283,19 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return h.unmarshalCaddyfile(d)
 }
 
-// unmarshalCaddyfile is UnmarshalCaddyfile with checks of the hub's name.
-func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, ofHub ...func(name string) error) error {
+// unmarshalCaddyfile is UnmarshalCaddyfile with further checks of the hub's name.
+func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, checks ...func(hub string) error) error {
 	d.Next() // the directive's name
 	at := option.Positions{"": d.Token()}
+	checks = append([]func(string) error{checkHubName}, checks...)
 	if d.NextArg() {
 		return d.Errf("sse takes a matcher and a block, not %q", d.Val())
 	}
+	block := func(read func(*caddyfile.Dispenser, option.Positions) error) option.Option {
+		return option.Option{Takes: "{ ... }", Read: func(d *caddyfile.Dispenser) error { return read(d, at) }}
+	}
 	err := at.Block(d, "", map[string]option.Option{
-		"hub":                option.Word("<name>", &h.Hub, append([]func(string) error{checkHubName}, ofHub...)...),
+		"hub":                option.Word("<name>", &h.Hub, checks...),
 		"topics":             option.Words("<topics...>", &h.Topics, checkRouteTopic),
 		"client_id":          option.Word("<value>", &h.ClientID, option.UnlessPlaceholder(hub.CheckClientID)),
 		"user":               option.Word("<value>", &h.User, option.UnlessPlaceholder(hub.CheckUser)),
@@ -301,13 +311,13 @@ func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, ofHub ...func(name 
 		"connected_event":    option.OnOff(&h.ConnectedEvent),
 		"cors_origins":       option.Words("<origins...> | *", &h.CORSOrigins, checkCORSOrigin),
 		"direct_writes":      option.OnOff(&h.DirectWrites),
-		"publish":            {Takes: "{ ... }", Read: func(d *caddyfile.Dispenser) error { return h.unmarshalPublish(d, at) }},
-		"jwt":                {Takes: "{ ... }", Read: func(d *caddyfile.Dispenser) error { return h.unmarshalJWT(d, at) }},
+		"publish":            block(h.unmarshalPublish),
+		"jwt":                block(h.unmarshalJWT),
 	}, "topics", "cors_origins")
 	if err != nil {
 		return err
 	}
-	return at.Locate(h.check())
+	return at.Locate(h.Validate())
 }
 
 func (h *Handler) unmarshalQueue(d *caddyfile.Dispenser) error {
@@ -342,6 +352,23 @@ func (h *Handler) unmarshalPublish(d *caddyfile.Dispenser, at option.Positions) 
 	}, "token", "topics", "targets")
 }
 
+func (p *PublishConfig) unmarshalRate(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) == 0 || len(args) > 2 {
+		return option.ErrArguments
+	}
+	var err error
+	if p.Rate, err = strconv.ParseFloat(args[0], 64); err != nil || !(p.Rate > 0) || math.IsInf(p.Rate, 0) {
+		return d.Errf("rate: %q is not a number of messages per second, more than 0", args[0])
+	}
+	if len(args) == 2 {
+		if p.Burst, err = strconv.Atoi(args[1]); err != nil || p.Burst < 1 {
+			return d.Errf("rate: the burst %q is not a number of messages, 1 or more", args[1])
+		}
+	}
+	return nil
+}
+
 func (h *Handler) unmarshalJWT(d *caddyfile.Dispenser, at option.Positions) error {
 	if d.NextArg() {
 		return option.ErrArguments
@@ -372,25 +399,8 @@ func (c *JWTConfig) unmarshalKey(d *caddyfile.Dispenser) error {
 		return option.ErrArguments
 	}
 	c.Keys = append(c.Keys, k)
-	if err := k.check(); err != nil {
+	if err := k.validate(); err != nil {
 		return d.Errf("key: %w", err)
-	}
-	return nil
-}
-
-func (p *PublishConfig) unmarshalRate(d *caddyfile.Dispenser) error {
-	args := d.RemainingArgs()
-	if len(args) == 0 || len(args) > 2 {
-		return option.ErrArguments
-	}
-	var err error
-	if p.Rate, err = strconv.ParseFloat(args[0], 64); err != nil || !(p.Rate > 0) || math.IsInf(p.Rate, 0) {
-		return d.Errf("rate: %q is not a number of messages per second, more than 0", args[0])
-	}
-	if len(args) == 2 {
-		if p.Burst, err = strconv.Atoi(args[1]); err != nil || p.Burst < 1 {
-			return d.Errf("rate: the burst %q is not a number of messages, 1 or more", args[1])
-		}
 	}
 	return nil
 }

@@ -285,7 +285,7 @@ func TestWhatIsNotConfiguredIsAsDocumented(t *testing.T) {
 		t.Errorf("a client has %+v; want %+v", h.clientOptions(), want)
 	}
 	if h.Hub != "default" || h.MaxTopics != 100 || time.Duration(h.WriteTimeout) != 10*time.Second ||
-		!*h.ConnectedEvent || h.Publish != nil || h.CORSOrigins != nil || h.JWT != nil || !h.subscribing.topics.asked ||
+		!*h.ConnectedEvent || h.Publish != nil || h.CORSOrigins != nil || h.JWT != nil || !h.subscribing.topics.fromQuery ||
 		h.ClientID != "{http.request.uri.query.client_id}" || h.User != "{http.auth.user.id}" {
 		t.Errorf("a route is %+v", h)
 	}

@@ -1,6 +1,7 @@
 package sse
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -9,12 +10,13 @@ import (
 	"unicode"
 )
 
+// allowedMethods are those that a route serves.
 const allowedMethods = "GET, HEAD, POST, OPTIONS"
 
-// origins are those whose pages may use a route with credentials, or "*" alone for any without.
+// origins are those whose pages may use a route with credentials; "*" alone is any origin without them.
 type origins []string
 
-// setHeaders lets pages of the listed origins read the answer, whatever it is. (Fetch, section 3.3)
+// setHeaders lets pages of these origins read the answer, an error, too. (Fetch, section 3.3)
 func (o origins) setHeaders(w http.ResponseWriter, r *http.Request) {
 	if len(o) == 0 {
 		return
@@ -36,21 +38,22 @@ func (o origins) setHeaders(w http.ResponseWriter, r *http.Request) {
 	header.Set("Access-Control-Expose-Headers", "Retry-After")
 }
 
-// preflight answers OPTIONS: what a page may send, if it may send at all.
+// preflight answers OPTIONS: it says what a page may send, if the page may send anything.
 func preflight(w http.ResponseWriter, r *http.Request) error {
 	header := w.Header()
 	header.Set("Allow", allowedMethods)
 	if header.Get("Access-Control-Allow-Origin") != "" && r.Header.Get("Access-Control-Request-Method") != "" {
 		header.Set("Access-Control-Allow-Methods", allowedMethods)
-		header.Set("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID")
+		header.Set("Access-Control-Allow-Headers",
+			"Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID")
 		header.Set("Access-Control-Max-Age", "86400")
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-// own reports whether a browser says that a page of this site, or of a listed origin, made the
-// request. Where a proxy in front has taken TLS off, the site's own scheme is not known here.
+// own reports whether the request comes from a page of this site, or of a listed origin, as the browser says.
+// Behind a proxy that ends TLS, the site's own scheme is not known here.
 func (o origins) own(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	if o.lists(origin) {
@@ -58,24 +61,35 @@ func (o origins) own(r *http.Request) bool {
 	}
 	scheme, host, _ := strings.Cut(origin, "://")
 	secure := strings.EqualFold(scheme, "https")
-	return host != "" && strings.EqualFold(host, r.Host) && (secure || r.TLS == nil && strings.EqualFold(scheme, "http"))
+	return host != "" && strings.EqualFold(host, r.Host) &&
+		(secure || r.TLS == nil && strings.EqualFold(scheme, "http"))
 }
 
-// lists reports whether cors_origins names an origin; * names none.
+// lists reports whether an origin is listed by name.
 func (o origins) lists(origin string) bool {
 	return origin != "*" && slices.Contains(o, origin)
 }
 
-// foreign reports whether a browser says that a page of some other site made the request, one
-// that may not.
+// foreign reports whether the request comes from a page of another site, which may not make it. A request
+// without an Origin does not come from a page.
 func (o origins) foreign(r *http.Request) bool {
 	return r.Header.Get("Origin") != "" && !o.own(r) && !slices.Contains(o, "*")
 }
 
-// checkOrigin reports whether a browser could send this as an Origin: no other is ever equal to one.
-func checkOrigin(origin string) bool {
+// checkCORSOrigin refuses what can't stand among the origins of a route.
+func checkCORSOrigin(origin string) error {
+	if origin != "*" && !isOrigin(origin) {
+		return fmt.Errorf("%q is not an origin as browsers send it, such as https://app.example.com "+
+			"(no wildcard, no default port, nothing behind it), nor *", origin)
+	}
+	return nil
+}
+
+// isOrigin reports whether a browser could send this as an Origin. Anything else would never equal one.
+func isOrigin(origin string) bool {
 	u, err := url.Parse(origin)
-	if err != nil || u.Hostname() == "" || u.Scheme+"://"+u.Host != origin || strings.ContainsFunc(origin, notOriginRune) {
+	if err != nil || u.Hostname() == "" || u.Scheme+"://"+u.Host != origin ||
+		strings.ContainsFunc(origin, notOriginRune) {
 		return false
 	}
 	if u.Port() == "" {

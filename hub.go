@@ -16,7 +16,9 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/option"
 )
 
-// App holds the hubs: the state that routes share and that outlives config reloads.
+func init() { caddy.RegisterModule(new(App)) }
+
+// App defines the hubs. A hub is what routes share, and it outlives config reloads.
 type App struct {
 	// The hubs by name. "default" always exists, with the defaults if it is not given here.
 	Hubs map[string]*HubConfig `json:"hubs,omitempty"`
@@ -24,25 +26,28 @@ type App struct {
 	context caddy.Context
 	events  *caddyevents.App
 	logger  *zap.Logger
-	used    map[string]*live.Hub         // by routes of this config
-	offers  map[*live.Hub]*live.Settings // what Start has offered
+	used    map[string]*live.Hub         // the hubs that routes of this config use
+	offers  map[*live.Hub]*live.Settings // the settings that Start has offered
 }
 
-// HubConfig is what one hub keeps and how much it takes.
+// defaultHub is the hub of a route that names none.
+const defaultHub = "default"
+
+// HubConfig says what one hub keeps, and how much it takes.
 type HubConfig struct {
 	// The broker, which orders and keeps the hub's log. Default: memory.
 	BrokerRaw json.RawMessage `json:"broker,omitempty" caddy:"namespace=sse.brokers inline_key=type"`
-	// How many messages are kept per topic (or client, or user). Default: 1000; negative: none.
+	// The number of messages kept for each topic, client and user. Default: 1000; negative: none.
 	HistoryCount int `json:"history_count,omitempty"`
-	// How long a message is kept. Default: 1h.
+	// The time a message is kept. Default: 1h.
 	HistoryAge caddy.Duration `json:"history_age,omitempty"`
-	// How many bytes of messages are kept in all; the topics published to longest ago give way.
+	// The bytes of messages kept in all. Topics without a new message for longest give way first.
 	// Default: 256 MiB.
 	HistoryBytes int64 `json:"history_bytes,omitempty"`
-	// How many clients may be connected; more are answered 503. Default: 0, no limit.
+	// The number of clients that may be connected. More get a 503. Default: 0, no limit.
 	MaxClients int `json:"max_clients,omitempty"`
-	// Over how long clients are told to spread their return when the process exits. Default: 5s;
-	// negative: they all come back after their retry.
+	// The time over which clients spread their return when the process exits. Default: 5s; negative: they
+	// all return after their retry.
 	DrainSpread caddy.Duration `json:"drain_spread,omitempty"`
 
 	broker broker.Module
@@ -53,7 +58,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "sse", New: func() caddy.Module { return new(App) }}
 }
 
-// Provision sets the app up. It touches no hub yet: routes ask for the ones they use.
+// Provision fills in the defaults and loads the brokers. It touches no hub: routes ask for those they use.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.context, a.logger = ctx, ctx.Logger()
 	events, err := ctx.App("events")
@@ -71,19 +76,17 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if _, defined := a.Hubs[defaultHub]; !defined {
 		a.Hubs[defaultHub] = nil
 	}
-	for name, hub := range a.Hubs {
-		if hub == nil { // as null in JSON
-			hub = new(HubConfig)
-			a.Hubs[name] = hub
+	for name, config := range a.Hubs {
+		if config == nil { // it is null in JSON
+			config = new(HubConfig)
+			a.Hubs[name] = config
 		}
-		if err := hub.provision(ctx); err != nil {
+		if err := config.provision(ctx); err != nil {
 			return fmt.Errorf("hub %s: %w", name, err)
 		}
 	}
 	return nil
 }
-
-const defaultHub = "default"
 
 func (c *HubConfig) provision(ctx caddy.Context) error {
 	if c.BrokerRaw == nil {
@@ -104,20 +107,76 @@ func (c *HubConfig) provision(ctx caddy.Context) error {
 
 // Validate refuses settings that make no sense.
 func (a *App) Validate() error {
-	for name, hub := range a.Hubs {
+	for name, config := range a.Hubs {
 		if err := checkHubName(name); err != nil {
 			return err
 		}
 		switch {
-		case hub.HistoryBytes < 0:
+		case config.HistoryBytes < 0:
 			return fmt.Errorf("hub %s: history_bytes must be more than 0", name)
-		case hub.HistoryAge < 0:
+		case config.HistoryAge < 0:
 			return fmt.Errorf("hub %s: history_age must be more than 0", name)
-		case hub.MaxClients < 0:
+		case config.MaxClients < 0:
 			return fmt.Errorf("hub %s: max_clients must be 0 (no limit) or more", name)
 		}
 	}
 	return nil
+}
+
+// use acquires the hub of that name for a route. The route gives it back by [live.Release].
+func (a *App) use(name string) (*live.Hub, error) {
+	if a.Hubs[name] == nil {
+		return nil, fmt.Errorf("hub %w", notDefined(name))
+	}
+	hub := live.Acquire(name)
+	a.used[name] = hub
+	return hub, nil
+}
+
+// notDefined is the error for a route whose hub the config does not define.
+func notDefined(hub string) error {
+	return fmt.Errorf("%q is not defined; define it in the global options: { sse { hub %s } }", hub, hub)
+}
+
+// Start offers this config's settings to the hubs that its routes use. They count once the config before has
+// stopped. An error leaves everything as it was.
+func (a *App) Start() error {
+	a.offers = make(map[*live.Hub]*live.Settings)
+	for name, hub := range a.used {
+		config := a.Hubs[name]
+		settings := &live.Settings{
+			Limits: config.limits(),
+			Module: config.broker,
+			Logger: a.logger,
+			Emit:   a.emit,
+		}
+		if err := hub.Offer(settings); err != nil {
+			a.withdraw()
+			return fmt.Errorf("hub %s: %w", name, err)
+		}
+		a.offers[hub] = settings
+	}
+	return nil
+}
+
+// Stop takes the settings back. It touches no client: clients go on in the next config, or end with the
+// process or the last route.
+func (a *App) Stop() error {
+	a.withdraw()
+	return nil
+}
+
+// Cleanup takes the settings back, too: Caddy does not call Stop if a later part of the config fails.
+func (a *App) Cleanup() error {
+	a.withdraw()
+	return nil
+}
+
+func (a *App) withdraw() {
+	for hub, settings := range a.offers {
+		hub.Withdraw(settings)
+	}
+	a.offers = nil
 }
 
 func (c *HubConfig) limits() hub.Limits {
@@ -132,57 +191,19 @@ func (c *HubConfig) limits() hub.Limits {
 	}
 }
 
-// emit tells those who listen to Caddy's events of one.
+// emit emits one of Caddy's events, if anybody listens.
 func (a *App) emit(name string, data map[string]any) {
 	if a.events.ShouldEmit(name) {
-		ctx := a.context // which ends before the last clients of a hub do that is no longer used
+		ctx := a.context // it may end before the last clients of a hub do
 		ctx.Context = context.WithoutCancel(ctx.Context)
 		a.events.Emit(ctx, name, data)
 	}
 }
 
-// Start offers this config's settings to the hubs that its routes use. They hold once the config
-// before it has stopped. What fails here leaves everything as it was.
-func (a *App) Start() error {
-	a.offers = make(map[*live.Hub]*live.Settings)
-	for name, hub := range a.used {
-		config := a.Hubs[name]
-		o := &live.Settings{Limits: config.limits(), Module: config.broker, Logger: a.logger, Emit: a.emit}
-		if err := hub.Offer(o); err != nil {
-			a.withdraw()
-			return fmt.Errorf("hub %s: %w", name, err)
-		}
-		a.offers[hub] = o
-	}
-	return nil
-}
-
-// Stop takes the settings back. Clients are none of its business: they live on in the next config,
-// or end with the process or the last route.
-func (a *App) Stop() error {
-	a.withdraw()
-	return nil
-}
-
-// Cleanup takes the settings back, too: if a later part of the config fails, Stop is not called.
-func (a *App) Cleanup() error {
-	a.withdraw()
-	return nil
-}
-
-func (a *App) withdraw() {
-	for hub, o := range a.offers {
-		hub.Withdraw(o)
-	}
-	a.offers = nil
-}
-
-// use returns the hub of that name for a route, which gives it back with releaseHub.
-func (a *App) use(name string) (*live.Hub, error) {
-	if a.Hubs[name] == nil {
-		return nil, fmt.Errorf("hub %q is not defined; define it in the global options: { sse { hub %s } }", name, name)
-	}
-	hub := live.Acquire(name)
-	a.used[name] = hub
-	return hub, nil
-}
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.Validator    = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

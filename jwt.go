@@ -3,6 +3,7 @@ package sse
 import (
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/go-jose/go-jose/v4"
@@ -12,124 +13,50 @@ import (
 	"github.com/caddy-sse/caddy-sse/topic"
 )
 
-// JWTConfig lets JSON Web Tokens (RFC 7519) say who may subscribe to what, and publish. A token's
-// claim "sse" holds its grants; its "sub" is the user, and its stream ends at "exp".
+// JWTConfig lets JSON Web Tokens (RFC 7519) say who may subscribe to what, and publish. The claim "sse" of a
+// token holds its grants, "sub" is the user, and its stream ends at "exp".
 type JWTConfig struct {
-	// Keys that tokens may be signed with. Default: none; JWKS is needed then.
+	// The keys that tokens may be signed with. Default: none; then JWKS is needed.
 	Keys []JWTKey `json:"keys,omitempty"`
-	// The address of a JSON Web Key Set (RFC 7517) with further keys: https, or http on loopback; placeholders as
-	// in a key. Default: none.
+	// The address of a JSON Web Key Set (RFC 7517) with further keys: https, or http on loopback.
+	// Placeholders as in a key. Default: none.
 	JWKS string `json:"jwks,omitempty"`
-	// What a token's "iss" must be; placeholders as in a key. Default: anything.
+	// The value that a token's "iss" must have. Placeholders as in a key. Default: any.
 	Issuer string `json:"issuer,omitempty"`
-	// What a token's "aud" must hold; placeholders as in a key. Default: anything.
+	// The value that a token's "aud" must hold. Placeholders as in a key. Default: any.
 	Audience string `json:"audience,omitempty"`
-	// The cookie that a token may stand in, beside Authorization: Bearer. Default: none.
+	// The cookie that may hold a token, beside Authorization: Bearer. Default: none.
 	Cookie string `json:"cookie,omitempty"`
-	// The query parameter that a token may stand in; the last resort, since URLs get logged.
+	// The query parameter that may hold a token. It is the last resort, since URLs get logged.
 	// Default: none.
 	Query string `json:"query,omitempty"`
-	// Topics and patterns that need no token to subscribe to. Default: none.
+	// The topics and patterns that anybody may subscribe to, without a token. Default: none.
 	Public []string `json:"public,omitempty"`
 
-	address  string // JWKS, placeholders replaced
+	address  string // JWKS with its placeholders replaced
 	verifier token.Verifier
 }
 
 // JWTKey is one key that tokens may be signed with.
 type JWTKey struct {
-	// The only algorithm the key is used with: HS, RS, PS or ES with 256, 384 or 512, or EdDSA.
+	// The only algorithm that the key is used with: HS, RS, PS or ES with 256, 384 or 512, or EdDSA.
 	Algorithm string `json:"algorithm,omitempty"`
-	// The secret of an HS algorithm, at least as long as its hash; of the others the public key or
-	// certificate in PEM form. Placeholders such as {env.X} and {file.X} are replaced when the config
-	// is loaded; one that comes out empty is an error.
+	// The key. For an HS algorithm it is the secret, at least as long as the hash; for the others it is the
+	// public key, or a certificate, in PEM form. Placeholders such as {env.X} and {file.X} are replaced when
+	// the config is loaded; a key that comes out empty is an error.
 	Key string `json:"key,omitempty"`
-	// The key's ID: tokens that name one are held against the keys of that name only. Default: none,
-	// for any token.
+	// The key's ID. A token that names one is verified by the keys with that ID, and by those without.
+	// Default: none, for any token.
 	ID string `json:"id,omitempty"`
 }
 
-// provision replaces placeholders and reads the keys. It touches no network.
-func (c *JWTConfig) provision() error {
-	if err := c.check(); err != nil {
-		return err
-	}
-	for _, k := range c.Keys {
-		key, err := k.read()
-		if err != nil {
-			return &option.Error{Option: "jwt: key", Err: err}
-		}
-		c.verifier.Keys = append(c.verifier.Keys, token.Key{ID: k.ID, Algorithm: jose.SignatureAlgorithm(k.Algorithm), Public: key})
-	}
-	for _, claim := range []struct {
-		option, value string
-		known         *string
-	}{{"issuer", c.Issuer, &c.verifier.Issuer}, {"audience", c.Audience, &c.verifier.Audience}} {
-		if claim.value == "" {
-			continue
-		}
-		var err error
-		if *claim.known, err = option.Fill(claim.value); err != nil {
-			return &option.Error{Option: "jwt: " + claim.option, Err: fmt.Errorf("%w; leave the option out to take any", err)}
-		}
-	}
-	if c.JWKS != "" {
-		c.address = caddy.NewReplacer().ReplaceAll(c.JWKS, "")
-		if err := token.CheckJWKSAddress(c.address); err != nil {
-			return &option.Error{Option: "jwt: jwks", Err: err}
-		}
-	}
-	return nil
-}
-
-// check refuses an algorithm that is none, and a key that can't be used with it.
-func (k JWTKey) check() error {
-	if !token.KnownAlgorithm(k.Algorithm) {
-		return fmt.Errorf("the algorithm%s is none of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA",
-			quotedIfShort(k.Algorithm))
-	}
-	return option.UnlessPlaceholder(func(string) error {
-		_, err := k.read()
-		return err
-	})(k.Key)
-}
-
-// read reads the key as the algorithm needs it.
-func (k JWTKey) read() (any, error) {
-	text, err := option.Fill(k.Key)
-	if err != nil {
-		return nil, fmt.Errorf("the %s key %w", k.Algorithm, err)
-	}
-	key, err := token.ReadKey(jose.SignatureAlgorithm(k.Algorithm), text)
-	if err != nil {
-		return nil, fmt.Errorf("the %s key: %w", k.Algorithm, err)
-	}
-	return key, nil
-}
-
-// tokenOf returns the token of a request, and whether it came by cookie, which browsers send unasked.
-func (c *JWTConfig) tokenOf(r *http.Request) (token string, byCookie bool) {
-	if token := bearerToken(r); token != "" {
-		return token, false
-	}
-	if c.Cookie != "" {
-		if cookie, err := r.Cookie(c.Cookie); err == nil && cookie.Value != "" {
-			return cookie.Value, true
-		}
-	}
-	if c.Query != "" {
-		return r.URL.Query().Get(c.Query), false
-	}
-	return "", false
-}
-
-// check refuses settings that make no sense, before placeholders are replaced.
-func (c *JWTConfig) check() error {
+// validate refuses values that make no sense. Placeholders are not replaced yet.
+func (c *JWTConfig) validate() error {
 	if len(c.Keys) == 0 && c.JWKS == "" {
 		return option.Wrong("jwt", "give it a key or a jwks address, or no token could be accepted")
 	}
 	for _, k := range c.Keys {
-		if err := k.check(); err != nil {
+		if err := k.validate(); err != nil {
 			return &option.Error{Option: "jwt: key", Err: err}
 		}
 	}
@@ -153,7 +80,97 @@ func (c *JWTConfig) check() error {
 	return nil
 }
 
-// quotedIfShort quotes a word for an error message. A long one in a key option may be the secret.
+// provision replaces the placeholders and reads the keys. It touches no network.
+func (c *JWTConfig) provision() error {
+	if err := c.validate(); err != nil {
+		return err
+	}
+	for _, k := range c.Keys {
+		key, err := k.read()
+		if err != nil {
+			return &option.Error{Option: "jwt: key", Err: err}
+		}
+		c.verifier.Keys = append(c.verifier.Keys, token.Key{
+			ID:        k.ID,
+			Algorithm: jose.SignatureAlgorithm(k.Algorithm),
+			Public:    key,
+		})
+	}
+	for _, claim := range []struct {
+		option, value string
+		field         *string
+	}{{"issuer", c.Issuer, &c.verifier.Issuer}, {"audience", c.Audience, &c.verifier.Audience}} {
+		if claim.value == "" {
+			continue
+		}
+		var err error
+		if *claim.field, err = option.Fill(claim.value); err != nil {
+			err = fmt.Errorf("%w; leave the option out to take any", err)
+			return &option.Error{Option: "jwt: " + claim.option, Err: err}
+		}
+	}
+	if c.JWKS != "" {
+		c.address = caddy.NewReplacer().ReplaceAll(c.JWKS, "")
+		if err := token.CheckJWKSAddress(c.address); err != nil {
+			return &option.Error{Option: "jwt: jwks", Err: err}
+		}
+	}
+	return nil
+}
+
+// validate refuses an unknown algorithm, and a key that can't be used with the algorithm.
+func (k JWTKey) validate() error {
+	if !token.KnownAlgorithm(k.Algorithm) {
+		return fmt.Errorf("the algorithm%s is none of HS256, HS384, HS512, RS256, RS384, RS512, "+
+			"PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA", quotedIfShort(k.Algorithm))
+	}
+	return option.UnlessPlaceholder(func(string) error {
+		_, err := k.read()
+		return err
+	})(k.Key)
+}
+
+// read replaces the placeholders and reads the key as the algorithm needs it.
+func (k JWTKey) read() (any, error) {
+	text, err := option.Fill(k.Key)
+	if err != nil {
+		return nil, fmt.Errorf("the %s key %w", k.Algorithm, err)
+	}
+	key, err := token.ReadKey(jose.SignatureAlgorithm(k.Algorithm), text)
+	if err != nil {
+		return nil, fmt.Errorf("the %s key: %w", k.Algorithm, err)
+	}
+	return key, nil
+}
+
+// tokenOf returns the token of a request; empty for none. byCookie warns that the browser may have sent it
+// for the page of another site.
+func (c *JWTConfig) tokenOf(r *http.Request) (token string, byCookie bool) {
+	if token := bearerToken(r); token != "" {
+		return token, false
+	}
+	if c.Cookie != "" {
+		if cookie, err := r.Cookie(c.Cookie); err == nil && cookie.Value != "" {
+			return cookie.Value, true
+		}
+	}
+	if c.Query != "" {
+		return r.URL.Query().Get(c.Query), false
+	}
+	return "", false
+}
+
+// bearerToken returns the token of the Authorization header; empty for none.
+func bearerToken(r *http.Request) string {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+// quotedIfShort quotes a word for an error message. It drops a long one: in a key option it may be the
+// secret.
 func quotedIfShort(word string) string {
 	if len(word) > len("HS256")+3 {
 		return ""

@@ -9,7 +9,7 @@ import (
 
 func init() { caddy.RegisterModule(MemoryBroker{}) }
 
-// MemoryBroker keeps a hub's log in this process: order without anything to install, gone with the
+// MemoryBroker keeps a hub's log in this process. There is nothing to install, and the log ends with the
 // process. It is the default and has no options.
 type MemoryBroker struct{}
 
@@ -18,10 +18,10 @@ func (MemoryBroker) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "sse.brokers.memory", New: func() caddy.Module { return new(MemoryBroker) }}
 }
 
-// Identity implements BrokerModule.
+// Identity implements [broker.Module].
 func (MemoryBroker) Identity() string { return "memory" }
 
-// Open implements BrokerModule.
+// Open implements [broker.Module].
 func (MemoryBroker) Open(string) (broker.Log, error) {
 	return memlog.Open(), nil
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/live"
 )
 
-// collector shows the numbers of every hub to Prometheus. There is one for the process: each config
-// has a registry of its own, but hubs outlive configs.
+// collector gives the numbers of all hubs to Prometheus. Each config has a registry of its own, but hubs
+// outlive configs: their numbers go on.
 type collector struct{}
 
 // register adds the hubs' numbers to a config's registry.
@@ -22,6 +22,7 @@ func register(registry *prometheus.Registry) error {
 	return err
 }
 
+// describe makes the description of a metric with the label hub.
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("caddy_sse_"+name, help, append([]string{"hub"}, labels...), nil)
 }
@@ -29,16 +30,20 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var (
 	clientsDesc     = describe("clients", "Clients connected now.")
 	connectionsDesc = describe("connections_total", "Requests to subscribe, by what became of them.", "result")
-	resumesDesc     = describe("resumes_total", "Clients that came back with a Last-Event-ID, by what they were told.", "result")
-	publishedDesc   = describe("messages_published_total", "Messages published through this instance.")
-	sentDesc        = describe("messages_sent_total", "Messages that a client's socket has taken.")
-	droppedDesc     = describe("messages_dropped_total", "Messages that were not delivered, by reason.", "reason")
+	resumesDesc     = describe("resumes_total",
+		"Clients that came back with a Last-Event-ID, by what they were told.", "result")
+	publishedDesc = describe("messages_published_total", "Messages published through this instance.")
+	sentDesc      = describe("messages_sent_total", "Messages that a client's socket has taken.")
+	droppedDesc   = describe("messages_dropped_total",
+		"Messages that were not delivered, by reason.", "reason")
 	disconnectsDesc = describe("disconnects_total", "Streams that have ended, by reason.", "reason")
-	deliveryDesc    = describe("delivery_seconds", "Time from the log's having a message to a client's socket's having taken it.")
-	brokerUpDesc    = describe("broker_up", "Whether the broker is in reach and takes messages.")
-	historyDesc     = describe("history_bytes", "Bytes of messages kept for clients that come back.")
-	lagDesc         = describe("broker_lag_seconds", "How far this instance may be behind the broker's log; 0 when it is not.")
-	fileDesc        = describe("broker_file_bytes", "Size of the broker's file.")
+	deliveryDesc    = describe("delivery_seconds",
+		"Time from the log's having a message to a client's socket's having taken it.")
+	brokerUpDesc = describe("broker_up", "Whether the broker is in reach and takes messages.")
+	historyDesc  = describe("history_bytes", "Bytes of messages kept for clients that come back.")
+	lagDesc      = describe("broker_lag_seconds",
+		"How far this instance may be behind the broker's log; 0 when it is not.")
+	fileDesc = describe("broker_file_bytes", "Size of the broker's file.")
 )
 
 // Describe implements prometheus.Collector.
@@ -58,14 +63,15 @@ func (collector) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-func collect(s *live.Hub, metrics chan<- prometheus.Metric) {
+// collect sends the numbers of one hub.
+func collect(h *live.Hub, metrics chan<- prometheus.Metric) {
 	send := func(desc *prometheus.Desc, kind prometheus.ValueType, value float64, labels ...string) {
-		metrics <- prometheus.MustNewConstMetric(desc, kind, value, append([]string{s.Name}, labels...)...)
+		metrics <- prometheus.MustNewConstMetric(desc, kind, value, append([]string{h.Name}, labels...)...)
 	}
 	count := func(desc *prometheus.Desc, n uint64, labels ...string) {
 		send(desc, prometheus.CounterValue, float64(n), labels...)
 	}
-	stats := s.Core.Stats()
+	stats := h.Core.Stats()
 	send(clientsDesc, prometheus.GaugeValue, float64(stats.Clients))
 	send(historyDesc, prometheus.GaugeValue, float64(stats.HistoryBytes))
 	count(connectionsDesc, stats.Accepted, "accepted")
@@ -80,16 +86,16 @@ func collect(s *live.Hub, metrics chan<- prometheus.Metric) {
 	for cause, n := range stats.Disconnects {
 		count(disconnectsDesc, n, cause)
 	}
-	metrics <- deliveryMetric(stats.Delivery, s.Name)
+	metrics <- deliveryMetric(stats.Delivery, h.Name)
 	up := 0.0
-	if s.Up() {
+	if h.Up() {
 		up = 1
 	}
 	send(brokerUpDesc, prometheus.GaugeValue, up)
-	if lag, ok := s.Lag(); ok {
+	if lag, ok := h.Lag(); ok {
 		send(lagDesc, prometheus.GaugeValue, lag.Seconds())
 	}
-	if size, ok := s.FileSize(); ok {
+	if size, ok := h.FileSize(); ok {
 		send(fileDesc, prometheus.GaugeValue, float64(size))
 	}
 }
@@ -102,7 +108,7 @@ func deliveryMetric(delivery hub.Histogram, hub string) prometheus.Metric {
 	return prometheus.MustNewConstHistogram(deliveryDesc, delivery.Count, delivery.Seconds, buckets, hub)
 }
 
-// summary is what the admin endpoint says of a hub: the numbers of the metrics.
+// summary is a hub on the admin endpoint. It has the numbers of the metrics.
 type summary struct {
 	Name         string            `json:"name"`
 	Broker       string            `json:"broker"`
@@ -124,13 +130,12 @@ type summary struct {
 	Lag          *float64          `json:"broker_lag_seconds,omitempty"`
 }
 
-// summarize returns what the admin endpoint says of a hub.
-func summarize(s *live.Hub) summary {
-	stats := s.Core.Stats()
+func summarize(h *live.Hub) summary {
+	stats := h.Core.Stats()
 	all := summary{
-		Name:         s.Name,
-		Broker:       s.BrokerKind(),
-		Up:           s.Up(),
+		Name:         h.Name,
+		Broker:       h.BrokerKind(),
+		Up:           h.Up(),
 		Clients:      stats.Clients,
 		Connections:  stats.Accepted,
 		Limited:      stats.Limited,
@@ -145,10 +150,10 @@ func summarize(s *live.Hub) summary {
 		Delivery:     stats.Delivery,
 		HistoryBytes: stats.HistoryBytes,
 	}
-	if size, ok := s.FileSize(); ok {
+	if size, ok := h.FileSize(); ok {
 		all.FileBytes = &size
 	}
-	if lag, ok := s.Lag(); ok {
+	if lag, ok := h.Lag(); ok {
 		seconds := lag.Seconds()
 		all.Lag = &seconds
 	}

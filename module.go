@@ -1,8 +1,11 @@
 package sse
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -19,61 +22,61 @@ import (
 )
 
 func init() {
-	caddy.RegisterModule(new(App))
 	caddy.RegisterModule(Handler{})
 	caddycmd.RegisterCommand(cli.Command())
 }
 
-// Handler serves a hub's messages: GET subscribes to the hub as a stream of server-sent events, POST
+// Handler is a route of a hub: a GET subscribes to the hub as a stream of server-sent events, a POST
 // publishes to it.
 type Handler struct {
-	// The hub. Default: "default".
+	// The hub's name. Default: "default".
 	Hub string `json:"hub,omitempty"`
-	// What a client here receives: topics, patterns, and topics with placeholders. A placeholder
+	// The topics, patterns and topics with placeholders that a client here receives. The placeholder
 	// {http.request.uri.query.topic} on its own stands for every ?topic= of the request. Default: that.
 	Topics []string `json:"topics,omitempty"`
-	// The client's ID; where it comes out empty one is generated.
+	// The client's ID. A client whose ID comes out empty gets a generated one.
 	// Default: {http.request.uri.query.client_id}
 	ClientID string `json:"client_id,omitempty"`
-	// The authenticated user; where it comes out empty the client is anonymous.
+	// The authenticated user. A client whose user comes out empty is anonymous.
 	// Default: {http.auth.user.id}
 	User string `json:"user,omitempty"`
-	// A comment is sent to a client that was silent that long. Default: 30s; negative: off.
+	// The silence after which a client gets a comment. Default: 30s; negative: off.
 	Heartbeat caddy.Duration `json:"heartbeat,omitempty"`
-	// The reconnect delay told to EventSource. Default: 2s; negative: 0.
+	// The reconnect delay that EventSource is told. Default: 2s; negative: 0.
 	Retry caddy.Duration `json:"retry,omitempty"`
-	// Closes a client that got no message for that long. Default: 0, off.
+	// The time without a message after which a client is closed. Default: 0, off.
 	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
-	// Closes a client that is connected that long, less up to a tenth at random. Default: 0, off.
+	// The age at which a client is closed, less up to a tenth at random. Default: 0, off.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
-	// How many messages may wait for a client. Default: 256.
+	// The number of messages that may wait for a client. Default: 256.
 	QueueMessages int `json:"queue_messages,omitempty"`
-	// How many bytes may wait for a client; one larger message passes alone. Default: 1 MiB.
+	// The bytes that may wait for a client; one larger message passes alone. Default: 1 MiB.
 	QueueBytes int `json:"queue_bytes,omitempty"`
-	// What happens to a client whose queue is full while its socket takes nothing: "disconnect", so
-	// that it reconnects and resumes, or "drop_oldest", told with a gap event. Default: disconnect.
+	// The way to treat a client whose queue is full while its socket takes nothing: "disconnect", so that
+	// it reconnects and resumes, or "drop_oldest", so that it gets a gap event. Default: disconnect.
 	SlowClient hub.SlowClient `json:"slow_client,omitempty"`
-	// How long one write may be stuck, with not one byte taken, before the client is cut. Default: 10s.
+	// The time one write may be stuck, with not one byte taken, before the client is cut. Default: 10s.
 	WriteTimeout caddy.Duration `json:"write_timeout,omitempty"`
-	// How many clients one IP address may have, an IPv6 /64 counting as one. Default: 0, no limit.
+	// The number of clients one IP address may have. An IPv6 /64 counts as one address. Default: 0, no
+	// limit.
 	MaxClientsPerIP int `json:"max_clients_per_ip,omitempty"`
-	// How many topics and patterns one client may subscribe to. Default: 100.
+	// The number of topics and patterns one client may subscribe to. Default: 100.
 	MaxTopics int `json:"max_topics,omitempty"`
 	// Whether a stream begins with the event "connected". Default: true.
 	ConnectedEvent *bool `json:"connected_event,omitempty"`
-	// Origins whose pages may use this route with credentials, exactly as browsers send them; or "*"
-	// for any without credentials. Default: none but the site itself.
+	// The origins whose pages may use this route with credentials, exactly as browsers send them; or "*"
+	// for any origin without credentials. Default: none but the site itself.
 	CORSOrigins []string `json:"cors_origins,omitempty"`
-	// Whether streams are written past what wraps the response where that is safe; over plain HTTP/1.1 on Linux to their
-	// sockets, without a goroutine and buffers for each. Default: true.
+	// Whether streams are written past what wraps the response, where that is safe. Over plain HTTP/1.1 on
+	// Linux they go straight to their sockets, without a goroutine and buffers for each. Default: true.
 	DirectWrites *bool `json:"direct_writes,omitempty"`
-	// Who may publish, and what. Default: nobody.
+	// The rules for publishers. Default: none; nobody may publish.
 	Publish *PublishConfig `json:"publish,omitempty"`
-	// Lets JSON Web Tokens say who may subscribe to what, and publish. Default: none; anybody may
-	// subscribe.
+	// The rules for JSON Web Tokens, which say who may subscribe to what, and publish. Default: none;
+	// anybody may subscribe.
 	JWT *JWTConfig `json:"jwt,omitempty"`
 
-	hub         *live.Hub
+	live        *live.Hub
 	origins     origins
 	subscribing subscribeRoute
 	publishing  publishRoute
@@ -84,7 +87,7 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.sse", New: func() caddy.Module { return new(Handler) }}
 }
 
-// Provision fills in the defaults and joins the hub.
+// Provision fills in the defaults and acquires the hub.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	option.Default(&h.Hub, defaultHub)
 	option.Default(&h.ClientID, "{http.request.uri.query.client_id}")
@@ -113,11 +116,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.hub, err = app.(*App).use(h.Hub); err != nil {
+	if h.live, err = app.(*App).use(h.Hub); err != nil {
 		return err
 	}
 	if h.JWT != nil && h.JWT.address != "" {
-		h.JWT.verifier.Set = h.hub.KeySet(h.JWT.address)
+		h.JWT.verifier.Set = h.live.KeySet(h.JWT.address)
 	}
 	h.wire(ctx.Logger())
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
@@ -127,13 +130,20 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// wire gives the parts of the route what they need of its config.
+// wire gives the parts of the route what they need.
 func (h *Handler) wire(logger *zap.Logger) {
 	h.origins = h.CORSOrigins
 	topics := newTopicRules(h.Topics)
-	access := &access{hub: h.hub, user: h.User, publish: h.Publish, jwt: h.JWT, origins: h.origins, topics: topics}
+	access := &access{
+		hub:     h.live,
+		user:    h.User,
+		publish: h.Publish,
+		jwt:     h.JWT,
+		origins: h.origins,
+		topics:  topics,
+	}
 	h.subscribing = subscribeRoute{
-		hub:            h.hub,
+		hub:            h.live,
 		access:         access,
 		topics:         topics,
 		maxTopics:      h.MaxTopics,
@@ -143,7 +153,7 @@ func (h *Handler) wire(logger *zap.Logger) {
 		directWrites:   *h.DirectWrites,
 		logger:         logger,
 	}
-	h.publishing = publishRoute{hub: h.hub, access: access, topics: topics, config: h.Publish, logger: logger}
+	h.publishing = publishRoute{hub: h.live, access: access, topics: topics, config: h.Publish, logger: logger}
 }
 
 func (h *Handler) clientOptions() *hub.ClientOptions {
@@ -160,20 +170,64 @@ func (h *Handler) clientOptions() *hub.ClientOptions {
 	}
 }
 
-// drainIfExiting runs when a server shuts down, because of a reload or of the end. The process waits
-// for every request, and so for every stream, before it goes.
+// drainIfExiting runs when a server shuts down, for a reload or because the process exits. A process that
+// exits waits for every request, and so for every stream.
 func (h *Handler) drainIfExiting() {
 	if caddy.Exiting() {
-		h.hub.ShutDown()
+		h.live.ShutDown()
 	}
 }
 
-// Validate refuses settings that make no sense.
-func (h *Handler) Validate() error { return h.check() }
+// Validate refuses values and combinations that make no sense.
+func (h *Handler) Validate() error {
+	for _, topic := range h.Topics {
+		if err := checkRouteTopic(topic); err != nil {
+			return &option.Error{Option: "topics", Err: err}
+		}
+	}
+	for _, origin := range h.CORSOrigins {
+		if err := checkCORSOrigin(origin); err != nil {
+			return &option.Error{Option: "cors_origins", Err: err}
+		}
+	}
+	if err := option.UnlessPlaceholder(hub.CheckClientID)(h.ClientID); h.ClientID != "" && err != nil {
+		return &option.Error{Option: "client_id", Err: err}
+	}
+	if err := option.UnlessPlaceholder(hub.CheckUser)(h.User); h.User != "" && err != nil {
+		return &option.Error{Option: "user", Err: err}
+	}
+	if err := checkSlowClient(cmp.Or(string(h.SlowClient), string(hub.Disconnect))); err != nil {
+		return &option.Error{Option: "slow_client", Err: err}
+	}
+	switch {
+	case len(h.CORSOrigins) > 1 && slices.Contains(h.CORSOrigins, "*"):
+		return option.Wrong("cors_origins",
+			"* stands alone; list origins to allow credentials, or use * for all without them")
+	case h.QueueMessages < 0 || h.QueueBytes < 0:
+		return errors.New("queue: give it 1 or more messages and bytes")
+	case h.MaxTopics < 0 || h.MaxClientsPerIP < 0:
+		return errors.New("max_topics and max_clients_per_ip can't be negative")
+	case h.IdleTimeout < 0 || h.MaxAge < 0 || h.WriteTimeout < 0:
+		return errors.New("idle_timeout, max_age and write_timeout can't be negative")
+	}
+	if h.JWT != nil {
+		if err := h.JWT.validate(); err != nil {
+			return err
+		}
+	}
+	if h.Publish == nil {
+		return nil
+	}
+	if !h.Publish.Open && len(h.Publish.Tokens) == 0 && h.JWT == nil {
+		return option.Wrong("publish",
+			"give it a token, or a jwt block beside it, or open if other directives guard this route")
+	}
+	return h.Publish.validate(!newTopicRules(h.Topics).fromQuery)
+}
 
-// Cleanup gives the hub back; the last route to do so closes it.
+// Cleanup gives the hub back. The last route to do so closes it.
 func (h *Handler) Cleanup() error {
-	if h.hub == nil {
+	if h.live == nil {
 		return nil // Provision did not get that far
 	}
 	return live.Release(h.Hub)
@@ -196,13 +250,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 
 // Interface guards
 var (
-	_ caddy.App                   = (*App)(nil)
-	_ caddy.Provisioner           = (*App)(nil)
-	_ caddy.Validator             = (*App)(nil)
-	_ caddy.CleanerUpper          = (*App)(nil)
 	_ caddy.Provisioner           = (*Handler)(nil)
 	_ caddy.Validator             = (*Handler)(nil)
 	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
-	_ caddy.Destructor            = (*live.Hub)(nil)
 )

@@ -6,31 +6,20 @@ import (
 	"net/http"
 	"strconv"
 
-	"go.uber.org/zap"
-
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/internal/ingest"
-	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
 )
 
-// publishRoute answers POST on a route.
-type publishRoute struct {
-	hub    *live.Hub
-	access *access
-	topics topicRules
-	config *PublishConfig // nil: nobody may publish
-	logger *zap.Logger
-}
-
-// serve answers POST. DESIGN 1.4 tells the forms apart.
+// serve answers POST. A body of events or lines is published as it arrives, any other body as a whole.
+// Package ingest says what forms A and B are.
 func (route *publishRoute) serve(w http.ResponseWriter, r *http.Request) error {
-	p := &post{publishRoute: route, w: w, request: r, body: &countedBody{ReadCloser: r.Body}}
+	p := newPost(route, w, r)
 	if err := route.hub.WaitReady(r.Context()); err != nil {
 		return p.refuse(problem.Of(err))
 	}
 	p.liftWriteDeadline()
-	defer p.stopReadingAtTheEnd()()
+	defer p.stopReadingAtExit()()
 	defer p.hub.CloseAtExit(r)()
 	if refusal := p.prepare(); refusal != nil {
 		return p.refuse(refusal)
@@ -38,7 +27,8 @@ func (route *publishRoute) serve(w http.ResponseWriter, r *http.Request) error {
 	switch mediaType(r) {
 	case "text/event-stream":
 		if p.to == nil {
-			return p.refuse(problem.New(http.StatusBadRequest, "a text/event-stream body says nothing of its target; name it in the URL, as ?topic=news"))
+			return p.refuse(problem.New(http.StatusBadRequest,
+				"a text/event-stream body says nothing of its target; name it in the URL, as ?topic=news"))
 		}
 		return p.stream(ingest.NewEvents(p.body, p.config.MaxSize, p.formA))
 	case "application/x-ndjson":
@@ -47,7 +37,7 @@ func (route *publishRoute) serve(w http.ResponseWriter, r *http.Request) error {
 	return p.whole()
 }
 
-// whole publishes a body that is read to its end first: one message, or an array of them.
+// whole publishes a body after it has read all of it: one message, or an array of messages.
 func (p *post) whole() error {
 	body, refusal := p.readBody()
 	if refusal != nil {
@@ -59,7 +49,7 @@ func (p *post) whole() error {
 	}
 	batch := make([]*broker.Publication, len(messages))
 	for i, m := range messages {
-		if refusal := p.check(m.Message); refusal != nil {
+		if refusal := p.checkMessage(m.Message); refusal != nil {
 			if isArray {
 				refusal.Detail = "message " + strconv.Itoa(i+1) + ": " + refusal.Detail
 			}
@@ -84,7 +74,7 @@ func (p *post) whole() error {
 	n, err := p.hub.Publish(p.request.Context(), batch)
 	if err != nil {
 		refusal := p.failed(err)
-		if n > 0 { // of an array, in spite of all that was checked
+		if n > 0 { // an array broke off after all checks
 			refusal.Published = &n
 			refusal.Detail = fmt.Sprintf("message %d, with those before it published: %s", n+1, refusal.Detail)
 		}
@@ -93,18 +83,19 @@ func (p *post) whole() error {
 	if isArray {
 		return p.answerArray(batch)
 	}
-	return writeAnswer(p.w, publishedOne{idOrNull(batch[0].Receipt), batch[0].Receipt.Receivers})
+	receipt := batch[0].Receipt
+	return writeAnswer(p.w, publishedOne{orNull(receipt.ID), receipt.Receivers})
 }
 
 func (p *post) answerArray(batch []*broker.Publication) error {
 	answer := publishedArray{make([]*string, len(batch)), make([]int, len(batch))}
 	for i, b := range batch {
-		answer.IDs[i], answer.Receivers[i] = idOrNull(b.Receipt), b.Receipt.Receivers
+		answer.IDs[i], answer.Receivers[i] = orNull(b.Receipt.ID), b.Receipt.Receivers
 	}
 	return writeAnswer(p.w, answer)
 }
 
-// What publishing is answered with, by form. Ephemeral messages have no ID, which is null then.
+// The answers to a POST. An ephemeral message has no ID: it is null.
 type (
 	publishedOne struct {
 		ID        *string `json:"id"`
@@ -126,8 +117,7 @@ func writeAnswer(w http.ResponseWriter, answer any) error {
 	return problem.WriteJSON(w, http.StatusOK, answer)
 }
 
-func idOrNull(r broker.Receipt) *string { return orNull(r.ID) }
-
+// orNull returns an ID for JSON. Without one it is null.
 func orNull(id string) *string {
 	if id == "" {
 		return nil
@@ -135,7 +125,7 @@ func orNull(id string) *string {
 	return &id
 }
 
-// maxBatch bounds how many messages of a body, if they are there already, go to the broker at once.
+// maxBatch is how many messages that have arrived already go to the broker at once.
 const maxBatch = 64
 
 // stream publishes the messages of a body as they arrive.
@@ -172,24 +162,27 @@ func (p *post) stream(s ingest.Source) error {
 	}
 }
 
-// lines reads the body as NDJSON: data of messages for the target of the URL or the route, or else messages that name
-// theirs.
+// lines reads the body as NDJSON. Each line is a message in form B or, if the target is known, the data of
+// one.
 func (p *post) lines() ingest.Source {
 	if p.to == nil {
-		// Each byte of data may be escaped, and there are other fields.
+		// Each byte of data may be escaped as \u0000, and there are other fields.
 		return ingest.NewLines(p.body, 6*p.config.MaxSize+16<<10, ingest.Object)
 	}
-	return ingest.NewLines(p.body, p.config.MaxSize, func(line []byte) (ingest.Draft, error) { return ingest.Draft{Message: p.formA(line)}, nil })
+	return ingest.NewLines(p.body, p.config.MaxSize, func(line []byte) (ingest.Draft, error) {
+		return ingest.Draft{Message: p.formA(line)}, nil
+	})
 }
 
-// collect reads one message, waiting for it, and those that are there already.
+// collect waits for a message and reads it, with those behind it that have arrived already. The nth message
+// of the request is the first it reads; it returns the line of each.
 func (p *post) collect(s ingest.Source, nth *int) (batch []*broker.Publication, lines []int, ended error) {
 	for {
 		d, err := s.Next()
 		if err != nil {
 			return batch, lines, err
 		}
-		refusal := p.check(d.Message)
+		refusal := p.checkMessage(d.Message)
 		if refusal == nil {
 			refusal = p.allow(1)
 		}

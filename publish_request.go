@@ -24,36 +24,53 @@ import (
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/ingest"
+	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
 )
 
-// post is one publishing request.
+// publishRoute is what all POSTs of a route share.
+type publishRoute struct {
+	hub    *live.Hub
+	access *access
+	topics topicRules
+	config *PublishConfig // nil if nobody may publish
+	logger *zap.Logger
+}
+
+// post is one POST. What it can't take it answers by [post.refuse].
 type post struct {
 	*publishRoute
 	w       http.ResponseWriter
 	request *http.Request
 	body    *countedBody
 	who     publisher
-	key     string   // Idempotency-Key
-	literal []string // the route's own topics, for this request
-	// to is whom the URL names, or else the route: then the body is data (form A). Otherwise the body
-	// says so itself (form B).
+	key     string   // the header Idempotency-Key; empty for none
+	literal []string // the literal topics of the route, for this request
+
+	// to is the target that the URL names, or else the route: then the body is data (form A). If it is nil
+	// the body names the target (form B).
 	to []hub.Address
-	// defaults are event, retry and ephemeral of form A, from the query.
+	// defaults holds event, retry and ephemeral of the URL, for messages in form A.
 	defaults hub.Message
 }
 
-// prepare reads all but the body.
+// newPost makes the post of a request.
+func newPost(route *publishRoute, w http.ResponseWriter, r *http.Request) *post {
+	return &post{publishRoute: route, w: w, request: r, body: &countedBody{ReadCloser: r.Body}}
+}
+
+// prepare checks the publisher and reads everything but the body.
 func (p *post) prepare() (refusal *problem.Problem) {
 	if p.who, refusal = p.access.authorizePublish(p.request); refusal != nil {
 		return refusal
 	}
 	query, err := url.ParseQuery(p.request.URL.RawQuery)
 	if err != nil {
-		return problem.New(http.StatusBadRequest, "the query can't be Read: %v", err)
+		return problem.New(http.StatusBadRequest, "the query can't be read: %v", err)
 	}
 	if p.key = p.request.Header.Get("Idempotency-Key"); len(p.key) > ingest.MaxKeyBytes {
-		return problem.New(http.StatusBadRequest, "the Idempotency-Key has %d bytes; the limit is %d", len(p.key), ingest.MaxKeyBytes)
+		return problem.New(http.StatusBadRequest,
+			"the Idempotency-Key has %d bytes; the limit is %d", len(p.key), ingest.MaxKeyBytes)
 	}
 	if p.literal, refusal = p.topics.literal(p.request); refusal != nil {
 		return refusal
@@ -67,37 +84,39 @@ func (p *post) prepare() (refusal *problem.Problem) {
 	return p.readDefaults(query)
 }
 
-// check says what keeps a message from being published here by this publisher.
-func (p *post) check(m *hub.Message) *problem.Problem {
+// checkMessage refuses a message that this publisher may not publish here.
+func (p *post) checkMessage(m *hub.Message) *problem.Problem {
 	if len(m.Data) > p.config.MaxSize {
-		return problem.New(http.StatusRequestEntityTooLarge, "the message has %d bytes of data; the limit is %d", len(m.Data), p.config.MaxSize)
+		return problem.New(http.StatusRequestEntityTooLarge,
+			"the message has %d bytes of data; the limit is %d", len(m.Data), p.config.MaxSize)
 	}
 	if err := m.Check(); err != nil {
 		return problem.New(http.StatusBadRequest, "%v", err)
 	}
-	if refusal := p.who.expired(); refusal != nil {
+	if refusal := p.who.checkExpiry(); refusal != nil {
 		return refusal
 	}
-	if len(m.To) > ingest.MaxTargets { // as many as the route has topics
-		return problem.New(http.StatusBadRequest, "a message for %d topics; name %d or fewer in the URL", len(m.To), ingest.MaxTargets)
+	if len(m.To) > ingest.MaxTargets { // they are the topics of the route
+		return problem.New(http.StatusBadRequest,
+			"a message for %d topics; name %d or fewer in the URL", len(m.To), ingest.MaxTargets)
 	}
-	return p.access.mayAddress(p.who, m.To, p.literal)
+	return p.access.checkAddresses(p.who, m.To, p.literal)
 }
 
-// publication prepares a draft for the broker. nth counts the messages of the request from 1; extent is
-// what all of them together are told from another request by, where that has to be.
+// publication prepares a draft for the broker. The nth message of the request is counted from 1. The extent
+// is all of an array: its Idempotency-Key is for the whole, so a change of one message is a change of each.
 func (p *post) publication(d ingest.Draft, nth int, extent []byte) *broker.Publication {
-	b := &broker.Publication{Message: d.Message}
+	publication := &broker.Publication{Message: d.Message}
 	key := p.key
 	if d.Key != "" {
 		key, nth, extent = d.Key, 1, nil
 	}
 	if key != "" {
 		scoped := sha256.Sum256([]byte(p.who.name + "\x00" + key + "/" + strconv.Itoa(nth)))
-		b.Key = hex.EncodeToString(scoped[:])
-		b.Fingerprint = d.Fingerprint(extent)
+		publication.Key = hex.EncodeToString(scoped[:])
+		publication.Fingerprint = d.Fingerprint(extent)
 	}
-	return b
+	return publication
 }
 
 // allow takes n messages from what the publisher may send at its rate, or says when to come back.
@@ -105,8 +124,8 @@ func (p *post) allow(n int) *problem.Problem {
 	return p.hub.Allow(p.who.name, p.config.Rate, p.config.Burst, n)
 }
 
-// failed turns what the broker said into an answer, and tells the operator, who hears of an outage once a
-// second however many publish.
+// failed turns an error of the broker into an answer, and logs an outage. The log has one line a second,
+// however many publish.
 func (p *post) failed(err error) *problem.Problem {
 	refusal := problem.Of(err)
 	if refusal.Status == http.StatusServiceUnavailable {
@@ -117,11 +136,11 @@ func (p *post) failed(err error) *problem.Problem {
 	return refusal
 }
 
-// unreadable says what became of a body that could not be read to its end. If nobody is there to be
-// told, it ends the request.
+// unreadable turns an error of reading the body into an answer. If the publisher has gone it ends the
+// request.
 func (p *post) unreadable(err error) *problem.Problem {
 	var refusal *problem.Problem
-	var limit *http.MaxBytesError // of the site, by request_body
+	var limit *http.MaxBytesError // from the site's directive request_body
 	var malformed *ingest.Error
 	switch {
 	case errors.As(err, &refusal):
@@ -145,9 +164,9 @@ func malformedBody(err *ingest.Error) *problem.Problem {
 	return problem.New(http.StatusBadRequest, "%v", err)
 }
 
-// refuse answers with a problem. An HTTP/1 connection whose body was not read to its end is closed
-// then: the rest is nobody's. It is taken for a while all the same, because closing on what a
-// publisher still sends would destroy the answer before it is read. (RFC 9112, section 9.6)
+// refuse answers with a problem. An HTTP/1 connection whose body was not read to its end is closed after the
+// answer. Read on for lingerTime first: closing with unread data sends RST, and the publisher may lose the
+// answer. (RFC 9112, section 9.6)
 func (p *post) refuse(refusal *problem.Problem) error {
 	if p.request.ProtoMajor != 1 || p.body.ended || p.request.ContentLength == 0 {
 		return problem.Write(p.w, refusal)
@@ -161,13 +180,12 @@ func (p *post) refuse(refusal *problem.Problem) error {
 	return err
 }
 
-// lingerTime is how long a publisher that was refused early may go on sending, so that it gets to
-// read the answer.
+// lingerTime is how long a publisher that was refused early may go on sending.
 const lingerTime = 500 * time.Millisecond
 
-// liftWriteDeadline lets a request be answered that took longer than the server's write timeout, because
-// its messages came one by one or waited for the machine to catch up. Caddy's idle timeout bounds how
-// long the answer itself may take.
+// liftWriteDeadline lets the answer be written after the server's write timeout: messages may have come one
+// by one, or have waited for a busy machine. Caddy's idle timeout bounds how long writing the answer may
+// take.
 func (p *post) liftWriteDeadline() {
 	if _, w := caddyhttp.IdleTimeoutsFromContext(p.request.Context()); w != nil {
 		w.Deadline.HardDeadline = time.Time{}
@@ -175,10 +193,10 @@ func (p *post) liftWriteDeadline() {
 	_ = http.NewResponseController(p.w).SetWriteDeadline(time.Time{})
 }
 
-// stopReadingAtTheEnd makes reads of the body fail when the hub ends: an endless publisher does not
-// hold up the exit. The returned function undoes that.
-func (p *post) stopReadingAtTheEnd() (undo func()) {
-	var mu sync.Mutex
+// stopReadingAtExit makes reads of the body fail when the hub ends: an endless publisher must not delay the
+// exit. Call undo when the request is answered.
+func (p *post) stopReadingAtExit() (undo func()) {
+	var mu sync.Mutex // guards over: no deadline may be set after undo
 	over := false
 	stop := context.AfterFunc(p.hub.Core.Context(), func() {
 		mu.Lock()
@@ -195,7 +213,7 @@ func (p *post) stopReadingAtTheEnd() (undo func()) {
 	}
 }
 
-// countedBody notes whether the body was read to its end.
+// countedBody is a body that knows whether it was read to its end.
 type countedBody struct {
 	io.ReadCloser
 	ended bool
@@ -207,50 +225,48 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// mediaType returns the media type of the body, without parameters; empty for none.
 func mediaType(r *http.Request) string {
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	return media
 }
 
-// maxArray bounds a whole body, in messages of the largest size.
-const maxArray = 16
-
-// urlTarget returns whom a query names, nil if nobody. Of what stands there twice it can't be known which
-// is meant.
+// urlTarget returns the target that a query names; nil for none. A parameter that stands there twice is
+// refused: nobody knows which one is meant.
 func urlTarget(query url.Values) ([]hub.Address, *problem.Problem) {
 	for _, name := range []string{"client_id", "user", "broadcast", "event", "retry", "ephemeral"} {
 		if n := len(query[name]); n > 1 {
-			return nil, problem.New(http.StatusBadRequest, "%s stands in the URL %d times; give it once", name, n)
+			return nil, problem.New(http.StatusBadRequest,
+				"%s stands in the URL %d times; give it once", name, n)
 		}
 	}
-	fields := ingest.Target{Topics: query["topic"], HasTopic: query.Has("topic")}
+	target := ingest.Target{Topics: query["topic"], HasTopic: query.Has("topic")}
 	if query.Has("client_id") {
-		fields.ClientID = new(string)
-		*fields.ClientID = query.Get("client_id")
+		target.ClientID = new(query.Get("client_id"))
 	}
 	if query.Has("user") {
-		fields.User = new(string)
-		*fields.User = query.Get("user")
+		target.User = new(query.Get("user"))
 	}
 	if query.Has("broadcast") {
 		on, err := ingest.ParseBool(cmp.Or(query.Get("broadcast"), "true"))
 		if err != nil {
 			return nil, problem.New(http.StatusBadRequest, "broadcast in the URL must be empty, true or false")
 		}
-		fields.Broadcast = on
+		target.Broadcast = on
 	}
-	to, err := fields.Addresses()
+	to, err := target.Addresses()
 	if err != nil {
 		return nil, problem.New(http.StatusBadRequest, "%v", err)
 	}
 	return to, nil
 }
 
-// readDefaults reads event, retry and ephemeral from the query, where they go with a target there.
+// readDefaults reads event, retry and ephemeral from the query. They need a target there.
 func (p *post) readDefaults(query url.Values) *problem.Problem {
 	for _, name := range []string{"event", "retry", "ephemeral"} {
 		if query.Has(name) && p.to == nil {
-			return problem.New(http.StatusBadRequest, "%s stands in the URL, but the target does not; put both in the URL or both in the body", name)
+			return problem.New(http.StatusBadRequest,
+				"%s stands in the URL, but the target does not; put both in the URL or both in the body", name)
 		}
 	}
 	p.defaults.Event = query.Get("event")
@@ -268,6 +284,9 @@ func (p *post) readDefaults(query url.Values) *problem.Problem {
 	}
 	return nil
 }
+
+// maxArray bounds a whole body in form B, in messages of the largest size.
+const maxArray = 16
 
 // readBody reads a whole body.
 func (p *post) readBody() ([]byte, *problem.Problem) {
@@ -289,10 +308,11 @@ func (p *post) readBody() ([]byte, *problem.Problem) {
 }
 
 func bodyTooLarge(limit int64) *problem.Problem {
-	return problem.New(http.StatusRequestEntityTooLarge, "the body has more than %d bytes; send less at once", limit)
+	return problem.New(http.StatusRequestEntityTooLarge,
+		"the body has more than %d bytes; send less at once", limit)
 }
 
-// decode returns the messages of a whole body.
+// decode returns the messages of a whole body. A refusal says which Content-Type it should have had.
 func (p *post) decode(body []byte) (drafts []ingest.Draft, isArray bool, refusal *problem.Problem) {
 	if p.to != nil {
 		return []ingest.Draft{{Message: p.formA(body)}}, false, nil
@@ -313,7 +333,8 @@ func (p *post) decode(body []byte) (drafts []ingest.Draft, isArray bool, refusal
 		return nil, false, problem.New(http.StatusBadRequest,
 			"the body looks like one JSON message on each line; send it with Content-Type: application/x-ndjson")
 	case looksJSON:
-		return nil, false, problem.New(http.StatusBadRequest, "the body looks like JSON; send it with Content-Type: application/json")
+		return nil, false, problem.New(http.StatusBadRequest,
+			"the body looks like JSON; send it with Content-Type: application/json")
 	case media == "application/x-www-form-urlencoded":
 		d, err := ingest.Form(body)
 		if err != nil {
@@ -325,13 +346,13 @@ func (p *post) decode(body []byte) (drafts []ingest.Draft, isArray bool, refusal
 		"no target; name one in the URL, as ?topic=news, or send a message with its target as application/json")
 }
 
-// otherNamesOfNDJSON are what others call application/x-ndjson.
+// otherNamesOfNDJSON are other names for application/x-ndjson.
 var otherNamesOfNDJSON = []string{
-	"application/ndjson", "application/jsonl", "application/jsonlines", "application/x-jsonl", "application/x-jsonlines",
-	"application/json-lines", "text/x-ndjson",
+	"application/ndjson", "application/jsonl", "application/jsonlines", "application/x-jsonl",
+	"application/x-jsonlines", "application/json-lines", "text/x-ndjson",
 }
 
-// isJSONLines reports whether a body is an object with something behind it that begins like another.
+// isJSONLines reports whether a body is an object with the beginning of another behind it.
 func isJSONLines(body []byte) bool {
 	if body[0] != '{' {
 		return false
@@ -340,7 +361,7 @@ func isJSONLines(body []byte) bool {
 	return decoder.SkipValue() == nil && decoder.PeekKind() == '{'
 }
 
-// formA makes a message of data for the target of the URL.
+// formA makes a message in form A: data for the target of the URL or the route.
 func (p *post) formA(data []byte) *hub.Message {
 	m := p.defaults
 	m.To, m.Data = p.to, data

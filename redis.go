@@ -22,21 +22,22 @@ import (
 
 func init() { caddy.RegisterModule(RedisBroker{}) }
 
-// RedisBroker keeps a hub's log in a Redis (or Valkey) stream, which joins all instances that name it
-// into one hub. Redis >= 6.2.
+// RedisBroker keeps a hub's log in a stream of Redis (6.2 or later) or Valkey. All instances that name the
+// stream are one hub.
 type RedisBroker struct {
-	// Where Redis is: redis:// or rediss:// URLs as go-redis reads them. Several are the nodes of a
-	// Cluster or, with master_name, the Sentinels. Placeholders such as {env.X} are replaced when the
-	// config is loaded.
+	// The redis:// or rediss:// URLs of Redis, as go-redis reads them. Several URLs are the nodes of a
+	// Cluster or, with master_name, the Sentinels. Placeholders such as {env.X} are replaced when the config
+	// is loaded.
 	URLs []string `json:"urls,omitempty"`
 	// The name of the master that the Sentinels watch. Default: none, no Sentinel.
 	MasterName string `json:"master_name,omitempty"`
-	// What the keys and the channel begin with: {<prefix>:<hub>}:log and so on. Default: sse.
+	// The beginning of the names of keys and channel: {<prefix>:<hub>}:log and so on. Default: sse.
 	Prefix string `json:"prefix,omitempty"`
 	// The pub/sub channel for ephemeral messages, from here and from other programs.
 	// Default: <prefix>:messages.
 	Channel string `json:"channel,omitempty"`
-	// The ACL user; placeholders such as {env.X} are replaced, as in the next three. Default: that of the first URL.
+	// The ACL user. Placeholders such as {env.X} are replaced, as in the next three. Default: that of the
+	// first URL.
 	Username string `json:"username,omitempty"`
 	// The password. Default: that of the first URL.
 	Password string `json:"password,omitempty"`
@@ -44,9 +45,9 @@ type RedisBroker struct {
 	SentinelUsername string `json:"sentinel_username,omitempty"`
 	// The password of the Sentinels themselves. Default: none.
 	SentinelPassword string `json:"sentinel_password,omitempty"`
-	// About how many messages the stream keeps. Default: 100000.
+	// The number of messages that the stream keeps, roughly. Default: 100000.
 	MaxLen int `json:"max_len,omitempty"`
-	// How long a publish may take before it is answered 503. Default: 2s.
+	// The time that a publish may take before it is answered 503. Default: 2s.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 	// A PEM file of the authorities that sign the server's certificate. Default: the system's.
 	TLSCA string `json:"tls_ca,omitempty"`
@@ -56,7 +57,7 @@ type RedisBroker struct {
 	TLSKey string `json:"tls_key,omitempty"`
 	// The name the server's certificate must have. Default: the URL's host.
 	TLSServerName string `json:"tls_server_name,omitempty"`
-	// Accepts any certificate. Default: false; for trying things out only.
+	// Whether any certificate is accepted; for trying things out only. Default: false.
 	TLSInsecureSkipVerify bool `json:"tls_insecure_skip_verify,omitempty"`
 
 	options redislog.Options
@@ -78,11 +79,8 @@ func (b *RedisBroker) Provision(ctx caddy.Context) error {
 	return b.readOptions()
 }
 
-// Validate refuses settings that make no sense.
-func (b *RedisBroker) Validate() error { return b.check() }
-
-// check refuses settings that make no sense, before placeholders are replaced.
-func (b *RedisBroker) check() error {
+// Validate refuses settings that make no sense. Values with a placeholder are checked by Provision.
+func (b *RedisBroker) Validate() error {
 	for i, url := range b.URLs {
 		if err := option.UnlessPlaceholder(checkRedisURL)(url); err != nil {
 			return fmt.Errorf("broker redis: URL %d %w", i+1, err)
@@ -101,7 +99,7 @@ func (b *RedisBroker) check() error {
 	return nil
 }
 
-// checkRedisURL says what is wrong with a URL, without showing it: it may hold a password.
+// checkRedisURL refuses what is no URL of Redis. The error does not show it: it may hold a password.
 func checkRedisURL(url string) error {
 	if _, err := redis.ParseURL(url); err != nil {
 		return errors.New("can't be read; it should be like redis://user:password@host:6379/0")
@@ -109,7 +107,7 @@ func checkRedisURL(url string) error {
 	return nil
 }
 
-// checkTLS refuses TLS options beside a first URL that is not rediss://.
+// checkTLS refuses TLS options if the first URL is not rediss://.
 func (b *RedisBroker) checkTLS(url string) error {
 	if o, err := redis.ParseURL(url); err != nil || o.TLSConfig != nil {
 		return err
@@ -130,7 +128,7 @@ func (b *RedisBroker) checkTLS(url string) error {
 	return nil
 }
 
-// readOptions makes go-redis options of the fields.
+// readOptions makes options of the log of the fields.
 func (b *RedisBroker) readOptions() error {
 	if len(b.URLs) == 0 {
 		return errors.New("broker redis: give it a URL, such as redis://localhost:6379")
@@ -173,17 +171,16 @@ func (b *RedisBroker) readOptions() error {
 		if secret.value == "" {
 			continue
 		}
-		known, err := option.Fill(secret.value)
-		if err != nil {
+		var err error
+		if *secret.field, err = option.Fill(secret.value); err != nil {
 			return fmt.Errorf("broker redis: %s: %w", secret.option, err)
 		}
-		*secret.field = known
 	}
 	b.options = o
 	return b.readTLS(o.TLS)
 }
 
-// readTLS adds the tls_ options to what a rediss:// URL has begun.
+// readTLS adds the tls_ options to the TLS config of a rediss:// URL.
 func (b *RedisBroker) readTLS(config *tls.Config) error {
 	if config == nil { // then there are no tls options either
 		return nil
@@ -212,7 +209,7 @@ func (b *RedisBroker) readTLS(config *tls.Config) error {
 	return nil
 }
 
-// Identity implements BrokerModule. It holds secrets only as a hash.
+// Identity implements [broker.Module]. It holds secrets only as a hash.
 func (b *RedisBroker) Identity() string {
 	o := b.options
 	var certificates [][]byte
@@ -228,10 +225,11 @@ func (b *RedisBroker) Identity() string {
 	return "redis " + hex.EncodeToString(hash[:])
 }
 
-// Open implements BrokerModule.
+// Open implements [broker.Module].
 func (b *RedisBroker) Open(hub string) (broker.Log, error) {
-	if strings.Contains(hub, ":") { // what is before it would be taken for the prefix's
-		return nil, fmt.Errorf("broker redis: the hub %q has a colon in its name, which parts it from the prefix in Redis; name it otherwise", hub)
+	if strings.Contains(hub, ":") { // in a key, what is before the colon would count to the prefix
+		return nil, fmt.Errorf("broker redis: the hub %q has a colon in its name, which parts it from the prefix "+
+			"in Redis; name it otherwise", hub)
 	}
 	o := b.options
 	o.Logger = b.logger

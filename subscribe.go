@@ -21,20 +21,21 @@ type subscribeRoute struct {
 	hub            *live.Hub
 	access         *access
 	topics         topicRules
-	maxTopics      int    // of a client
-	clientID       string // a placeholder
+	maxTopics      int    // topics and patterns of a client
+	clientID       string // the placeholder for the client's ID
 	options        *hub.ClientOptions
 	connectedEvent bool
 	directWrites   bool
 	logger         *zap.Logger
 }
 
-// serve answers GET with a stream that lasts, and HEAD with its headers.
+// serve answers GET with a stream, and HEAD with the headers of one.
 func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error {
 	if route.hub.WaitReady(r.Context()) != nil {
-		panic(http.ErrAbortHandler) // EventSource comes back after a cut, but not after an answer
+		panic(http.ErrAbortHandler) // EventSource reconnects after a cut, but not after an answer
 	}
-	if r.ProtoMajor == 1 && r.ContentLength != 0 { // of a body that may not come the HTTP server is to read nothing
+	// A GET with a body: keep net/http from waiting for a body that may never arrive.
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
 		w.Header().Set("Connection", "close")
 		defer func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) }()
 	}
@@ -51,7 +52,7 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 			return route.turnAway(w, r, err)
 		}
 		live.SetHeaders(w)
-		_ = http.NewResponseController(w).Flush() // before anybody adds a Content-Length of 0
+		_ = http.NewResponseController(w).Flush() // before net/http adds a Content-Length of 0
 		return nil
 	}
 	err := route.hub.Serve(w, r, s, live.StreamOptions{Hello: route.hello, Direct: route.directWrites})
@@ -61,7 +62,7 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 	return nil
 }
 
-// turnAway answers a client that the hub does not admit.
+// turnAway answers a client that the hub does not admit. A hub that ends cuts it, so that it reconnects.
 func (route *subscribeRoute) turnAway(w http.ResponseWriter, r *http.Request, cause error) error {
 	if cause == hub.ErrDraining || cause == hub.ErrHubClosed {
 		panic(http.ErrAbortHandler)
@@ -70,17 +71,17 @@ func (route *subscribeRoute) turnAway(w http.ResponseWriter, r *http.Request, ca
 		route.logger.Warn("client refused; others within a second are not logged",
 			zap.String("hub", route.hub.Name), zap.String("remote", r.RemoteAddr), zap.Error(cause))
 	})
-	if r.ProtoMajor == 1 { // whoever is refused keeps no connection either
+	if r.ProtoMajor == 1 { // a refused client must not keep a connection
 		w.Header().Set("Connection", "close")
 	}
 	return problem.Write(w, problem.Of(cause))
 }
 
-// subscription reads from a request what its client asks for.
+// subscription reads what a client asks for.
 func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *problem.Problem) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return hub.Subscription{}, problem.New(http.StatusBadRequest, "the query can't be Read: %v", err)
+		return hub.Subscription{}, problem.New(http.StatusBadRequest, "the query can't be read: %v", err)
 	}
 	s := hub.Subscription{
 		Subscriber:  hub.Subscriber{Source: sourceOf(r), ClientOptions: route.options},
@@ -105,13 +106,13 @@ func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *p
 	if err := hub.CheckClientID(s.ClientID); err != nil {
 		return s, problem.New(http.StatusBadRequest, "%v", err)
 	}
-	detach(&s.Subscriber)
+	cloneStrings(&s.Subscriber)
 	return s, nil
 }
 
-// detach copies what a client is known by for as long as it is there. As it came it may be a part of the request's head,
-// of which nothing is to be kept.
-func detach(s *hub.Subscriber) {
+// cloneStrings copies the strings that a hub keeps as long as the client is connected. They may be parts of
+// the request's head, which must not be kept for them.
+func cloneStrings(s *hub.Subscriber) {
 	s.ClientID, s.User = strings.Clone(s.ClientID), strings.Clone(s.User)
 	for _, names := range [][]string{s.Topics, s.Patterns} {
 		for i, name := range names {
@@ -120,8 +121,8 @@ func detach(s *hub.Subscriber) {
 	}
 }
 
-// hello is what every stream begins with: how long to wait before reconnecting, and where the client
-// stands in the log.
+// hello returns what a stream begins with: how long to wait before reconnecting, and the client's position in
+// the log.
 func (route *subscribeRoute) hello(c *hub.Client, welcome hub.Welcome) []byte {
 	e := eventstream.Event{ID: welcome.ID, Retry: c.Retry.Milliseconds(), HasRetry: true}
 	switch {

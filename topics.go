@@ -15,19 +15,19 @@ import (
 // queryTopics is the placeholder that stands for every ?topic= of the request.
 const queryTopics = "{http.request.uri.query.topic}"
 
-// topicRules is a route's own `topics`: what its clients receive, and what may be published there.
+// topicRules are the option `topics` of a route: what its clients receive, and what may be published there.
 type topicRules struct {
-	asked     bool     // {query.topic} stands among them, or there are none: the request chooses
-	patterns  []string // with wildcards, as they stand in the config
+	fromQuery bool     // the request chooses by ?topic=: there is no option, or queryTopics is in it
+	patterns  []string // those with wildcards
 	templates []string // literal topics, perhaps with placeholders
 }
 
 func newTopicRules(topics []string) topicRules {
-	rules := topicRules{asked: len(topics) == 0}
+	rules := topicRules{fromQuery: len(topics) == 0}
 	for _, name := range topics {
 		switch {
 		case name == queryTopics:
-			rules.asked = true
+			rules.fromQuery = true
 		case topic.IsPattern(name):
 			rules.patterns = append(rules.patterns, name)
 		default:
@@ -37,8 +37,8 @@ func newTopicRules(topics []string) topicRules {
 	return rules
 }
 
-// literal returns the route's literal topics for one request. One whose placeholders come out empty
-// is left out; a value that holds a "*" is refused, lest room/{query.room} open every room.
+// literal returns the route's literal topics for one request. A topic whose placeholders come out empty is
+// left out. A value with a "*" is refused: room/{query.room} must not open every room.
 func (t topicRules) literal(r *http.Request) ([]string, *problem.Problem) {
 	var topics []string
 	for _, template := range t.templates {
@@ -53,12 +53,14 @@ func (t topicRules) literal(r *http.Request) ([]string, *problem.Problem) {
 	return topics, nil
 }
 
+// expandTopic replaces the placeholders of a topic. It returns "" if one of them is empty.
 func expandTopic(template string, replacer *caddy.Replacer) (name string, p *problem.Problem) {
 	empty := false
 	name, _ = replacer.ReplaceFunc(template, func(_ string, value any) (any, error) {
 		text := caddy.ToString(value)
 		if strings.Contains(text, "*") {
-			p = problem.New(http.StatusBadRequest, "%q holds a *; a pattern may come from ?topic= only, and only as a whole topic", text)
+			p = problem.New(http.StatusBadRequest,
+				"%q holds a *; a pattern may come from ?topic= only, and only as a whole topic", text)
 		}
 		empty = empty || text == ""
 		return value, nil
@@ -72,13 +74,15 @@ func expandTopic(template string, replacer *caddy.Replacer) (name string, p *pro
 	return name, nil
 }
 
-// subscribed returns what a GET asks for on this route: topics, and patterns.
-func (t topicRules) subscribed(r *http.Request, query url.Values, limit int) (topics, patterns []string, p *problem.Problem) {
+// subscribed returns the topics and patterns that a GET subscribes to on this route.
+func (t topicRules) subscribed(
+	r *http.Request, query url.Values, limit int,
+) (topics, patterns []string, p *problem.Problem) {
 	if topics, p = t.literal(r); p != nil {
 		return nil, nil, p
 	}
 	patterns = slices.Clone(t.patterns)
-	if t.asked {
+	if t.fromQuery {
 		for _, name := range query["topic"] {
 			if err := topic.CheckPattern(name); err != nil {
 				return nil, nil, problem.New(http.StatusBadRequest, "%v", err)
@@ -92,16 +96,18 @@ func (t topicRules) subscribed(r *http.Request, query url.Values, limit int) (to
 	}
 	topics, patterns = topic.Distinct(topics), topic.Distinct(patterns)
 	if n := len(topics) + len(patterns); n > limit {
-		return nil, nil, problem.New(http.StatusBadRequest, "%d topics are too many for one client; the limit is %d", n, limit)
+		return nil, nil, problem.New(http.StatusBadRequest,
+			"%d topics are too many for one client; the limit is %d", n, limit)
 	}
 	return topics, patterns, nil
 }
 
-// covers reports whether a topic lies within what may be published on this route.
+// covers reports whether a topic may be published on this route. The literal topics are those of the request.
 func (t topicRules) covers(name string, literal []string) bool {
-	return t.asked || slices.Contains(literal, name) || topic.Covered(t.patterns, name)
+	return t.fromQuery || slices.Contains(literal, name) || topic.Covered(t.patterns, name)
 }
 
+// replacerOf returns what replaces placeholders for a request.
 func replacerOf(r *http.Request) *caddy.Replacer {
 	return r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 }

@@ -13,15 +13,14 @@ var ErrTooLarge = errors.New("event larger than allowed")
 const (
 	bufferSize = 8 << 10
 
-	// A line whose end has not come can be told by so many bytes at the
-	// latest: those of a byte order mark and of the longest known name with
-	// its colon and space.
+	// So many bytes of a line tell its kind, even if its end has not come: a
+	// byte order mark, and the longest known name with its colon and space.
 	tellingBytes = len(byteOrderMark) + len("event: ")
 
 	byteOrderMark = "\xEF\xBB\xBF"
 
-	// What one large event grew beyond this is not kept for the small ones
-	// after it.
+	// A buffer that a large event has grown beyond this is not kept for the
+	// small events after it.
 	maxIdleScratch = 64 << 10
 )
 
@@ -47,11 +46,11 @@ const (
 //
 // A Decoder is not safe for concurrent use.
 type Decoder struct {
-	// KeepIncomplete decides what becomes of a block that the end of the input
-	// (io.EOF) leaves without its blank line, and of a last line without its
-	// line end. False: they are dropped, as browsers do. True: they count.
-	// After any other error they are dropped in either case: what a broken
-	// connection cut short is not what was sent. To be set before first use.
+	// KeepIncomplete keeps a last block without its blank line, and a last line
+	// without its line end, if the input ends by io.EOF. If it is false they
+	// are dropped, as browsers do. After any other error they are always
+	// dropped: a broken connection may have cut them short. Set it before the
+	// first use.
 	KeepIncomplete bool
 
 	r       io.Reader
@@ -283,7 +282,7 @@ func emptied(scratch []byte) []byte {
 	return scratch[:0]
 }
 
-// Parse returns the first block of a stream that stands in memory; the zero Event if there is none.
+// Parse returns the first block of a stream in memory. If there is none it returns the zero Event.
 func Parse(stream []byte) Event {
 	e, _ := NewDecoder(bytes.NewReader(stream), len(stream)).Next()
 	return e

@@ -149,7 +149,7 @@ func (c *chunked) Read(p []byte) (int, error) {
 	if len(c.sizes) > 0 {
 		size := int(c.sizes[c.reads%len(c.sizes)])
 		if c.reads%50 == 49 {
-			size++ // so that empty reads do not go on for ever
+			size++ // so that empty reads end
 		}
 		p = p[:min(size, len(p))]
 	}

@@ -1,3 +1,4 @@
+// Package cli is the command `caddy sse`: it listens and publishes to any hub over HTTP, and makes tokens.
 package cli
 
 import (
@@ -48,7 +49,7 @@ were there.`,
 	}
 }
 
-// Exit codes beside 0 and 1, which are cobra's.
+// Exit codes; 0 and 1 are cobra's.
 const (
 	exitRefused     = 2
 	exitUnreachable = 3
@@ -56,22 +57,26 @@ const (
 	exitInterrupted = 130
 )
 
-// tokenVariable is where the commands look for a bearer token that is not given as a flag.
+// tokenVariable is the environment variable for the bearer token, if there is no flag for it.
 const tokenVariable = "SSE_TOKEN"
 
-// runs makes a cobra command of a function that writes its own errors and returns an exit code.
-func runs(f func(ctx context.Context, cmd *cobra.Command, args []string) int) func(*cobra.Command, []string) error {
+// runs makes a cobra command of f, which writes its own errors and returns an exit code.
+func runs(
+	f func(ctx context.Context, cmd *cobra.Command, args []string) int,
+) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		context.AfterFunc(ctx, stop) // the second interrupt ends it at once
 		cmd.SilenceUsage, cmd.SilenceErrors = true, true
-		wrapped := caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return f(ctx, cmd, args), nil })
+		wrapped := caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) {
+			return f(ctx, cmd, args), nil
+		})
 		return wrapped(cmd, args)
 	}
 }
 
-// remote is a route that a command talks to.
+// remote is the route that a command talks to.
 type remote struct {
 	address string
 	topics  []string
@@ -80,14 +85,15 @@ type remote struct {
 	client  *http.Client
 }
 
-// addFlags gives a command the flags that say whom to talk to and how.
+// addFlags adds the flags for the route and the request.
 func (r *remote) addFlags(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVarP(&r.topics, "topic", "t", nil, "a topic; may be given several times")
 	cmd.Flags().StringArrayVarP(&r.headers, "header", "H", nil, "a request header, as 'Name: value'")
-	cmd.Flags().StringVar(&r.token, "token", "", "a bearer token (default: the environment variable "+tokenVariable+")")
+	cmd.Flags().StringVar(&r.token, "token", "",
+		"a bearer token (default: the environment variable "+tokenVariable+")")
 }
 
-// prepare checks the flags.
+// prepare checks the flags and makes the HTTP client.
 func (r *remote) prepare(address string) error {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -112,7 +118,7 @@ func (r *remote) prepare(address string) error {
 // silence is how long a server may take to answer once it has the request.
 const silence = 30 * time.Second
 
-// keepMethod follows no redirection of a POST, of which a GET would be made.
+// keepMethod does not follow the redirection of a POST: it would become a GET.
 func keepMethod(_ *http.Request, via []*http.Request) error {
 	if via[0].Method != http.MethodGet || len(via) > 10 {
 		return http.ErrUseLastResponse
@@ -120,8 +126,8 @@ func keepMethod(_ *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// checkGiven refuses flags that were given without a value, as of a variable that is not set: to leave them out may mean
-// somebody else.
+// checkGiven refuses flags with an empty value, such as a variable that is not set. Without the flag the
+// command might do something else.
 func checkGiven(cmd *cobra.Command, names ...string) error {
 	for _, name := range names {
 		if flag := cmd.Flags().Lookup(name); flag.Changed && flag.Value.String() == "" {
@@ -131,14 +137,16 @@ func checkGiven(cmd *cobra.Command, names ...string) error {
 	return nil
 }
 
-// isOf reports whether an answer is of a media type. Others than a hub answer 200, too.
+// isOf reports whether an answer is a 200 of a media type. A 200 of another type does not come from a hub.
 func isOf(response *http.Response, media string) bool {
 	got, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
 	return response.StatusCode == http.StatusOK && got == media
 }
 
-// do sends a request with some parameters added to the query.
-func (r *remote) do(ctx context.Context, method string, query url.Values, body io.Reader, header http.Header) (*http.Response, error) {
+// do sends a request, with parameters added to the query of the address.
+func (r *remote) do(
+	ctx context.Context, method string, query url.Values, body io.Reader, header http.Header,
+) (*http.Response, error) {
 	u, err := url.Parse(r.address)
 	if err != nil {
 		return nil, err
@@ -169,9 +177,10 @@ func (r *remote) do(ctx context.Context, method string, query url.Values, body i
 	return r.client.Do(request)
 }
 
-// retryable reports whether a refusal may end by itself, and after how long to ask again.
+// retryable reports whether a refusal may end by itself, and how long to wait before asking again.
 func retryable(response *http.Response) (after time.Duration, ok bool) {
-	if response.StatusCode != http.StatusTooManyRequests && response.StatusCode < http.StatusInternalServerError {
+	status := response.StatusCode
+	if status != http.StatusTooManyRequests && status < http.StatusInternalServerError {
 		return 0, false
 	}
 	seconds, err := strconv.ParseInt(response.Header.Get("Retry-After"), 10, 64)
@@ -181,12 +190,12 @@ func retryable(response *http.Response) (after time.Duration, ok bool) {
 	return inUnits(seconds, time.Second), true
 }
 
-// inUnits returns a delay that the other side chose, which may be longer than can be counted.
+// inUnits returns a delay that the server chose. It cuts a delay that a Duration can't hold.
 func inUnits(n int64, unit time.Duration) time.Duration {
 	return time.Duration(min(n, int64(math.MaxInt64/unit))) * unit
 }
 
-// refusal returns what a refused request was told.
+// refusal returns why a request was refused, in the server's words.
 func refusal(response *http.Response) string {
 	switch {
 	case response.StatusCode == http.StatusOK:
@@ -194,19 +203,19 @@ func refusal(response *http.Response) string {
 	case response.Header.Get("Location") != "":
 		return response.Status + " to " + printable(response.Header.Get("Location"))
 	}
-	var said problem.Problem
+	var p problem.Problem
 	body, _ := io.ReadAll(io.LimitReader(response.Body, 64<<10))
-	if json.Unmarshal(body, &said) != nil || said.Detail == "" {
+	if json.Unmarshal(body, &p) != nil || p.Detail == "" {
 		return response.Status
 	}
-	text := response.Status + ": " + printable(said.Detail)
-	if said.Published != nil {
-		text += fmt.Sprintf(" (line %d; %d published before it)", said.Line, *said.Published)
+	text := response.Status + ": " + printable(p.Detail)
+	if p.Published != nil {
+		text += fmt.Sprintf(" (line %d; %d published before it)", p.Line, *p.Published)
 	}
 	return text
 }
 
-// printable returns what others wrote without what a terminal would take for more than text.
+// printable replaces control characters, which a terminal would obey.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && r != '\n' && r != '\t' {

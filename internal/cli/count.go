@@ -10,19 +10,18 @@ import (
 	"golang.org/x/term"
 )
 
-// counter shows on a terminal how many messages have gone by while they go elsewhere. What is written
-// to it takes the place of the count, which comes back below.
+// counter shows on a terminal how many messages have gone by, while the messages themselves go elsewhere.
+// Text that is written to it replaces the count; the next count stands below.
 type counter struct {
 	io.Writer // the terminal
 	unit      string
 	messages  atomic.Uint64
 }
 
-// clearLine goes back to the beginning of the line and empties it.
+// clearLine moves the cursor to the beginning of the line and empties the line.
 const clearLine = "\r\x1b[K"
 
-// show begins to count if standard error is a terminal and the messages come from or go to something
-// else, which would otherwise be all that is to be seen.
+// show begins to count if standard error is a terminal and the messages don't come from it or go to it.
 func (c *counter) show(messages *os.File) (stop func()) {
 	if !term.IsTerminal(int(os.Stderr.Fd())) || term.IsTerminal(int(messages.Fd())) {
 		return func() {}

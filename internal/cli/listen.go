@@ -42,7 +42,7 @@ error.`,
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return l.remote.prepare(args[0]) }
 	cmd.RunE = runs(func(ctx context.Context, cmd *cobra.Command, _ []string) int {
 		l.out, l.err.Writer = cmd.OutOrStdout(), cmd.ErrOrStderr()
-		l.shown = term.IsTerminal(int(os.Stdout.Fd()))
+		l.toTerminal = term.IsTerminal(int(os.Stdout.Fd()))
 		defer l.err.show(os.Stdout)()
 		return l.run(ctx)
 	})
@@ -52,19 +52,20 @@ error.`,
 // listener is a subscriber that prints.
 type listener struct {
 	remote
-	clientID string
-	lastID   string
+	clientID string // empty to get one
+	lastID   string // the ID seen last; empty for none
 	json     bool
-	count    uint64
-	out      io.Writer
-	shown    bool     // out is a terminal
-	err      *counter // of what was printed
+	count    uint64 // exit after so many messages; 0 for never
 
-	retry time.Duration
+	out        io.Writer
+	toTerminal bool     // whether out is a terminal
+	err        *counter // counts what was printed
+
+	retry time.Duration // the reconnect delay that the server told
 }
 
 var (
-	errDone   = errors.New("done") // a listener has what it came for
+	errDone   = errors.New("done") // there is nothing more to do
 	errOutput = errors.New("what comes can't be written")
 )
 
@@ -92,8 +93,7 @@ func (l *listener) run(ctx context.Context) int {
 	}
 }
 
-// interrupted returns the exit code of a listener that was told to stop, which is well unless it was
-// to get a certain number of messages.
+// interrupted returns the exit code after an interrupt. It is 0 unless --count messages were still to come.
 func (l *listener) interrupted() int {
 	if l.count > 0 {
 		return exitInterrupted
@@ -106,7 +106,8 @@ type refusedError struct{ detail string }
 
 func (e *refusedError) Error() string { return e.detail }
 
-// connect listens on one connection. It returns why that ended and how long to wait before another.
+// connect listens on one connection. It returns why the connection ended, and how long to wait before the
+// next.
 func (l *listener) connect(ctx context.Context) (wait time.Duration, err error) {
 	query, header := url.Values{}, http.Header{"Accept": {"text/event-stream"}}
 	if l.clientID != "" {
@@ -157,7 +158,7 @@ func (l *listener) handle(e eventstream.Event) error {
 		return nil
 	}
 	switch err := l.print(e); {
-	case errors.Is(err, syscall.EPIPE), err != nil && runtime.GOOS == "windows": // where pipes end in several ways
+	case errors.Is(err, syscall.EPIPE), err != nil && runtime.GOOS == "windows": // there pipes end in many ways
 		return errDone // nobody reads any more
 	case err != nil:
 		return fmt.Errorf("%w: %w", errOutput, err)
@@ -168,10 +169,11 @@ func (l *listener) handle(e eventstream.Event) error {
 	return nil
 }
 
+// print writes the data of an event, or all of it as JSON.
 func (l *listener) print(e eventstream.Event) error {
 	if !l.json {
 		text := string(e.Data)
-		if l.shown {
+		if l.toTerminal {
 			text = printable(text)
 		}
 		_, err := fmt.Fprintln(l.out, text)

@@ -20,7 +20,7 @@ import (
 )
 
 func publishCommand() *cobra.Command {
-	p := &sender{retry: -1, err: &counter{unit: "lines"}}
+	s := &sender{retry: -1, err: &counter{unit: "lines"}}
 	cmd := &cobra.Command{
 		Use:   "publish URL [--topic TOPIC]... [DATA | -]",
 		Short: "Publishes a message, or each line of standard input as it arrives",
@@ -37,59 +37,60 @@ now; its idempotency key makes sure that it is published once.`,
   caddy sse publish http://localhost:8080/events --user alice --event order '{"id":42}'`,
 		Args: cobra.RangeArgs(1, 2),
 	}
-	p.remote.addFlags(cmd)
+	s.remote.addFlags(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&p.clientID, "client-id", "", "publish to the connections of this client_id")
-	flags.StringVar(&p.user, "user", "", "publish to this user")
-	flags.BoolVar(&p.broadcast, "broadcast", false, "publish to every client of the hub")
-	flags.StringVar(&p.event, "event", "", "the event's name")
-	flags.BoolVar(&p.ephemeral, "ephemeral", false, "give the message no ID and don't keep it")
-	flags.Int64Var(&p.retry, "retry", -1, "a reconnect delay to tell, in milliseconds (default: none)")
-	flags.StringVar(&p.key, "idempotency-key", "", "publish once for this key (default: a new one)")
+	flags.StringVar(&s.clientID, "client-id", "", "publish to the connections of this client_id")
+	flags.StringVar(&s.user, "user", "", "publish to this user")
+	flags.BoolVar(&s.broadcast, "broadcast", false, "publish to every client of the hub")
+	flags.StringVar(&s.event, "event", "", "the event's name")
+	flags.BoolVar(&s.ephemeral, "ephemeral", false, "give the message no ID and don't keep it")
+	flags.Int64Var(&s.retry, "retry", -1, "a reconnect delay to tell, in milliseconds (default: none)")
+	flags.StringVar(&s.key, "idempotency-key", "", "publish once for this key (default: a new one)")
 	cmd.MarkFlagsMutuallyExclusive("topic", "client-id", "user", "broadcast")
 	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkGiven(cmd, "client-id", "user", "idempotency-key"); err != nil {
 			return err
 		}
-		return p.remote.prepare(args[0])
+		return s.remote.prepare(args[0])
 	}
 	cmd.RunE = runs(func(ctx context.Context, cmd *cobra.Command, args []string) int {
-		p.out, p.err.Writer = cmd.OutOrStdout(), cmd.ErrOrStderr()
+		s.out, s.err.Writer = cmd.OutOrStdout(), cmd.ErrOrStderr()
 		if len(args) == 2 && args[1] != "-" {
-			return p.publish(ctx, args[1])
+			return s.publish(ctx, args[1])
 		}
-		defer p.err.show(os.Stdin)()
-		return p.publishLines(ctx, os.Stdin)
+		defer s.err.show(os.Stdin)()
+		return s.publishLines(ctx, os.Stdin)
 	})
 	return cmd
 }
 
-// sender is a publisher.
+// sender publishes, one message or many lines.
 type sender struct {
 	remote
 	clientID, user, event, key string
 	broadcast, ephemeral       bool
-	retry                      int64
-	out                        io.Writer
-	err                        *counter // of the lines that were sent
+	retry                      int64 // in milliseconds; negative for none
+
+	out io.Writer
+	err *counter // counts the lines that were sent
 }
 
-// query returns the target and the other fields, as form A has them.
-func (p *sender) query() url.Values {
+// query returns the parameters for the target and the other fields of a message.
+func (s *sender) query() url.Values {
 	query := url.Values{}
-	for name, value := range map[string]string{"client_id": p.clientID, "user": p.user, "event": p.event} {
+	for name, value := range map[string]string{"client_id": s.clientID, "user": s.user, "event": s.event} {
 		if value != "" {
 			query.Set(name, value)
 		}
 	}
-	if p.broadcast {
+	if s.broadcast {
 		query.Set("broadcast", "true")
 	}
-	if p.ephemeral {
+	if s.ephemeral {
 		query.Set("ephemeral", "true")
 	}
-	if p.retry >= 0 {
-		query.Set("retry", strconv.FormatInt(p.retry, 10))
+	if s.retry >= 0 {
+		query.Set("retry", strconv.FormatInt(s.retry, 10))
 	}
 	return query
 }
@@ -98,19 +99,19 @@ func (p *sender) query() url.Values {
 const publishFor = 10 * time.Second
 
 // publish sends one message, again if need be, and returns the exit code.
-func (p *sender) publish(ctx context.Context, data string) int {
-	if p.key == "" {
-		p.key = rand.Text()
+func (s *sender) publish(ctx context.Context, data string) int {
+	if s.key == "" {
+		s.key = rand.Text()
 	}
-	header := http.Header{"Content-Type": {"text/plain; charset=utf-8"}, "Idempotency-Key": {p.key}}
-	unknown := false // whether it may have been published
+	header := http.Header{"Content-Type": {"text/plain; charset=utf-8"}, "Idempotency-Key": {s.key}}
+	unknown := false // whether the message may have been published
 	for deadline := time.Now().Add(publishFor); ; {
-		response, err := p.do(ctx, http.MethodPost, p.query(), strings.NewReader(data), header)
+		response, err := s.do(ctx, http.MethodPost, s.query(), strings.NewReader(data), header)
 		wait := time.Second
 		if err == nil {
 			var again bool
 			if wait, again = retryable(response); !again {
-				return p.answer(response)
+				return s.answer(response)
 			}
 			err = errors.New(refusal(response))
 			_ = response.Body.Close()
@@ -119,47 +120,49 @@ func (p *sender) publish(ctx context.Context, data string) int {
 		}
 		if time.Now().Add(wait).After(deadline) || !sleep(ctx, wait) {
 			if unknown {
-				fmt.Fprintf(p.err, "perhaps published: %v; to send it again, but publish it once, add --idempotency-key %s\n", err, p.key)
+				fmt.Fprintf(s.err,
+					"perhaps published: %v; to send it again, but publish it once, add --idempotency-key %s\n",
+					err, s.key)
 			} else {
-				fmt.Fprintln(p.err, "not published:", err)
+				fmt.Fprintln(s.err, "not published:", err)
 			}
 			return exitUnreachable
 		}
 	}
 }
 
-// mayHaveArrived reports whether a request that ended so, without an answer, may have been carried out.
+// mayHaveArrived reports whether the server may have got a request that ended with err instead of an answer.
 func mayHaveArrived(err error) bool {
 	var network *net.OpError
 	return !errors.As(err, &network) || network.Op != "dial"
 }
 
-// answerWithin is how long an interrupted publisher waits for what its lines are answered.
+// answerWithin is how long an interrupted publisher waits for the answer to its lines.
 const answerWithin = 5 * time.Second
 
-// publishLines sends each line of r as it arrives, and returns the exit code. An interrupt ends the
-// lines, not the request, so that it is known what was published.
-func (p *sender) publishLines(ctx context.Context, r io.Reader) int {
+// publishLines sends each line of r as it arrives, and returns the exit code. An interrupt ends the lines,
+// not the request: the answer says what was published.
+func (s *sender) publishLines(ctx context.Context, r io.Reader) int {
 	header := http.Header{"Content-Type": {"application/x-ndjson"}}
-	if p.key != "" {
-		header.Set("Idempotency-Key", p.key)
+	if s.key != "" {
+		header.Set("Idempotency-Key", s.key)
 	}
 	body, lines := io.Pipe()
-	go p.feed(ctx, r, lines)
+	go s.feed(ctx, r, lines)
 	answered, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(answerWithin, cancel) })()
-	response, err := p.do(answered, http.MethodPost, p.query(), body, header)
+	response, err := s.do(answered, http.MethodPost, s.query(), body, header)
 	if err != nil {
-		fmt.Fprintln(p.err, "publishing ended:", err)
+		fmt.Fprintln(s.err, "publishing ended:", err)
 		return exitUnreachable
 	}
-	return p.answer(response)
+	return s.answer(response)
 }
 
-// feed hands the lines of r on until they end, or ctx does, or nobody takes them. Half a line is
-// never handed on as a whole one.
-func (p *sender) feed(ctx context.Context, r io.Reader, lines *io.PipeWriter) {
+// feed passes the lines of r on until they end, or ctx ends, or nobody reads them. Half a line is never
+// passed on as a whole line.
+func (s *sender) feed(ctx context.Context, r io.Reader, lines *io.PipeWriter) {
 	pieces, ended := make(chan []byte), make(chan error, 1)
 	go func() {
 		in := bufio.NewReaderSize(r, 64<<10)
@@ -181,11 +184,11 @@ func (p *sender) feed(ctx context.Context, r io.Reader, lines *io.PipeWriter) {
 				return
 			}
 			if whole = piece[len(piece)-1] == '\n'; whole {
-				p.err.messages.Add(1)
+				s.err.messages.Add(1)
 			}
 		case err := <-ended:
 			if !whole {
-				p.err.messages.Add(1) // the last line needs no newline
+				s.err.messages.Add(1) // the last line needs no newline
 			}
 			_ = lines.CloseWithError(err)
 			return
@@ -200,14 +203,14 @@ func (p *sender) feed(ctx context.Context, r io.Reader, lines *io.PipeWriter) {
 	}
 }
 
-// answer shows what a request was told, and returns the exit code.
-func (p *sender) answer(response *http.Response) int {
+// answer prints the answer of the server, and returns the exit code.
+func (s *sender) answer(response *http.Response) int {
 	defer response.Body.Close()
 	if isOf(response, "application/json") {
-		_, _ = io.Copy(p.out, response.Body) // who does not read it does not mind
+		_, _ = io.Copy(s.out, response.Body) // nobody may be reading it
 		return 0
 	}
-	fmt.Fprintln(p.err, "refused:", refusal(response))
+	fmt.Fprintln(s.err, "refused:", refusal(response))
 	if _, again := retryable(response); again {
 		return exitUnreachable
 	}

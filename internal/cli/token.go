@@ -31,7 +31,8 @@ comes from the environment or a file, since command lines can be seen by others.
 	flags.StringVar(&t.secretFile, "secret-file", "", "the file that holds the secret")
 	flags.StringVar(&t.subject, "sub", "", "the user")
 	flags.StringArrayVar(&t.grants.Subscribe, "subscribe", nil, "a topic or pattern that may be subscribed to")
-	flags.StringArrayVar(&t.grants.Publish, "publish", nil, "a topic, pattern, @client/<id>, @user/<name> or @broadcast that may be published to")
+	flags.StringArrayVar(&t.grants.Publish, "publish", nil,
+		"a topic, pattern, @client/<id>, @user/<name> or @broadcast that may be published to")
 	flags.DurationVar(&t.ttl, "ttl", time.Hour, "how long the token is valid")
 	flags.StringVar(&t.issuer, "issuer", "", "the issuer (default: none)")
 	flags.StringVar(&t.audience, "audience", "", "the audience (default: none)")
@@ -74,18 +75,19 @@ func (t *minter) mint(now time.Time) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("signing: %w", err)
 	}
-	said := jwt.Claims{
+	claims := jwt.Claims{
 		Subject:  t.subject,
 		Issuer:   t.issuer,
 		IssuedAt: jwt.NewNumericDate(now),
 		Expiry:   jwt.NewNumericDate(now.Add(t.ttl)),
 	}
 	if t.audience != "" {
-		said.Audience = jwt.Audience{t.audience}
+		claims.Audience = jwt.Audience{t.audience}
 	}
-	return jwt.Signed(signer).Claims(said).Claims(map[string]any{"sse": t.grants}).Serialize()
+	return jwt.Signed(signer).Claims(claims).Claims(map[string]any{"sse": t.grants}).Serialize()
 }
 
+// secret returns the secret from the file or the environment.
 func (t *minter) secret() ([]byte, error) {
 	if t.secretFile != "" {
 		secret, err := os.ReadFile(t.secretFile)
