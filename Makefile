@@ -9,6 +9,14 @@ LINT_BENCH := go tool -modfile=../tools/go.mod golangci-lint
 # The Caddy that the end-to-end tests run. Built once here, for all packages.
 TEST_CADDY := $(CURDIR)/build/test/caddy
 
+# `go test` that can run several times at once and remembers how long everything took.
+GOTEST := $(CURDIR)/build/test/gotest $(CURDIR)/build/test/times
+
+# Everything but the tests builds as xcaddy builds releases, so that all of it is compiled once.
+RELEASE_FLAGS := $(strip $(GOFLAGS) -trimpath)
+fmt fmt-check lint tidy-check links: export CGO_ENABLED = 0
+fmt fmt-check lint tidy-check links: export GOFLAGS = $(RELEASE_FLAGS)
+
 .PHONY: help
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,20 +29,24 @@ run: ## run the quickstart and say where to look
 build: ## build/caddy, Caddy with this module in it
 	CGO_ENABLED=0 go build -o build/caddy ./cmd/caddy
 
-# Packages are tested one after the other (-p 1): some of them load the machine
-# or measure time. Those that open streams are tested over both kinds that there
-# are below HTTP/1.1. Everything is compiled before, on all cores. No version
-# control stamp, because git refuses to read a clone that another user owns.
+# Packages that load the machine or measure time are tested alone, the others side by side: most of their
+# time they wait. There are two kinds of streams below HTTP/1.1, and what shows how streams behave is tested
+# over both. No version control stamp, because git refuses to read a clone that another user owns.
+ALONE := ./internal/xcaddy ./internal/e2e
 .PHONY: test
 test: export SSE_TEST_REQUIRE_ALL = 1
 test: export SSE_TEST_CADDY = $(TEST_CADDY)
 test: ## install what the tests need, then run all of them with -race
 	scripts/install-test-deps
 	rm -rf build/test && mkdir -p build/test
-	go build -race -buildvcs=false -o build/test/ ./...
-	go test -race -p 1 -timeout 25m ./...
-	SSE_TEST_DIRECT_WRITES=off go test -race -p 1 -timeout 25m . ./internal/e2e
-	go -C bench test -race -p 1 ./...
+	go build -race -buildvcs=false -o $(TEST_CADDY) ./cmd/caddy
+	go build -buildvcs=false -o build/test/ ./scripts/gotest
+	$(GOTEST) test -race -timeout 25m -p 2 $$(go list ./... | grep -vxF "$$(go list $(ALONE))") \
+		-- SSE_TEST_DIRECT_WRITES=off -race -timeout 25m -p 1 . ./internal/stream ./internal/live
+	$(GOTEST) test -race -timeout 25m -p 1 $(ALONE)
+	$(GOTEST) test SSE_TEST_DIRECT_WRITES=off -race -timeout 25m ./internal/e2e
+	cd bench && $(GOTEST) test -race -timeout 25m -p 1 ./...
+	@$(GOTEST) longest 15
 
 .PHONY: bench
 bench: ## measure it beside other servers; FLAGS='-rows fanout' chooses what
@@ -70,6 +82,7 @@ PLATFORMS := cross-linux cross-darwin cross-windows
 .PHONY: cross $(PLATFORMS)
 cross: $(PLATFORMS)
 $(PLATFORMS): export CGO_ENABLED = 0
+$(PLATFORMS): export GOFLAGS = $(RELEASE_FLAGS)
 $(PLATFORMS): cross-%:
 	GOOS=$* go build -buildvcs=false ./...
 	GOOS=$* go vet ./...

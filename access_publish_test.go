@@ -13,7 +13,7 @@ import (
 
 func TestPublishGrantsReachWhatTheyName(t *testing.T) {
 	setSecrets(t)
-	s := serve(t, jwtRoute)
+	s := serveOnce(t, jwtRoute)
 	stream := e2etest.Subscribe(t, s.url("/events?topic=**&client_id=dev-1"), bearer(granting("alice", list("**"), nil)))
 	stream.Connected(t)
 	queries := []string{
@@ -75,7 +75,7 @@ func TestPublishGrantsReachWhatTheyName(t *testing.T) {
 
 func TestLineThatIsNotGrantedEndsABodyWhereItStands(t *testing.T) {
 	setSecrets(t)
-	s := serve(t, jwtRoute)
+	s := serveOnce(t, jwtRoute)
 	stream := e2etest.Subscribe(t, s.url("/events?topic=**"), bearer(granting("", list("**"), nil)))
 	stream.Connected(t)
 	const body = `{"topic":"mine/1","data":"1"}
@@ -97,7 +97,7 @@ func TestLineThatIsNotGrantedEndsABodyWhereItStands(t *testing.T) {
 func TestPublishTokensAndJWTsAddUp(t *testing.T) {
 	setSecrets(t)
 	t.Setenv("SSE_TEST_SECOND", "second-publish-secret")
-	s := serve(t, `
+	s := serveOnce(t, `
 		sse /both {
 			jwt {
 				`+hsKey+`
@@ -135,7 +135,7 @@ func TestPublishTokensAndJWTsAddUp(t *testing.T) {
 // A token's grants and the route's own limits both hold.
 func TestGrantsAndTheRoutesLimitsBothHold(t *testing.T) {
 	setSecrets(t)
-	s := serve(t, `
+	s := serveOnce(t, `
 		sse /limited {
 			jwt {
 				`+hsKey+`
@@ -196,7 +196,7 @@ func TestGrantsAndTheRoutesLimitsBothHold(t *testing.T) {
 
 func TestPublisherIsCutOffWhenItsTokenExpires(t *testing.T) {
 	setSecrets(t)
-	s := serve(t, jwtRoute)
+	s := serveOnce(t, jwtRoute)
 	stream := e2etest.Subscribe(t, s.url("/events?topic=a"), bearer(granting("", list("a"), nil)))
 	stream.Connected(t)
 	exp := time.Now().Truncate(time.Second).Add(5 * time.Second)
@@ -242,7 +242,7 @@ func TestPublisherIsCutOffWhenItsTokenExpires(t *testing.T) {
 
 func TestCookiePublishesFromPagesOfTheSiteAndOfListedOrigins(t *testing.T) {
 	setSecrets(t)
-	s := serve(t, `
+	s := serveOnce(t, `
 		sse /events {
 			cors_origins https://listed.example http://localhost:3000
 			jwt {

@@ -13,7 +13,7 @@ const page = "https://app.example.com"
 
 func corsSite(t *testing.T) *site {
 	t.Helper()
-	return serve(t, `
+	return serveOnce(t, `
 		header Vary Accept
 		sse /listed {
 			cors_origins https://app.example.com http://localhost:3000

@@ -74,7 +74,7 @@ func FuzzPublish(f *testing.F) {
 	f.Add("topic=%2A", "text/plain", "x")
 	f.Add("topic=a&event=a%0Aid:%205", "", "data")
 
-	s := serve(f, listenedRoute)
+	s := serveOnce(f, listenedRoute)
 	client := e2etest.H1(f)
 	response := openUnread(f, e2etest.H1(f), s.url("/listen?topic=**"))
 	stream := bufio.NewReader(response.Body)
@@ -192,7 +192,7 @@ func dataOf(body string, arrived wireMessage) string {
 
 // FuzzLastEventID: whatever a client brings back, it gets a stream that says where it stands.
 func FuzzLastEventID(f *testing.F) {
-	s := serve(f, openRoute)
+	s := serveOnce(f, openRoute)
 	known := make(map[string]bool)
 	for range 3 {
 		id := *publish(f, s.url("/events?topic=a"), "x").ID

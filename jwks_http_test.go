@@ -76,7 +76,7 @@ func TestKeySetIsNotAskedForBeforeATokenNeedsIt(t *testing.T) {
 	if err := caddy.Validate(&parsed); err != nil {
 		t.Fatal(err)
 	}
-	s := serve(t, routes)
+	s := serveOnce(t, routes)
 	static := e2etest.Subscribe(t, s.url("/events?topic=a"), bearer(granting("", list("a"), nil)))
 	static.Connected(t)
 	if n := requests.Load(); n != 0 {
@@ -99,7 +99,7 @@ func TestKeySetIsNotAskedForBeforeATokenNeedsIt(t *testing.T) {
 func TestThousandInventedKeyIDsAreNoThousandFetches(t *testing.T) {
 	setSecrets(t)
 	var requests atomic.Int64
-	s := serve(t, jwksRoutes(countedServer(t, &requests, rsaJWKS(t, "one"))))
+	s := serveOnce(t, jwksRoutes(countedServer(t, &requests, rsaJWKS(t, "one"))))
 	e2etest.Subscribe(t, s.url("/events?topic=a"), bearer(rsaToken("one"))).Connected(t)
 	token := rsaToken("other")
 	begin := time.Now()
@@ -128,6 +128,7 @@ func TestThousandInventedKeyIDsAreNoThousandFetches(t *testing.T) {
 }
 
 func TestKeySetOutOfReachDelaysNoOtherTokensAndIsLoggedWithoutItsAddress(t *testing.T) {
+	e2etest.NotAboutStreams(t)
 	setSecrets(t)
 	t.Setenv("SSE_TEST_JWKS_KEY", "api-key-of-the-jwks")
 	hang := make(chan struct{})
@@ -210,7 +211,7 @@ func TestKeySetFollowsRedirectsOnlyWhereItMayGo(t *testing.T) {
 				http.Redirect(w, r, strings.ReplaceAll(c.to, "{self}", server.URL), http.StatusFound)
 			}))
 			defer server.Close()
-			s := serve(t, jwksRoutes(server.URL+"/jwks"))
+			s := serveOnce(t, jwksRoutes(server.URL+"/jwks"))
 			defer s.stop()
 			if c.served {
 				stream := e2etest.Subscribe(t, s.url("/events?topic=a"), bearer(rsaToken("one")))
@@ -240,7 +241,7 @@ func TestKeySetWithoutEndIsCutOff(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	s := serve(t, jwksRoutes(server.URL))
+	s := serveOnce(t, jwksRoutes(server.URL))
 	begin := time.Now()
 	wantRefusal(t, refusedGet(t, s.url("/events?topic=a"), bearer(rsaToken("one"))), http.StatusUnauthorized, "can't be fetched")
 	if waited := time.Since(begin); waited > 4*time.Second {

@@ -111,6 +111,13 @@ func serve(t testing.TB, body string, options ...siteOption) *site {
 	return s
 }
 
+// serveOnce is serve for a test that is not about streams.
+func serveOnce(t testing.TB, body string, options ...siteOption) *site {
+	t.Helper()
+	e2etest.NotAboutStreams(t)
+	return serve(t, body, options...)
+}
+
 // load loads the config, again if it runs already.
 func (s *site) load() error {
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(s.conf), map[string]any{"filename": "Caddyfile"})

@@ -17,7 +17,7 @@ const (
 )
 
 func TestJSONDataIsSentAsItIsOrAsCompactJSON(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	for data, want := range map[string]string{
 		`"hello"`:                        "hello",
@@ -50,7 +50,7 @@ func TestJSONDataIsSentAsItIsOrAsCompactJSON(t *testing.T) {
 }
 
 func TestJSONFieldsAreThoseOfAMessage(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	answer := post(t, s.url("/events"), jsonType,
 		`{"event":"update","retry":5000,"data":"x","topic":["a","b"],"ephemeral":false,"idempotency_key":"k"}`)
@@ -142,7 +142,7 @@ var badMessages = map[string]string{
 }
 
 func TestBadJSONMessagesAre400AndSayWhatToChange(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	for body, word := range badMessages {
 		wantRefusal(t, post(t, s.url("/events"), jsonType, body), http.StatusBadRequest, word)
@@ -167,7 +167,7 @@ func TestBadJSONMessagesAre400AndSayWhatToChange(t *testing.T) {
 }
 
 func TestArrayIsCheckedAsAWholeAndPublishedInOrder(t *testing.T) {
-	s := serve(t, listenedRoute, withTLS)
+	s := serveOnce(t, listenedRoute, withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
 		stream := s.listen(t)
 		var messages []string
@@ -195,7 +195,7 @@ func TestArrayIsCheckedAsAWholeAndPublishedInOrder(t *testing.T) {
 }
 
 func TestJSONThatIsNotCalledSoIs400AndSaysWhichContentTypeToSend(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	for _, media := range []string{"", formType, "text/plain", "application/octet-stream", "application/jsonx", "bad/;;"} {
 		for _, body := range []string{
@@ -216,7 +216,7 @@ func TestJSONThatIsNotCalledSoIs400AndSaysWhichContentTypeToSend(t *testing.T) {
 }
 
 func TestFormsHaveTheSameFields(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	answer := post(t, s.url("/events"), formType+"; charset=utf-8",
 		"topic=a&topic=b&data=one%0Atwo+%26&event=update&retry=5&ephemeral=true&idempotency_key=k&broadcast=false")
@@ -256,7 +256,7 @@ func TestFormsHaveTheSameFields(t *testing.T) {
 }
 
 func TestMultipartIs415(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	body := "--x\r\nContent-Disposition: form-data; name=\"topic\"\r\n\r\na\r\n--x--\r\n"
 	for _, body := range []string{body, `{"topic":"a","data":"x"}`, "[", ""} {
@@ -266,7 +266,7 @@ func TestMultipartIs415(t *testing.T) {
 }
 
 func TestBodiesOfOtherTypesNeedATargetInTheURL(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	for _, media := range []string{"", "text/plain", "application/xml"} {
 		wantRefusal(t, post(t, s.url("/events"), media, "hello"), http.StatusBadRequest, "target", "?topic=")
 	}
@@ -277,7 +277,7 @@ func TestBodiesOfOtherTypesNeedATargetInTheURL(t *testing.T) {
 }
 
 func TestDataIsUTF8(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	for _, bad := range []string{"\xff", "a\xc3", "\xed\xa0\x80", "\xc0\x80", "\xf8\x88\x80\x80\x80"} {
 		wantRefusal(t, post(t, s.url("/events?topic=a"), "", bad), http.StatusBadRequest, "UTF-8")
@@ -288,7 +288,7 @@ func TestDataIsUTF8(t *testing.T) {
 }
 
 func TestDataIsSplitAtEveryLineEnd(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := e2etest.Subscribe(t, s.url("/events?topic=a"), e2etest.KeepRaw())
 	stream.Connected(t)
 	begin := stream.Raw()

@@ -18,7 +18,7 @@ import (
 const soon = 15 * time.Second
 
 func TestMessagesOverMaxSizeAre413(t *testing.T) {
-	s := serve(t, listenedRoute+`
+	s := serveOnce(t, listenedRoute+`
 		sse /small {
 			publish {
 				open
@@ -62,7 +62,7 @@ func TestMessagesOverMaxSizeAre413(t *testing.T) {
 }
 
 func TestMaxSizeIsOneMebibyteByDefault(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	data := strings.Repeat("é", 1<<19)
 	publish(t, s.url("/events?topic=a"), data)
@@ -72,7 +72,7 @@ func TestMaxSizeIsOneMebibyteByDefault(t *testing.T) {
 }
 
 func TestRequestBodyLimitOfTheSiteIs413(t *testing.T) {
-	s := serve(t, "request_body {\n max_size 1000\n}\n"+listenedRoute, withTLS)
+	s := serveOnce(t, "request_body {\n max_size 1000\n}\n"+listenedRoute, withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
 		for _, kind := range append(lineBodies, []struct{ query, media, message string }{{"?topic=a", "", "%s"}, {"", jsonType, `{"topic":"a","data":"%s"}`}}...) {
 			body := fmt.Sprintf(kind.message, strings.Repeat("x", 2000))
@@ -128,7 +128,7 @@ var earlyBodies = []struct {
 
 func TestEndlessBodyIsAnsweredEarly(t *testing.T) {
 	for _, major := range []int{1, 2, 3} {
-		s := serve(t, earlyRoutes, withTLS)
+		s := serveOnce(t, earlyRoutes, withTLS)
 		stream := s.listen(t)
 		eachProtocol(t, s, func(t *testing.T, p protocol) {
 			if p.major != major {
@@ -158,7 +158,7 @@ func TestEndlessBodyIsAnsweredEarly(t *testing.T) {
 
 // An answer that waits for the client to send the rest would wait for ever.
 func TestBodyThatStopsIsAnsweredEarlyAndTheConnectionEnds(t *testing.T) {
-	s := serve(t, earlyRoutes)
+	s := serveOnce(t, earlyRoutes)
 	var group sync.WaitGroup
 	for _, c := range earlyBodies {
 		if c.status == http.StatusTooManyRequests || c.status == http.StatusRequestEntityTooLarge {
@@ -192,7 +192,7 @@ func TestBodyThatStopsIsAnsweredEarlyAndTheConnectionEnds(t *testing.T) {
 }
 
 func TestWhoWaitsForContinueIsRefusedWithoutIt(t *testing.T) {
-	s := serve(t, earlyRoutes)
+	s := serveOnce(t, earlyRoutes)
 	for path, want := range map[string]string{
 		"/token?topic=a":  "HTTP/1.1 401 Unauthorized\r\n",
 		"/closed?topic=a": "HTTP/1.1 403 Forbidden\r\n",
@@ -208,7 +208,7 @@ func TestWhoWaitsForContinueIsRefusedWithoutIt(t *testing.T) {
 }
 
 func TestRefusedBodyThatWasReadKeepsTheConnection(t *testing.T) {
-	s := serve(t, openRoute)
+	s := serveOnce(t, openRoute)
 	conn := s.dial()
 	reader := bufio.NewReader(conn)
 	for range 3 {
@@ -227,7 +227,7 @@ func TestRefusedBodyThatWasReadKeepsTheConnection(t *testing.T) {
 }
 
 func TestPublishersHaveARateAndABurst(t *testing.T) {
-	s := serve(t, withUsers(`
+	s := serveOnce(t, withUsers(`
 		sse /events {
 			publish {
 				open

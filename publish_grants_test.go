@@ -12,7 +12,7 @@ func bearer(token string) e2etest.Option { return e2etest.Header("Authorization"
 
 func TestPublishingNeedsOneOfTheTokens(t *testing.T) {
 	t.Setenv("SSE_TEST_TOKEN", "from-the-environment")
-	s := serve(t, `
+	s := serveOnce(t, `
 		sse /events {
 			publish {
 				token secret other
@@ -62,7 +62,7 @@ func TestUnsetTokensFailTheConfig(t *testing.T) {
 }
 
 func TestPublishTokenMakesNoDifferenceToGet(t *testing.T) {
-	s := serve(t, `
+	s := serveOnce(t, `
 		sse /events {
 			publish {
 				token secret
@@ -103,7 +103,7 @@ func (a attempt) run(t *testing.T, s *site, path string, stream *listener) {
 }
 
 func TestRouteTopicsLimitWhatIsPublishedThere(t *testing.T) {
-	s := serve(t, listenedRoute+`
+	s := serveOnce(t, listenedRoute+`
 		sse /literal {
 			topics news status
 			publish {
@@ -218,7 +218,7 @@ func TestRouteTopicsLimitWhatIsPublishedThere(t *testing.T) {
 }
 
 func TestRouteTopicsReceiveWhatIsPostedWithoutATarget(t *testing.T) {
-	s := serve(t, openRoute+`
+	s := serveOnce(t, openRoute+`
 		sse /room {
 			topics news room/{query.room}
 			publish {
@@ -244,7 +244,7 @@ func TestRouteTopicsReceiveWhatIsPostedWithoutATarget(t *testing.T) {
 }
 
 func TestPublishBlockLimitsTopicsAndTargets(t *testing.T) {
-	s := serve(t, listenedRoute+`
+	s := serveOnce(t, listenedRoute+`
 		sse /topics {
 			publish {
 				open
@@ -317,7 +317,7 @@ func TestPublishBlockLimitsTopicsAndTargets(t *testing.T) {
 }
 
 func TestForeignPagesMayNotPublishOnOpenRoutes(t *testing.T) {
-	s := serve(t, listenedRoute+`
+	s := serveOnce(t, listenedRoute+`
 		sse /listed {
 			cors_origins https://app.example.com
 			publish {

@@ -13,7 +13,7 @@ import (
 func key(k string) e2etest.Option { return e2etest.Header("Idempotency-Key", k) }
 
 func TestSameKeyPublishesOnceAndGetsTheSameAnswer(t *testing.T) {
-	s := serve(t, listenedRoute, withTLS)
+	s := serveOnce(t, listenedRoute, withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
 		stream := s.listen(t)
 		for i, c := range []struct{ query, media, body, data string }{
@@ -47,7 +47,7 @@ func TestSameKeyPublishesOnceAndGetsTheSameAnswer(t *testing.T) {
 }
 
 func TestManyAtOnceWithTheSameKeyPublishOnce(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	var group sync.WaitGroup
 	answers := make([]string, 20)
@@ -68,7 +68,7 @@ func TestManyAtOnceWithTheSameKeyPublishOnce(t *testing.T) {
 }
 
 func TestSameKeyWithAnotherBodyIs422(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	const object = `{"topic":"a","data":"z"}`
 	requests := []struct{ query, media, body string }{
@@ -107,7 +107,7 @@ func TestSameKeyWithAnotherBodyIs422(t *testing.T) {
 }
 
 func TestKeysOfHeaderAndBodyAreTheSameKeys(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	first := publish(t, s.url("/events?topic=a"), "x", key("k"))
 	again := post(t, s.url("/events"), jsonType, `{"topic":"a","data":"x","idempotency_key":"k"}`)
@@ -123,7 +123,7 @@ func TestKeysOfHeaderAndBodyAreTheSameKeys(t *testing.T) {
 
 // A slash and a number in a key must not make it that of a message within a longer body.
 func TestKeysThatLookAlikeAreDistinct(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	for i, k := range []string{"k/1", "k/2", "k", "k/1/1", "k/", "/1", "K"} {
 		answer := post(t, s.url("/events?topic=a"), ndjsonType, fmt.Sprintf("%d a\n%d b\n", i, i), key(k))
@@ -138,7 +138,7 @@ func TestKeysThatLookAlikeAreDistinct(t *testing.T) {
 }
 
 func TestKeysAreScopedToPublisherAndHub(t *testing.T) {
-	s := serve(t, withUsers(listenedRoute+`
+	s := serveOnce(t, withUsers(listenedRoute+`
 		sse /anonymous {
 			publish {
 				open
@@ -174,7 +174,7 @@ func TestKeysAreScopedToPublisherAndHub(t *testing.T) {
 }
 
 func TestTokensHaveKeysOfTheirOwn(t *testing.T) {
-	s := serve(t, listenedRoute+`
+	s := serveOnce(t, listenedRoute+`
 		sse /token {
 			publish {
 				token one two
@@ -190,7 +190,7 @@ func TestTokensHaveKeysOfTheirOwn(t *testing.T) {
 }
 
 func TestRefusedRequestLeavesItsKeyFree(t *testing.T) {
-	s := serve(t, listenedRoute+`
+	s := serveOnce(t, listenedRoute+`
 		sse /strict {
 			publish {
 				token secret
@@ -225,7 +225,7 @@ func TestRefusedRequestLeavesItsKeyFree(t *testing.T) {
 
 // What broke in the middle is sent again as a whole, and only the rest is published.
 func TestBodyThatBrokeOffIsResumedUnderItsKey(t *testing.T) {
-	s := serve(t, listenedRoute, withTLS)
+	s := serveOnce(t, listenedRoute, withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
 		stream := s.listen(t)
 		for i, kind := range lineBodies {
@@ -256,7 +256,7 @@ func TestBodyThatBrokeOffIsResumedUnderItsKey(t *testing.T) {
 
 // Keys are checked before anything of an array is published, as all else.
 func TestArrayWithAKeyOfAnotherMessageIsRefusedAsAWhole(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	publish(t, s.url("/events?topic=a"), "before", key("taken"))
 	stream.Expect(t, "before")
@@ -276,7 +276,7 @@ func TestArrayWithAKeyOfAnotherMessageIsRefusedAsAWhole(t *testing.T) {
 
 // Of an array none of which was published, an error tells neither lines nor numbers.
 func TestArrayThatIsRefusedAsAWholeTellsNothingOfItsParts(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	publish(t, s.url("/events?topic=a"), "before", key("taken"))
 	stream.Expect(t, "before")
@@ -293,7 +293,7 @@ func TestArrayThatIsRefusedAsAWholeTellsNothingOfItsParts(t *testing.T) {
 }
 
 func TestKeysHaveALimit(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	publish(t, s.url("/events?topic=a"), "x", key(strings.Repeat("k", 255)))
 	wantRefusal(t, post(t, s.url("/events?topic=a"), "", "x", key(strings.Repeat("k", 256))), http.StatusBadRequest, "Idempotency-Key", "255")
 }

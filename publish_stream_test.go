@@ -105,7 +105,7 @@ var lineBodies = []struct{ query, media, message string }{
 }
 
 func TestMessagesArePublishedAsTheyArrive(t *testing.T) {
-	s := serve(t, listenedRoute, withTLS)
+	s := serveOnce(t, listenedRoute, withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
 		stream := s.listen(t)
 		for _, kind := range lineBodies {
@@ -126,7 +126,7 @@ func TestMessagesArePublishedAsTheyArrive(t *testing.T) {
 
 // What follows in the same packet may be no message yet, or never.
 func TestAMessageDoesNotWaitForWhatFollowsIt(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream, client := s.listen(t), e2etest.H1(t)
 	follows := map[string][]string{
 		ndjsonType: {"\n", "\r\n\n", "hal", "\n\nhal"},
@@ -148,7 +148,7 @@ func TestAMessageDoesNotWaitForWhatFollowsIt(t *testing.T) {
 }
 
 func TestLastMessageCountsWithoutItsEndIfTheBodyEndedProperly(t *testing.T) {
-	s := serve(t, listenedRoute, withTLS)
+	s := serveOnce(t, listenedRoute, withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
 		stream := s.listen(t)
 		for _, kind := range lineBodies {
@@ -170,7 +170,7 @@ func TestLastMessageCountsWithoutItsEndIfTheBodyEndedProperly(t *testing.T) {
 }
 
 func TestWhatABrokenConnectionCutShortIsNotPublished(t *testing.T) {
-	s := serve(t, listenedRoute, withTLS)
+	s := serveOnce(t, listenedRoute, withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
 		stream := s.listen(t)
 		for _, kind := range lineBodies {
@@ -190,7 +190,7 @@ func TestWhatABrokenConnectionCutShortIsNotPublished(t *testing.T) {
 
 // A plain socket shows when the server has noticed: it closes the connection, and says nothing.
 func TestHalfABodyIsAnsweredByNothingButTheEndOfTheConnection(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	for _, kind := range lineBodies {
 		first := fmt.Sprintf(kind.message, "first")
@@ -226,7 +226,7 @@ func TestHalfABodyIsAnsweredByNothingButTheEndOfTheConnection(t *testing.T) {
 }
 
 func TestEventStreamBodyIsReadAsBrowsersReadOne(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	body := "\xEF\xBB\xBF: comment\n\n" +
 		"id: 5\nevent: update\nretry: 100\ndata: one\n\n" + // the id is dropped
@@ -262,7 +262,7 @@ func TestEventStreamBodyIsReadAsBrowsersReadOne(t *testing.T) {
 }
 
 func TestNDJSONLinesAreData(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	lines := []string{`{"topic": "b"}`, "not JSON", "  spaces ", `"x"`, "\x00", "a\rb", "last"}
 	body := "\n\r\n" + lines[0] + "\r\n" + lines[1] + "\n\n\n" + strings.Join(lines[2:], "\n")
@@ -279,7 +279,7 @@ func TestNDJSONLinesAreData(t *testing.T) {
 }
 
 func TestFailedLineIsAnsweredWithItsStatusAndWhatCameBefore(t *testing.T) {
-	s := serve(t, listenedRoute+`
+	s := serveOnce(t, listenedRoute+`
 		sse /strict {
 			publish {
 				open
@@ -321,7 +321,7 @@ func TestFailedLineIsAnsweredWithItsStatusAndWhatCameBefore(t *testing.T) {
 }
 
 func TestRateWithinABodyIsAnswered429AtItsLine(t *testing.T) {
-	s := serve(t, listenedRoute+`
+	s := serveOnce(t, listenedRoute+`
 		sse /slow {
 			publish {
 				open
@@ -344,7 +344,7 @@ func TestRateWithinABodyIsAnswered429AtItsLine(t *testing.T) {
 }
 
 func TestManyLinesAtOnceKeepTheirOrder(t *testing.T) {
-	s := serve(t, listenedRoute)
+	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	var body strings.Builder
 	const n = 5000

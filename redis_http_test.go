@@ -13,7 +13,7 @@ import (
 
 func TestAnIDAheadOfTheInstanceHoldsUpNothingButItsOwnClient(t *testing.T) {
 	server := e2etest.RedisServer(t, "--appendonly", "yes")
-	s := serve(t, openRoute, globals("sse {\n broker redis "+server.URL()+" \n}"))
+	s := serveOnce(t, openRoute, globals("sse {\n broker redis "+server.URL()+" \n}"))
 	events := s.url("/events?topic=a")
 	eventually(t, patience, "the broker to be in reach", func() bool {
 		return post(t, events, "text/plain", "1").Status == http.StatusOK

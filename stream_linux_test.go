@@ -23,7 +23,7 @@ import (
 )
 
 // handlersAtWork is how many requests the directive count_handlers has passed on that have not returned. A
-// stream that is written directly has left its request: its handler has returned.
+// stream that is written directly has left its request: the handler has returned.
 var handlersAtWork atomic.Int64
 
 // handlerCount is the directive count_handlers, which changes nothing of a request or its response.

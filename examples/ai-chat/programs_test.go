@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -57,16 +56,8 @@ type backend struct {
 // startBackend runs it where this Caddy looks for it.
 func startBackend(t *testing.T, server *e2etest.Server, env ...string) *backend {
 	t.Helper()
-	b := &backend{binary: filepath.Join(t.TempDir(), "backend"), address: server.Expand("127.0.0.1:{{backend}}")}
-	if runtime.GOOS == "windows" {
-		b.binary += ".exe"
-	}
+	b := &backend{binary: e2etest.Build(t, "./examples/ai-chat/backend"), address: server.Expand("127.0.0.1:{{backend}}")}
 	b.env = append([]string{"ADDRESS=" + b.address, "PUBLISH_TOKEN=secret", "PUBLISH_URL=" + server.URL("/publish")}, env...)
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", b.binary, "./examples/ai-chat/backend")
-	build.Dir = e2etest.RepoRoot(t)
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the backend: %v\n%s", err, out)
-	}
 	t.Cleanup(b.kill)
 	b.start(t)
 	return b

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -180,15 +179,7 @@ type site struct {
 
 func start(t *testing.T) *site {
 	t.Helper()
-	s := &site{binary: filepath.Join(t.TempDir(), "auth"), address: fmt.Sprintf("127.0.0.1:%d", e2etest.FreePort(t))}
-	if runtime.GOOS == "windows" {
-		s.binary += ".exe"
-	}
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", s.binary, "./examples/forward-auth/auth")
-	build.Dir = e2etest.RepoRoot(t)
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the application: %v\n%s", err, out)
-	}
+	s := &site{binary: e2etest.Build(t, "./examples/forward-auth/auth"), address: fmt.Sprintf("127.0.0.1:%d", e2etest.FreePort(t))}
 	s.Server = e2etest.Start(t, caddyfile(t, s.address), e2etest.WorkDir(e2etest.RepoRoot(t)), e2etest.Env("NOTIFY_TOKEN=secret"))
 	t.Cleanup(s.stopApplication)
 	s.startApplication(t)

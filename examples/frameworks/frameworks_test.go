@@ -31,13 +31,7 @@ func TestPythonListensAndResumes(t *testing.T) {
 }
 
 func TestGoListensAndResumes(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "listen.exe") // a name that suits all systems
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "./examples/frameworks/golang")
-	build.Dir = e2etest.RepoRoot(t)
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building: %v\n%s", err, out)
-	}
-	listensAndResumes(t, e2etest.RepoRoot(t), binary)
+	listensAndResumes(t, e2etest.RepoRoot(t), e2etest.Build(t, "./examples/frameworks/golang"))
 }
 
 func TestHtmxShowsAndResumes(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -186,15 +185,7 @@ type site struct {
 
 func start(t *testing.T, env ...string) *site {
 	t.Helper()
-	s := &site{binary: filepath.Join(t.TempDir(), "backend")}
-	if runtime.GOOS == "windows" {
-		s.binary += ".exe"
-	}
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", s.binary, "./examples/progress/backend")
-	build.Dir = e2etest.RepoRoot(t)
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the backend: %v\n%s", err, out)
-	}
+	s := &site{binary: e2etest.Build(t, "./examples/progress/backend")}
 	s.Server = e2etest.Start(t, caddyfile(t), e2etest.WorkDir(e2etest.RepoRoot(t)), e2etest.Env("PUBLISH_TOKEN=secret"))
 	s.env = append(env, "PUBLISH_TOKEN=secret", "PUBLISH_URL="+s.URL("/publish"), "ADDRESS="+s.Expand("127.0.0.1:{{backend}}"))
 	t.Cleanup(s.stopBackend)

@@ -100,6 +100,8 @@ func hubs(t testing.TB, server *e2etest.Server) map[string]adminHub {
 }
 
 func TestAdminRefusesWhatItDoesNotKnow(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, openSite)
 	const hub = "/sse/hubs/default"
 	for _, c := range []struct {
@@ -169,6 +171,8 @@ func TestAdminRefusesWhatItDoesNotKnow(t *testing.T) {
 }
 
 func TestAdminServesTheDashboard(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, openSite)
 	for path, media := range map[string]string{
 		"/sse/":                 "text/html; charset=utf-8",
@@ -191,6 +195,8 @@ func TestAdminServesTheDashboard(t *testing.T) {
 }
 
 func TestAdminShowsClientsTopicsAndMessages(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, strings.Replace(openSite, "sse /events {", "sse /events {\n\t\tuser {query.user}", 1))
 	for _, query := range []string{"client_id=ann&user=alice&topic=news&topic=room/*", "client_id=bob&topic=news", "client_id=cy&user=alice&topic=other"} {
 		e2etest.Subscribe(t, server.URL("/events?"+query)).Connected(t)
@@ -264,6 +270,8 @@ func TestAdminShowsClientsTopicsAndMessages(t *testing.T) {
 
 // Whoever reads pages finds every field of the contract on each of them.
 func TestAdminPagesLeaveNothingOut(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, openSite)
 	wantPage := func(path string, words ...string) {
 		t.Helper()
@@ -281,6 +289,7 @@ func TestAdminPagesLeaveNothingOut(t *testing.T) {
 }
 
 func TestAdminPagesAreCompleteWhileClientsComeAndGo(t *testing.T) {
+	t.Parallel()
 	server := e2etest.Start(t, openSite)
 	var staying []string
 	subscribe := func(id string) *e2etest.Stream {
@@ -325,53 +334,6 @@ func TestAdminPagesAreCompleteWhileClientsComeAndGo(t *testing.T) {
 	}
 }
 
-func TestDeletedClientIsToldEndedAndRefusedForAMinute(t *testing.T) {
-	server := e2etest.Start(t, openSite)
-	events := server.URL("/events?topic=news&client_id=ann")
-	streams := []*e2etest.Stream{e2etest.Subscribe(t, events), e2etest.Subscribe(t, events)}
-	other := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=bob"))
-	for _, s := range append(streams, other) {
-		s.Connected(t)
-	}
-	e2etest.Publish(t, server.URL("/events?topic=news"), "before")
-
-	answer := e2etest.Send(t, http.MethodDelete, server.AdminURL("/sse/hubs/default/clients/ann"), "")
-	if answer.Status != http.StatusOK || strings.TrimSpace(answer.Body) != `{"closed":2}` {
-		t.Errorf("DELETE: %d: %s", answer.Status, answer.Body)
-	}
-	for _, s := range streams {
-		s.Expect(t, "before")
-		wantClosed(t, s)
-	}
-	for range 2 {
-		var refused *e2etest.Refused
-		if _, err := e2etest.Open(t.Context(), events); !errors.As(err, &refused) || refused.Status != http.StatusForbidden {
-			t.Errorf("coming back: %v", err)
-		}
-	}
-	e2etest.Await(t, "the connections are gone", func() bool { return hubs(t, server)["default"].Clients == 1 })
-	wantAdminError(t, "again", e2etest.Send(t, http.MethodDelete, server.AdminURL("/sse/hubs/default/clients/ann"), ""), 404, "ann")
-	e2etest.Publish(t, server.URL("/events?topic=news"), "after")
-	other.Expect(t, "before")
-	other.Expect(t, "after")
-
-	// Who was not there may come.
-	wantAdminError(t, "nobody", e2etest.Send(t, http.MethodDelete, server.AdminURL("/sse/hubs/default/clients/cy"), ""), 404)
-	e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=cy")).Connected(t)
-
-	// In a path this ID would be the folder above.
-	dots := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=.."))
-	dots.Connected(t)
-	answer = e2etest.Send(t, http.MethodDelete, server.AdminURL("/sse/hubs/default/clients?client_id=.."), "")
-	if answer.Status != http.StatusOK {
-		t.Errorf("DELETE: %d: %s", answer.Status, answer.Body)
-	}
-	wantClosed(t, dots)
-	if want := `caddy_sse_disconnects_total{hub="default",reason="closed"}`; scrapeWithMetrics(t, server)[want] != "3" {
-		t.Errorf("the scrape says %s for %s", scrapeWithMetrics(t, server)[want], want)
-	}
-}
-
 // scrapeWithMetrics is scrape once all streams that end have ended.
 func scrapeWithMetrics(t testing.TB, server *e2etest.Server) map[string]string {
 	t.Helper()
@@ -391,57 +353,9 @@ func wantClosed(t testing.TB, s *e2etest.Stream) {
 	}
 }
 
-func TestDeleteReachesTheOtherInstances(t *testing.T) {
-	redis := e2etest.RedisServer(t)
-	site := "{\n\tsse {\n\t\tbroker redis " + redis.URL() + "\n\t}\n}\n" + openSite
-	one, two := e2etest.Start(t, site), e2etest.Start(t, site)
-	here := e2etest.Subscribe(t, one.URL("/events?topic=news&client_id=ann"))
-	there := e2etest.Subscribe(t, two.URL("/events?topic=news&client_id=ann"))
-	far := e2etest.Subscribe(t, two.URL("/events?topic=news&client_id=far"))
-	for _, s := range []*e2etest.Stream{here, there, far} {
-		s.Connected(t)
-	}
-
-	// At once: the first instance need not have heard of it yet, and waits for that, though not for ever.
-	var answer e2etest.Answer
-	e2etest.Await(t, "the first instance to hear of far", func() bool {
-		answer = e2etest.Send(t, http.MethodDelete, one.AdminURL("/sse/hubs/default/clients/far"), "")
-		return answer.Status != http.StatusNotFound
-	})
-	if answer.Status != http.StatusOK || strings.TrimSpace(answer.Body) != `{"closed":1}` {
-		t.Errorf("DELETE: %d: %s", answer.Status, answer.Body)
-	}
-	wantClosed(t, far)
-	answer = e2etest.Send(t, http.MethodDelete, one.AdminURL("/sse/hubs/default/clients/ann"), "")
-	if answer.Status != http.StatusOK || strings.TrimSpace(answer.Body) != `{"closed":2}` {
-		t.Errorf("DELETE: %d: %s", answer.Status, answer.Body)
-	}
-	wantClosed(t, here)
-	wantClosed(t, there)
-	for _, server := range []*e2etest.Server{one, two} {
-		for _, id := range []string{"ann", "far"} {
-			var refused *e2etest.Refused
-			_, err := e2etest.Open(t.Context(), server.URL("/events?topic=news&client_id="+id))
-			if !errors.As(err, &refused) || refused.Status != http.StatusForbidden {
-				t.Errorf("%s coming back: %v", id, err)
-			}
-		}
-	}
-	wantAdminError(t, "nobody", e2etest.Send(t, http.MethodDelete, one.AdminURL("/sse/hubs/default/clients/cy"), ""), 404, "cy")
-	e2etest.Subscribe(t, two.URL("/events?topic=news&client_id=cy")).Connected(t)
-}
-
-func TestDeleteWithoutTheBrokerSaysThatOthersWereNotReached(t *testing.T) {
-	redis := e2etest.RedisServer(t)
-	server := e2etest.Start(t, "{\n\tsse {\n\t\tbroker redis "+redis.URL()+"\n\t}\n}\n"+openSite)
-	stream := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=ann"))
-	stream.Connected(t)
-	redis.Stop()
-	wantAdminError(t, "DELETE", e2etest.Send(t, http.MethodDelete, server.AdminURL("/sse/hubs/default/clients/ann"), ""), 503, "other instances")
-	wantClosed(t, stream)
-}
-
 func TestOperatorMayPublishAnything(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, "http://127.0.0.1:{{port}} {\n\tsse /events {\n\t\tuser {query.user}\n\t}\n}")
 	stream := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=ann&user=alice"))
 	stream.Connected(t)
@@ -483,6 +397,8 @@ func TestOperatorMayPublishAnything(t *testing.T) {
 }
 
 func TestHealthFailsWhileABrokerIsDown(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	redis := e2etest.RedisServer(t)
 	server := e2etest.Start(t, `
 {
@@ -527,6 +443,7 @@ http://127.0.0.1:{{chat}} {
 }
 
 func TestCountersAreExactAcrossReloads(t *testing.T) {
+	t.Parallel()
 	server := e2etest.Start(t, openSite)
 	stream := e2etest.Subscribe(t, server.URL("/events?topic=news"))
 	stream.Connected(t)

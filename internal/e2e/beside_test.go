@@ -14,6 +14,7 @@ import (
 )
 
 func TestServerTimeoutsAndCompressionDoNotReachStreams(t *testing.T) {
+	t.Parallel()
 	const timeout = 2 * time.Second
 	server := e2etest.Start(t, tlsSite(siteOptions{
 		global: "servers {\ntimeouts {\nread_body 2s\nread_header 2s\nwrite 2s\nidle 2s\n}\n}",
@@ -76,6 +77,8 @@ func TestServerTimeoutsAndCompressionDoNotReachStreams(t *testing.T) {
 }
 
 func TestAPublisherThatTakesLongerThanTheTimeoutsIsHeardToItsEnd(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, tlsSite(siteOptions{
 		global: "servers {\ntimeouts {\nread_header 2s\nwrite 2s\nidle 2s\n}\n}",
 	}), awaitTLS)
@@ -108,6 +111,8 @@ func TestAPublisherThatTakesLongerThanTheTimeoutsIsHeardToItsEnd(t *testing.T) {
 }
 
 func TestItStandsBesideFilesAndProxiesWithoutARoute(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "upstream %s %s", r.Method, r.URL.Path)
 	}))

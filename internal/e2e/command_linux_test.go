@@ -76,6 +76,8 @@ func (s *screen) start(t *testing.T, in, out *os.File, args ...string) *exec.Cmd
 }
 
 func TestATerminalShowsHowMuchHasGoneByWhileItGoesElsewhere(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, openSite)
 	events := server.URL("/events?topic=news")
 	file := filepath.Join(t.TempDir(), "out")
@@ -123,6 +125,8 @@ func TestATerminalShowsHowMuchHasGoneByWhileItGoesElsewhere(t *testing.T) {
 }
 
 func TestAListenerWhoseOutputCanNotBeWrittenSaysSo(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, openSite)
 	events := server.URL("/events?topic=news")
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)

@@ -33,6 +33,8 @@ const dashboardSite = `
 ` + openSite
 
 func TestDashboardCountsClientsAsTheyComeAndGo(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, dashboardSite)
 	page := openDashboard(t, server)
 	page.await(`metric("clients") === "0"`)
@@ -58,6 +60,8 @@ func TestDashboardCountsClientsAsTheyComeAndGo(t *testing.T) {
 }
 
 func TestDashboardClosesAClientOnceTheOperatorHasConfirmed(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, dashboardSite)
 	stream := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=ann"))
 	stream.Connected(t)
@@ -87,6 +91,8 @@ func TestDashboardClosesAClientOnceTheOperatorHasConfirmed(t *testing.T) {
 // TestDashboardIsForTheKeyboardToo goes through the page by Tab: it comes to everything, and shows where
 // it is.
 func TestDashboardIsForTheKeyboardToo(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, dashboardSite)
 	e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=ann")).Connected(t)
 	e2etest.Publish(t, server.URL("/events?topic=news"), "hello")
@@ -125,6 +131,8 @@ func TestDashboardIsForTheKeyboardToo(t *testing.T) {
 }
 
 func TestDashboardPublishesAndShowsTheAnswer(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, dashboardSite)
 	stream := e2etest.Subscribe(t, server.URL("/events?topic=news&client_id=ann"))
 	stream.Connected(t)
@@ -157,6 +165,8 @@ func TestDashboardPublishesAndShowsTheAnswer(t *testing.T) {
 }
 
 func TestDashboardShowsWhatATopicKeepsAsItArrives(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, dashboardSite)
 	e2etest.Publish(t, server.URL("/events?topic=news"), "before")
 	page := openDashboard(t, server)
@@ -185,6 +195,8 @@ func TestDashboardShowsWhatATopicKeepsAsItArrives(t *testing.T) {
 // TestDashboardShowsTheNumbersOfAScrape has something to show for each of them: on the card of the hub,
 // and by name.
 func TestDashboardShowsTheNumbersOfAScrape(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, `
 {
 	admin {$CADDY_ADMIN} {
@@ -315,6 +327,8 @@ func scrape(t testing.TB, server *e2etest.Server) map[string]string {
 }
 
 func TestDashboardTellsWhenTheBrokerIsDown(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	redis := e2etest.RedisServer(t)
 	server := e2etest.Start(t, strings.Replace(dashboardSite, "\tadmin", "\tsse {\n\t\tbroker redis "+redis.URL()+"\n\t}\n\tadmin", 1))
 	page := openDashboard(t, server)
@@ -327,6 +341,8 @@ func TestDashboardTellsWhenTheBrokerIsDown(t *testing.T) {
 }
 
 func TestDashboardTellsThatItsNumbersAreOldWhileCaddyIsGone(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, dashboardSite)
 	page := openDashboard(t, server)
 	server.Stop()
@@ -337,6 +353,8 @@ func TestDashboardTellsThatItsNumbersAreOldWhileCaddyIsGone(t *testing.T) {
 }
 
 func TestReloadDoesNotWaitForAnOpenDashboard(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, dashboardSite)
 	stream := e2etest.Subscribe(t, server.URL("/events?topic=news"))
 	stream.Connected(t)
@@ -417,6 +435,7 @@ func (f *fakeHub) largestPage() int {
 }
 
 func TestDashboardShowsFiftyThousandClientsInPages(t *testing.T) {
+	e2etest.NotAboutStreams(t)
 	hub := &fakeHub{clients: 50_000}
 	server := httptest.NewServer(hub.handler(filepath.Join(e2etest.RepoRoot(t), "dashboard")))
 	t.Cleanup(server.Close)

@@ -396,6 +396,7 @@ func TestWhileGoingDownNoSubscriberIsAnswered(t *testing.T) {
 }
 
 func TestAfterAKillClientsOfTheMemoryBrokerAreToldOfAGap(t *testing.T) {
+	t.Parallel()
 	server := e2etest.Start(t, strings.Replace(openSite, "sse /events {", "sse /events {\nretry 100ms\n", 1))
 	url := server.URL("/events?topic=load")
 	clients := make([]*e2etest.Reconnecting, 10)

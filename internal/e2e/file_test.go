@@ -17,6 +17,7 @@ func fileSite(file string, history int) string {
 }
 
 func TestAReloadKeepsTheFileAndAnotherPathIsAGapWithoutADisconnect(t *testing.T) {
+	t.Parallel()
 	server := e2etest.Start(t, fileSite("{{dir}}/one.db", 100))
 	events := server.URL("/events?topic=news")
 	stream := e2etest.Subscribe(t, events)
@@ -61,6 +62,8 @@ func TestAReloadKeepsTheFileAndAnotherPathIsAGapWithoutADisconnect(t *testing.T)
 }
 
 func TestAFileThatCanNotBeUsedFailsTheReloadAndChangesNothing(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, fileSite("{{dir}}/log.db", 100))
 	other := e2etest.Start(t, fileSite("{{dir}}/log.db", 100))
 	events := server.URL("/events?topic=news")
@@ -92,6 +95,8 @@ func TestAFileThatCanNotBeUsedFailsTheReloadAndChangesNothing(t *testing.T) {
 }
 
 func TestATruncatedFileStopsTheStartWithAReason(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, fileSite("{{dir}}/log.db", 100_000))
 	for range 20 {
 		e2etest.Publish(t, server.URL("/events?topic=news"), strings.Repeat("x", 10_000))
@@ -113,6 +118,8 @@ func TestATruncatedFileStopsTheStartWithAReason(t *testing.T) {
 }
 
 func TestAFullDiskRefusesPublishersUntilThereIsRoom(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	disk := e2etest.SmallDisk(t, "4m")
 	server := e2etest.Start(t, fileSite(disk+"/log.db", 100_000))
 	events := server.URL("/events?topic=news")

@@ -7,6 +7,7 @@ import (
 )
 
 func TestMessageArrives(t *testing.T) {
+	t.Parallel()
 	server := e2etest.Start(t, `
 http://127.0.0.1:{{port}} {
 	sse /events {

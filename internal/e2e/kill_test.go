@@ -27,6 +27,7 @@ func boltSite(options string) string {
 // The server is the one users run: 50 starts of one with the race detector take minutes on a busy
 // machine, and it finds nothing in a process that is killed.
 func TestWhatWasAcknowledgedSurvivesSIGKILLAtAnyMoment(t *testing.T) {
+	e2etest.NotAboutStreams(t)
 	for options, rounds := range map[string]int{"sync on": 50, "sync off": 10} {
 		t.Run(options, func(t *testing.T) {
 			server := e2etest.Start(t, boltSite(options), e2etest.Plain())

@@ -60,6 +60,7 @@ func TestStreamsOfAllProtocolsLiveThroughTenReloadsUnderLoad(t *testing.T) {
 }
 
 func TestAGracePeriodEndsNoStreamOfHTTP1And2(t *testing.T) {
+	t.Parallel()
 	const grace = "grace_period 300ms"
 	server := e2etest.Start(t, version(0, grace), awaitTLS)
 	plain, secure := server.URL("/events?topic=load"), server.Expand("https://localhost:{{tls}}/events?topic=load")
@@ -85,6 +86,7 @@ func TestAGracePeriodEndsNoStreamOfHTTP1And2(t *testing.T) {
 }
 
 func TestAChangedHistoryHoldsForWhoeverComesNextAndDropsNobody(t *testing.T) {
+	t.Parallel()
 	site := func(history string) string { return tlsSite(siteOptions{hub: history}) }
 	server := e2etest.Start(t, site(""), awaitTLS)
 	url := server.URL("/events?topic=load")
@@ -144,6 +146,7 @@ func TestAChangedHistoryHoldsForWhoeverComesNextAndDropsNobody(t *testing.T) {
 }
 
 func TestALoweredMaxClientsKeepsThoseThatAreThere(t *testing.T) {
+	t.Parallel()
 	site := func(most int) string { return tlsSite(siteOptions{hub: fmt.Sprintf("max_clients %d", most)}) }
 	server := e2etest.Start(t, site(20), awaitTLS)
 	url := server.URL("/events?topic=load")
@@ -183,6 +186,7 @@ func TestALoweredMaxClientsKeepsThoseThatAreThere(t *testing.T) {
 }
 
 func TestAHubThatNoRouteUsesAnyMoreClosesItsClients(t *testing.T) {
+	t.Parallel()
 	const both = `
 {
 	sse {

@@ -18,6 +18,7 @@ import (
 
 // What docs/tuning.md tells to write into nginx.
 func TestNginxPassesStreamsAndPublishesOnAsTheyCome(t *testing.T) {
+	t.Parallel()
 	server := e2etest.Start(t, `
 		{
 			servers {

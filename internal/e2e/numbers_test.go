@@ -56,6 +56,7 @@ http://127.0.0.1:{{port}} {
 // TestNumbersOfAScriptedRunAreExactInEveryHubAcrossReloads does the same in all hubs, but for what only
 // one of them has a limit for, with a reload after each step.
 func TestNumbersOfAScriptedRunAreExactInEveryHubAcrossReloads(t *testing.T) {
+	t.Parallel()
 	redis := e2etest.RedisServer(t).URL()
 	server := e2etest.Start(t, threeHubs(redis, 0))
 	reloads := 0
@@ -166,6 +167,7 @@ func wantWarning(t testing.TB, server *e2etest.Server, begin string) {
 
 // TestTheEndOfAStreamIsOneLineInTheLog also shows that no payload is in the log, at its most talkative.
 func TestTheEndOfAStreamIsOneLineInTheLog(t *testing.T) {
+	t.Parallel()
 	server := e2etest.Start(t, "{\n\tdebug\n}\n"+openSite)
 	address := server.URL("/events?topic=news")
 	stream := e2etest.Subscribe(t, address+"&client_id=ann")

@@ -67,6 +67,8 @@ func wantKept(t *testing.T, server *e2etest.Server, clientID, user, lastEventID,
 }
 
 func TestAClientIDInAFileStaysItsUsersOverRestarts(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	server := e2etest.Start(t, userSite("bolt {{dir}}/hub.db"))
 	alice := e2etest.Subscribe(t, ownedURL(server, "o1", "alice"))
 	begin := alice.Connected(t).ID
@@ -82,6 +84,8 @@ func TestAClientIDInAFileStaysItsUsersOverRestarts(t *testing.T) {
 }
 
 func TestAClientIDInRedisIsItsUsersOnAllInstances(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	redis := e2etest.RedisServer(t)
 	site := userSite("redis " + redis.URL())
 	one, two := e2etest.Start(t, site), e2etest.Start(t, site)
@@ -112,6 +116,8 @@ func TestAClientIDInRedisIsItsUsersOnAllInstances(t *testing.T) {
 }
 
 func TestOfTwoUsersWhoClaimAClientIDOnTwoInstancesOneIsRefused(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	redis := e2etest.RedisServer(t)
 	site := userSite("redis " + redis.URL())
 	servers := []*e2etest.Server{e2etest.Start(t, site), e2etest.Start(t, site)}
@@ -143,6 +149,8 @@ func TestOfTwoUsersWhoClaimAClientIDOnTwoInstancesOneIsRefused(t *testing.T) {
 }
 
 func TestWhileRedisIsAwayClientsConnectAndOwnersHoldWhereTheyAreKnown(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	redis := e2etest.RedisServer(t, "--appendonly", "yes")
 	site := userSite("redis " + redis.URL())
 	one, two := e2etest.Start(t, site), e2etest.Start(t, site)

@@ -13,6 +13,7 @@ import (
 )
 
 func TestAFailedReloadChangesNothing(t *testing.T) {
+	t.Parallel()
 	const good = `
 {
 	sse {
@@ -136,6 +137,7 @@ func newTrap(t *testing.T) *trap {
 }
 
 func TestValidateAndAdaptTouchNothingThatRunsAndNoNetwork(t *testing.T) {
+	e2etest.NotAboutStreams(t)
 	t.Setenv("SSE_TEST_SECRET", "do-not-print-me")
 	trap := newTrap(t)
 	server := e2etest.Start(t, openSite)
@@ -181,6 +183,8 @@ http://127.0.0.1:{{port}} {
 }
 
 func TestValidateRefusesATokenThatIsNotSet(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "Caddyfile")
 	for _, token := range []string{"{env.SSE_TEST_IS_NOT_SET}", "{file." + file + ".missing}", `""`} {
 		config := "http://127.0.0.1:{$PORT:8080} {\n\tsse /events {\n\t\tpublish {\n\t\t\ttoken " + token + "\n\t\t}\n\t}\n}\n"

@@ -16,6 +16,7 @@ import (
 )
 
 func TestAClientResumesOverMoreThanTenThousandMessagesWhileOthersArePublished(t *testing.T) {
+	t.Parallel()
 	const kept = 12_000
 	server := e2etest.Start(t, tlsSite(siteOptions{hub: "history 100000"}), awaitTLS)
 	plain, secure := server.URL("/events?topic=load"), server.Expand("https://localhost:{{tls}}/events?topic=load")
@@ -64,6 +65,7 @@ func (j *journey) gets(topics []string) bool {
 // disconnections and the reloads, each client sees the messages of its topics,
 // all of them, once, in one order.
 func TestWhatClientsSeeIsWhatWasPublished(t *testing.T) {
+	t.Parallel()
 	const (
 		messages    = 3000
 		posters     = 3

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -17,13 +18,14 @@ const modulePath = "github.com/caddy-sse/caddy-sse"
 // What this test process has built: one binary of each kind at most.
 var (
 	builds      = build{program: "./cmd/caddy", race: raceEnabled, ready: os.Getenv("SSE_TEST_CADDY")}
-	plainBuilds = build{program: "./cmd/caddy", env: []string{"CGO_ENABLED=0"}} // as it is released
+	plainBuilds = build{program: "./cmd/caddy", plain: true}
+	programs    sync.Map // of *build, by path
 )
 
 type build struct {
 	program string // a package's path from the root of the repository
 	race    bool   // with the race detector
-	env     []string
+	plain   bool   // as xcaddy builds releases
 	ready   string // a binary that is there already; "" = none
 
 	mu     sync.Mutex // guards the rest
@@ -58,16 +60,21 @@ func Plain() ServerOption {
 }
 
 // Program runs another program of this repository, such as "./examples/events/caddy": a Caddy with
-// more in it. It is built for each test that asks for it.
-func Program(path string) ServerOption {
-	return func(s *Server) {
-		b := build{program: path, race: raceEnabled}
-		s.t.Cleanup(b.remove)
-		var err error
-		if s.binary, err = b.get(s.t); err != nil {
-			s.t.Fatalf("building %s: %v", path, err)
-		}
+// more in it.
+func Program(program string) ServerOption {
+	return func(s *Server) { s.binary = Build(s.t, program) }
+}
+
+// Build returns the binary of a program of this repository, such as "./examples/events/caddy". It is built
+// once per test process, with -race if the tests are.
+func Build(t testing.TB, program string) string {
+	t.Helper()
+	b, _ := programs.LoadOrStore(program, &build{program: program, race: raceEnabled})
+	binary, err := b.(*build).get(t)
+	if err != nil {
+		t.Fatalf("building %s: %v", program, err)
 	}
+	return binary
 }
 
 func (b *build) get(t testing.TB) (string, error) {
@@ -92,7 +99,7 @@ func (b *build) makeLocked(root string) (string, error) {
 		return "", err
 	}
 	b.dir = dir
-	binary := filepath.Join(dir, "caddy")
+	binary := filepath.Join(dir, path.Base(b.program))
 	if runtime.GOOS == "windows" {
 		binary += ".exe"
 	}
@@ -101,13 +108,28 @@ func (b *build) makeLocked(root string) (string, error) {
 	if b.race {
 		args = append(args, "-race")
 	}
+	if b.plain {
+		args = append(args, "-trimpath")
+	}
 	cmd := exec.Command("go", append(args, b.program)...)
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), b.env...)
+	if b.plain {
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
 	}
 	return binary, nil
+}
+
+// removeBuilds removes all that this process has built.
+func removeBuilds() {
+	builds.remove()
+	plainBuilds.remove()
+	programs.Range(func(_, b any) bool {
+		b.(*build).remove()
+		return true
+	})
 }
 
 func (b *build) remove() {

@@ -7,9 +7,18 @@ import (
 	"testing"
 )
 
-// There are two kinds of stream below HTTP/1.1, and every test that opens streams has to pass over both. A run
-// with SSE_TEST_DIRECT_WRITES=off sets `direct_writes off` in every config, which leaves the one kind.
+// There are two kinds of stream below HTTP/1.1, and every test that shows how streams behave has to pass over
+// both. A run with SSE_TEST_DIRECT_WRITES=off sets `direct_writes off` in every config, which leaves one kind.
 func directWritesOff() bool { return os.Getenv("SSE_TEST_DIRECT_WRITES") == "off" }
+
+// NotAboutStreams says of a test that it shows the same over either kind of stream: what it is about happens
+// elsewhere. The run with SSE_TEST_DIRECT_WRITES=off leaves it out.
+func NotAboutStreams(t testing.TB) {
+	t.Helper()
+	if directWritesOff() {
+		t.Skip("it is not about streams, and the other run has it")
+	}
+}
 
 // OfThisRun returns a config, in JSON, as this run of the tests wants it: as it is, or without direct writes.
 func OfThisRun(t testing.TB, config []byte) []byte {

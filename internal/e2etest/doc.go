@@ -28,6 +28,7 @@
 // Environment:
 //
 //   - SSE_TEST_CADDY: an already built Caddy to test; without it one is built.
+//   - SSE_TEST_DIRECT_WRITES=off: all streams stay in their requests; [NotAboutStreams] tests are skipped.
 //   - SSE_TEST_REQUIRE_ALL=1: what can't run for want of a program fails.
 //   - SSE_TEST_SCREENSHOTS: a directory for the pictures of [Screenshot].
 package e2etest

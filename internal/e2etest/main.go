@@ -11,8 +11,7 @@ import (
 // removes what they built, and fails if a goroutine outlives them.
 func Main(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		builds.remove()
-		plainBuilds.remove()
+		removeBuilds()
 		os.Exit(code)
 	}))
 }

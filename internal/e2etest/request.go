@@ -9,8 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/quic-go/quic-go/http3"
+
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 // Option changes one request: of [Do] and its like, [Subscribe] or [Reconnect].
