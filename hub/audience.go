@@ -5,11 +5,11 @@ import "strings"
 // audience counts who listens where, from when a client has joined until it leaves. It is guarded by Hub.mu.
 type audience struct {
 	everybody int
-	names     [kinds]map[string]int // client_ids and users
+	names     [kinds]map[string]named // client_ids and users
 	topics    map[string]*listeners
 	patterns  patternTree[listeners]
 	all       []*listeners // of topics and patterns, in no order, for walks in pieces
-	// changed holds the addresses whose numbers have changed since takeChanges; nil if nobody asks.
+	// changed holds the addresses whose numbers have changed since Hub.Listening; nil if nobody asks.
 	changed map[Address]struct{}
 
 	kept     func(topic string) bool // whether history keeps something of a topic
@@ -23,9 +23,15 @@ type listeners struct {
 	slot    int // in audience.all
 }
 
+// named is how many clients have a client_id or user.
+type named struct {
+	clients int32
+	secret  int32 // of them, those whose client_id was made up for them
+}
+
 func newAudience() *audience {
 	a := &audience{topics: make(map[string]*listeners)}
-	a.names[ToClient], a.names[ToUser] = make(map[string]int), make(map[string]int)
+	a.names[ToClient], a.names[ToUser] = make(map[string]named), make(map[string]named)
 	return a
 }
 
@@ -33,9 +39,9 @@ func newAudience() *audience {
 func (a *audience) add(c *Client) {
 	a.everybody++
 	a.note(everybody)
-	a.addName(Address{ToClient, c.ClientID}, 1)
+	a.addName(Address{ToClient, c.ClientID}, 1, c.Generated)
 	if c.User != "" {
-		a.addName(Address{ToUser, c.User}, 1)
+		a.addName(Address{ToUser, c.User}, 1, false)
 	}
 	for _, name := range c.Topics {
 		l := a.topics[name]
@@ -57,9 +63,9 @@ func (a *audience) add(c *Client) {
 func (a *audience) remove(c *Client) {
 	a.everybody--
 	a.note(everybody)
-	a.addName(Address{ToClient, c.ClientID}, -1)
+	a.addName(Address{ToClient, c.ClientID}, -1, c.Generated)
 	if c.User != "" {
-		a.addName(Address{ToUser, c.User}, -1)
+		a.addName(Address{ToUser, c.User}, -1, false)
 	}
 	for _, name := range c.Topics {
 		if a.leave(a.topics[name]) {
@@ -76,8 +82,13 @@ func (a *audience) remove(c *Client) {
 	}
 }
 
-func (a *audience) addName(to Address, n int) {
-	if n += a.names[to.Kind][to.Name]; n > 0 {
+func (a *audience) addName(to Address, more int32, secret bool) {
+	n := a.names[to.Kind][to.Name]
+	n.clients += more
+	if secret {
+		n.secret += more
+	}
+	if n.clients > 0 {
 		a.names[to.Kind][to.Name] = n
 	} else {
 		delete(a.names[to.Kind], to.Name)
@@ -140,7 +151,7 @@ func (a *audience) count(to Address) int {
 		}
 		return l.clients
 	}
-	return a.names[to.Kind][to.Name]
+	return int(a.names[to.Kind][to.Name].clients)
 }
 
 // reached returns how many clients a message to these addresses reaches; one that several of them reach counts
@@ -158,33 +169,8 @@ func (a *audience) reached(to []Address) (clients int) {
 		case ToBroadcast:
 			clients += a.everybody
 		default:
-			clients += a.names[address.Kind][address.Name]
+			clients += int(a.names[address.Kind][address.Name].clients)
 		}
 	}
 	return clients
-}
-
-// takeChanges returns the numbers that have changed since it was called last, or all, and notes changes from
-// then on.
-func (a *audience) takeChanges(all bool) map[Address]int {
-	counts := make(map[Address]int)
-	if all || a.changed == nil {
-		if a.everybody > 0 {
-			counts[everybody] = a.everybody
-		}
-		for kind, names := range a.names {
-			for name, n := range names {
-				counts[Address{Kind(kind), name}] = n
-			}
-		}
-		for _, l := range a.all {
-			counts[Address{ToTopic, l.name}] = l.clients
-		}
-	} else {
-		for to := range a.changed {
-			counts[to] = a.count(to)
-		}
-	}
-	a.changed = make(map[Address]struct{})
-	return counts
 }

@@ -3,9 +3,12 @@ package hub
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -31,8 +34,17 @@ func benchHub(b *testing.B) *Hub {
 	return h
 }
 
+// eachClient visits every client.
+func (h *Hub) eachClient(visit func(*Client)) {
+	h.askShards(func(s *shard) {
+		for _, m := range s.index.everybody.members {
+			visit(m.client)
+		}
+	})
+}
+
 // enter enters a client as a route does.
-func enter(b *testing.B, h *Hub, s Subscription) *Client {
+func enter(b testing.TB, h *Hub, s Subscription) *Client {
 	s.ClientID, s.ClientOptions = NewEpoch(), usualOptions
 	c, _, err := h.Join(s, nullStream{})
 	if err != nil {
@@ -81,7 +93,8 @@ func BenchmarkPublish(b *testing.B) {
 			settled(h)
 			epoch := h.Position().Epoch
 			deliver(h, "news", epoch)
-			var locked, clock time.Duration
+			var locked []time.Duration
+			var clock time.Duration
 			for range 1000 {
 				clock -= time.Since(time.Now()) / 1000 // what looking at it takes
 			}
@@ -96,7 +109,7 @@ func BenchmarkPublish(b *testing.B) {
 				began := time.Now()
 				m.Position = Position{Major: h.last.Major + 1}
 				receivers := h.deliverLocked(m, now)
-				locked += time.Since(began)
+				locked = append(locked, time.Since(began))
 				h.mu.Unlock()
 				if i++; i%leastWindow == 0 { // else the processors are busy delivering
 					b.StopTimer()
@@ -105,42 +118,77 @@ func BenchmarkPublish(b *testing.B) {
 					b.StartTimer()
 				}
 			}
-			b.ReportMetric(float64(locked.Nanoseconds())/float64(b.N)-float64(clock.Nanoseconds()), "locked-ns")
+			slices.Sort(locked) // the median: others use the processor, too
+			b.ReportMetric(float64((locked[len(locked)/2] - clock).Nanoseconds()), "locked-ns")
 		})
 	}
 }
 
-// One publisher, and two on two processors.
+// One publisher, two on two processors, and two that share nothing: so much more than one can do that the machine
+// gives. Told is the best of many short rounds, in which nobody else was given a processor: others may use them.
 func BenchmarkPublishers(b *testing.B) {
-	for _, publishers := range []int{1, 2} {
-		b.Run(strconv.Itoa(publishers), func(b *testing.B) {
-			h := benchHub(b)
-			epoch := h.Position().Epoch
-			var all sync.WaitGroup
-			b.ResetTimer()
-			for p := range publishers {
-				topic := "news/" + strconv.Itoa(p)
-				all.Go(func() {
-					for range b.N / publishers {
-						deliver(h, topic, epoch)
-					}
-				})
+	for _, test := range []struct {
+		name             string
+		hubs, publishers int
+	}{{"one", 1, 1}, {"two", 1, 2}, {"two-apart", 2, 2}} {
+		b.Run(test.name, func(b *testing.B) {
+			const each = 1000
+			var hubs []*Hub
+			for range test.hubs {
+				hubs = append(hubs, benchHub(b))
 			}
-			all.Wait()
+			best := time.Duration(math.MaxInt64)
+			for b.Loop() {
+				var all sync.WaitGroup
+				var ready atomic.Int32
+				began := make([]time.Time, test.publishers)
+				for p := range test.publishers {
+					h, topic := hubs[p%len(hubs)], "news/"+strconv.Itoa(p)
+					epoch := h.Position().Epoch
+					all.Go(func() {
+						for ready.Add(1); ready.Load() < int32(test.publishers); {
+							runtime.Gosched()
+						}
+						began[p] = time.Now()
+						for range each {
+							deliver(h, topic, epoch)
+						}
+					})
+				}
+				all.Wait()
+				best = min(best, time.Since(slices.MinFunc(began, time.Time.Compare)))
+			}
+			b.ReportMetric(float64(best.Nanoseconds())/float64(each*test.publishers), "best-ns/publish")
 		})
 	}
 }
 
 func BenchmarkPublishBeside(b *testing.B) {
+	// The best of many short rounds: others use the processors, too.
 	publishing := func(b *testing.B, h *Hub) {
+		const each = 500
 		epoch := h.Position().Epoch
 		settled(h)
-		b.ResetTimer()
-		for range b.N {
-			deliver(h, "unrelated", epoch)
+		best := time.Duration(math.MaxInt64)
+		for b.Loop() {
+			began := time.Now()
+			for range each {
+				deliver(h, "unrelated", epoch)
+			}
+			best = min(best, time.Since(began))
 		}
+		b.ReportMetric(float64(best.Nanoseconds())/each, "best-ns/publish")
 	}
 	b.Run("nothing", func(b *testing.B) { publishing(b, benchHub(b)) })
+	b.Run("a-busy-stranger", func(b *testing.B) {
+		var stop atomic.Bool
+		go func() {
+			for !stop.Load() {
+			}
+		}()
+		publishing(b, benchHub(b))
+		stop.Store(true)
+	})
 	b.Run("100000-patterns", func(b *testing.B) {
 		h := benchHub(b)
 		for i := range 1000 {

@@ -1,5 +1,17 @@
 package hub
 
+// What follows lets tests outside of the package see what no other code is to see.
+
+const (
+	SweepInterval = sweepInterval
+	BarTime       = barTime
+	MaxShown      = maxShown
+	OtherCause    = otherCause
+	MaxArrivals   = maxArrivals
+	MaxDepartures = maxDepartures
+	MostExcess    = mostExcess
+)
+
 // Shrink makes a hub do, and hold, little at once, so that a test comes to what else only long logs come to.
 func Shrink(h *Hub, ring uint64, logs, turn int) {
 	h.mu.Lock()
@@ -8,4 +20,59 @@ func Shrink(h *Hub, ring uint64, logs, turn int) {
 		ringFrames: ring, ringBytes: int(ring) * 200, logs: logs,
 		turnFrames: turn, turnBytes: turn * 200, turnLooks: turn, batch: turn,
 	}
+}
+
+// Causes returns the causes that have names of their own.
+func Causes() (all []error) {
+	for _, cause := range causes {
+		all = append(all, cause.err)
+	}
+	return all
+}
+
+// Leftovers is what a hub holds that strangers can make grow, besides clients and messages.
+type Leftovers struct {
+	Owners, Claims, Bars, Expiries int // of client_ids
+	Sources                        int
+	Arrivals                       int
+	Departures                     int
+	Listeners                      int // topics, patterns, client_ids and users with clients
+	Kept                           int // addresses with messages
+	Indexed                        int // topics, patterns, client_ids and users in the shards
+	Appointments, Timers           int
+}
+
+// LeftoversOf looks at all of a hub.
+func LeftoversOf(h *Hub) (l Leftovers) {
+	h.mu.Lock()
+	o := &h.owners
+	l.Owners, l.Claims, l.Bars, l.Expiries = len(o.byID), len(o.claimed), len(o.bars), len(o.expiry)+len(o.barOrder)
+	l.Sources, l.Arrivals, l.Departures = len(h.sources), len(h.arrivals), len(h.left.epochs)
+	a := h.audience
+	l.Listeners = len(a.all) + len(a.topics) + a.patterns.size + len(a.names[ToClient]) + len(a.names[ToUser])
+	l.Listeners += a.patterns.root.nodes()
+	l.Kept = len(h.history.all)
+	h.mu.Unlock()
+	h.askShards(func(s *shard) {
+		for _, names := range s.index.names {
+			l.Indexed += len(names)
+		}
+		l.Indexed += s.index.patterns.size + s.index.patterns.root.nodes()
+		l.Appointments += len(s.appointments)
+		if s.timer != nil {
+			l.Timers++
+		}
+	})
+	return l
+}
+
+// nodes returns how many nodes there are below one.
+func (n *patternNode[T]) nodes() (count int) {
+	for _, child := range n.literal {
+		count += 1 + child.nodes()
+	}
+	if n.any != nil {
+		count += 1 + n.any.nodes()
+	}
+	return count
 }

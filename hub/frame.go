@@ -32,6 +32,7 @@ const (
 	restored                     // the broker's log had it from before: only who resumes gets it
 	announced                    // the hub says it, to everybody
 	hasRetry                     // it tells a reconnect delay
+	unheard                      // nobody who was there is to get it
 )
 
 func (t traits) is(other traits) bool { return t&other != 0 }

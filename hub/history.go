@@ -102,7 +102,7 @@ func (l *addressLog) newest() uint64 {
 
 // append keeps a frame, which stands in the sequence, at its addresses, and trims what is over the limits.
 func (h *history) append(f *Frame, to []Address, now time.Time) {
-	if h.limits.Count == 0 {
+	if h.limits.Count == 0 && h.pin == unpinned {
 		f.to = ownAddress(to[0])
 		f.also = ownAddresses(to[1:])
 		f.addresses(func(a *Address) { h.forget(*a, f.position) })
@@ -190,18 +190,20 @@ func (h *history) unlink(l *addressLog) {
 	}
 }
 
-// trim drops what one log has over the count and age limits.
-func (h *history) trim(l *addressLog, now time.Time) {
+// trim drops what one log has over the count and age limits: at most maxStep messages at a time. It returns how many
+// it has dropped.
+func (h *history) trim(l *addressLog, now time.Time) (dropped int) {
 	over := max(0, len(l.frames)-h.limits.Count)
 	if h.limits.Age > 0 {
 		oldest := now.Add(-h.limits.Age).UnixNano()
-		for over < len(l.frames) && l.frames[over].time < oldest {
+		for most := min(len(l.frames), over+maxStep); over < most && l.frames[over].time < oldest; {
 			over++
 		}
 	}
-	if over > 0 {
-		h.dropUnpinned(l, over)
+	if over == 0 {
+		return 0
 	}
+	return h.dropUnpinned(l, over)
 }
 
 // trimBytes drops what is over the limit of bytes, but for at most so many messages that it is a step of its own.
@@ -219,7 +221,7 @@ func (h *history) trimBytes() (done bool) {
 }
 
 // maxStep is how many messages, or logs, one step under the hub's lock goes through.
-const maxStep = 1000
+const maxStep = 256
 
 // trimOld drops what is too old, of all logs. It reports whether that is done.
 func (h *history) trimOld(now time.Time) (done bool) {
@@ -227,7 +229,7 @@ func (h *history) trimOld(now time.Time) (done bool) {
 		return true
 	}
 	oldest := now.Add(-h.limits.Age).UnixNano()
-	for range maxStep {
+	for dropped := 0; dropped < maxStep; {
 		f := h.firstKept()
 		if f == nil || f.time >= oldest || f.seq >= h.pin {
 			return true
@@ -235,6 +237,7 @@ func (h *history) trimOld(now time.Time) (done bool) {
 		f.addresses(func(a *Address) {
 			if l := h.log(*a); l != nil && len(l.frames) > 0 && l.frames[0] == f {
 				h.drop(l, 1)
+				dropped++
 			}
 		})
 	}
@@ -257,16 +260,19 @@ func (h *history) firstKept() *Frame {
 	return nil
 }
 
-// dropUnpinned drops the oldest messages of a log, unless they are pinned.
-func (h *history) dropUnpinned(l *addressLog, over int) {
+// dropUnpinned drops the oldest messages of a log, at most maxStep, unless they are pinned. It returns how many.
+func (h *history) dropUnpinned(l *addressLog, over int) (dropped int) {
 	free := over
 	if h.pin != unpinned {
 		free = min(over, l.search(h.pin))
 	}
-	if free > 0 {
-		h.drop(l, free)
+	if dropped = min(free, maxStep); dropped > 0 {
+		h.drop(l, dropped)
 	}
-	for over -= free; l.excess < over; l.excess++ {
+	if free > dropped {
+		return dropped
+	}
+	for most := min(over-free, l.excess+maxStep); l.excess < most; l.excess++ {
 		h.excess++
 		h.excessBytes += int64(l.frames[l.excess].size())
 	}
@@ -274,16 +280,22 @@ func (h *history) dropUnpinned(l *addressLog, over int) {
 		l.queued = true
 		h.overdue = append(h.overdue, l)
 	}
+	return dropped
 }
 
 // trimOverdue drops what was pinned. It reports whether that is done.
 func (h *history) trimOverdue(now time.Time) (done bool) {
-	for range min(maxStep, len(h.overdue)) {
+	for steps := maxStep; steps > 0 && len(h.overdue) > 0; steps-- {
 		l := h.overdue[0]
 		h.overdue = h.overdue[1:]
 		l.queued = false
-		if len(l.frames) > 0 {
-			h.trim(l, now)
+		if len(l.frames) == 0 {
+			continue
+		}
+		dropped := h.trim(l, now)
+		if steps -= dropped; dropped == maxStep && len(l.frames) > 0 && !l.queued { // there may be more
+			l.queued = true
+			h.overdue = append(h.overdue, l)
 		}
 	}
 	return len(h.overdue) == 0 || h.pin != unpinned
@@ -394,7 +406,7 @@ func (h *history) lost(addresses []Address, patterns []string, p Position) Posit
 	}
 	if len(patterns) > 0 {
 		latest(h.floor)
-		steps := maxSearch
+		steps := 2 * maxSearch // which are short
 		for _, pattern := range patterns {
 			p = h.topics.root.lostTo(pattern, p, &steps)
 		}

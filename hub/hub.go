@@ -33,15 +33,18 @@ type Hub struct {
 	// over. It is set before a broker starts.
 	BrokerChanged func(up bool, err error)
 
-	head    atomic.Uint64          // frames.next, for those who don't hold mu
 	encoder atomic.Pointer[idForm] // what IDs look like, for those who don't hold mu
+	_       [cacheLine]byte        // what follows changes all the time, what stands before seldom
 
-	mu       sync.Mutex // guards all below
+	head atomic.Uint64 // frames.next, for those who don't hold mu
+
+	mu       lock // guards all below
 	limits   Limits
 	epoch    string
 	last     Position
 	given    *positions // the positions of a sparse log; nil while every one up to last was given
 	begin    uint64     // the place in frames where the log began that is followed
+	losses   []place    // of Lose that are told in the ring
 	left     departures
 	shared   bool // other instances follow the log too
 	arrivals arrivals
@@ -53,14 +56,17 @@ type Hub struct {
 	owners   owners
 	ended    error  // ErrDraining or ErrHubClosed; nil while the hub is open
 	lapse    *Frame // the newest announcement of another log; nil if there was none
-	sweeping bool   // the keeper is at work, or about to be
 	sweepAt  *time.Timer
 }
+
+// cacheLine is how many bytes processors take from each other at once, at most.
+const cacheLine = 128
 
 // idForm is what an ID needs before its position is known.
 type idForm struct {
 	epoch  string
-	digits int // of the next position
+	digits int    // of the next position
+	most   uint64 // the last position that has so many
 }
 
 // NewHub returns an open hub without clients and with an empty log.
@@ -85,7 +91,7 @@ func NewHub(limits Limits) *Hub {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.newHistoryLocked()
-	h.encoder.Store(&idForm{h.epoch, 1})
+	h.encoder.Store(&idForm{h.epoch, 1, 9})
 	h.sweepAt = time.AfterFunc(sweepInterval, h.sweep)
 	return h
 }
@@ -216,7 +222,7 @@ func (h *Hub) end(cause error) {
 func (h *Hub) Abort() { h.abort(func(*Client) bool { return true }) }
 
 // AbortBlocked cuts every client whose socket takes nothing, and waits on for those that wait for us.
-func (h *Hub) AbortBlocked() { h.abort(func(c *Client) bool { return !c.ready && c.stream.Blocked() }) }
+func (h *Hub) AbortBlocked() { h.abort(func(c *Client) bool { return !c.ready && c.shard.blocked(c) }) }
 
 func (h *Hub) abort(whom func(*Client) bool) {
 	h.mu.Lock()

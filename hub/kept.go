@@ -147,9 +147,10 @@ func (d *directory) lostTo(pattern string, p Position, steps *int) Position {
 		return p
 	case segment == "*":
 		for _, child := range d.below {
-			if p = child.lostTo(rest, p, steps); *steps < 0 {
+			if *steps--; *steps < 0 { // also for those that have lost nothing
 				break
 			}
+			p = child.lostTo(rest, p, steps)
 		}
 		if *steps < 0 && d.trimmed.After(p) {
 			return d.trimmed

@@ -36,7 +36,7 @@ const noTrims = ^uint64(0)
 // message passes, however large it is.
 func (s *shard) judge(c *Client) {
 	l := c.late
-	if l.lossy || !c.tooFar() || c.ready || c.over || !c.stream.Blocked() {
+	if l.lossy || !c.tooFar() || c.ready || c.over || !s.blocked(c) {
 		return
 	}
 	if c.SlowClient == DropOldest {
@@ -45,7 +45,7 @@ func (s *shard) judge(c *Client) {
 	}
 	s.end(c, &ending{cause: ErrSlow})
 	c.over = true
-	c.stream.Abort()
+	s.cut(c)
 }
 
 // tooFar reports whether the client is more than its queue behind.
@@ -159,7 +159,9 @@ func (s *shard) readLate(c *Client) (frames []*Frame, next uint64) {
 	case r.merge:
 		frames, next = merged(r.frames, r.runs, r.until, s.hub.most.turnFrames, s.hub.most.turnBytes)
 	default:
+		looked := len(r.frames) - told
 		frames, next = s.choose(c, r.frames, told, r.next)
+		l.scan = len(frames)-told >= min(looked, s.hub.most.turnFrames)/4
 	}
 	switch n := len(frames); {
 	case r.lapse != nil:
@@ -194,11 +196,18 @@ func (s *shard) look(c *Client, frames []*Frame) (r reading) {
 		return r
 	}
 	bound := max(h.frames.ring, l.entitled)
-	if l.seq < bound && l.trims != h.history.trims {
-		l.trims = h.history.trims
-		if lost := h.history.lost(c.addresses(), c.patterns, l.position); lost.After(l.position) && lost.After(l.told) {
-			l.told = lost
-			h.tellGap(l, l.gapReason())
+	var logs []*addressLog
+	few := false
+	if l.seq < bound {
+		if !l.scan { // first, since it trims what is too old
+			logs, few = h.history.find(c.addresses(), c.patterns, l.seq, time.Now())
+		}
+		if l.trims != h.history.trims {
+			l.trims = h.history.trims
+			if lost := h.history.lost(c.addresses(), c.patterns, l.position); lost.After(l.position) && lost.After(l.told) {
+				l.told = lost
+				h.tellGap(l, l.gapReason())
+			}
 		}
 	}
 	if l.tell != nil {
@@ -213,7 +222,6 @@ func (s *shard) look(c *Client, frames []*Frame) (r reading) {
 	if r.known = r.until >= h.frames.ring; r.known {
 		r.position = h.frames.positionAt(r.until)
 	}
-	logs, few := h.history.find(c.addresses(), c.patterns, l.seq, time.Now())
 	if r.merge = few; few {
 		r.frames, r.runs = frames, runs(logs, l.seq, h.most.turnFrames+1)
 		return r
@@ -242,7 +250,7 @@ func (h *Hub) passLapseLocked(l *late) *Frame {
 		return nil
 	}
 	switch {
-	case h.lapse != nil && l.seq <= h.lapse.seq && h.lapse.seq < h.frames.ring:
+	case h.lapse != nil && max(l.seq, l.entitled) <= h.lapse.seq && h.lapse.seq < h.frames.ring: // it was here before
 		return h.lapse
 	case l.seq < h.begin, h.lapse != nil && l.seq <= h.lapse.seq && l.entitled == 0:
 		l.seq = max(h.frames.ring, h.begin)
@@ -354,15 +362,15 @@ func (s *shard) skipTo(c *Client, seq uint64, messages, bytes int) {
 // settle tells the log what the shard, and those of its late clients that could be written to, still need.
 func (s *shard) settle() {
 	h := s.hub
-	if len(s.line) == 0 && s.pinned == unpinned && len(s.greeted) == 0 {
+	if len(s.line) == 0 && s.pinned == unpinned && s.newPin == unpinned && len(s.greeted) == 0 {
 		s.floor.Store(s.at)
 		h.pace.release()
 		return
 	}
 	h.mu.Lock()
-	floor, pin := s.at, uint64(unpinned)
+	floor, pin, newPin := s.at, uint64(unpinned), uint64(unpinned)
 	for _, c := range s.newcomers() {
-		pin = min(pin, c.late.seq)
+		newPin = min(newPin, c.late.seq)
 	}
 	for _, c := range s.line {
 		switch l := c.late; {
@@ -374,7 +382,7 @@ func (s *shard) settle() {
 		}
 	}
 	s.floor.Store(floor)
-	s.pin, s.pinned = pin, pin
+	s.pin, s.pinned, s.newPin = pin, pin, newPin
 	h.unpinLocked()
 	h.mu.Unlock()
 	h.pace.release()
@@ -397,15 +405,22 @@ func (s *shard) newcomers() []*Client {
 // greetTime is how long what a client has missed is not trimmed while its stream begins.
 const greetTime = 250 * time.Millisecond
 
-// unpinLocked lets history be trimmed as far as no client needs it.
+// unpinLocked lets history be trimmed as far as no client needs it. A client whose stream has not begun yet may be one
+// that never reads: once very much is kept, and for nobody else, publishers do not wait for it.
 func (h *Hub) unpinLocked() {
-	pin := uint64(unpinned)
+	pin, newPin := uint64(unpinned), uint64(unpinned)
 	for _, s := range h.shards {
-		pin = min(pin, s.pin, s.joinPin)
+		pin, newPin = min(pin, s.pin), min(newPin, s.newPin, s.joinPin)
+	}
+	if pin != unpinned || !h.history.excessive() {
+		pin = min(pin, newPin)
 	}
 	h.history.pin = pin
 	if len(h.history.overdue) > 0 {
-		h.history.trimOverdue(time.Now())
-		h.history.trimBytes()
+		done := h.history.trimOverdue(time.Now())
+		if done = h.history.trimBytes() && done; !done && h.ended == nil {
+			h.sweepAt.Reset(0)
+		}
 	}
+	h.pace.excessive.Store(h.history.excessive())
 }

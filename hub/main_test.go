@@ -17,3 +17,6 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	synctest.Test(t, f)
 }
+
+// settle returns when everybody in the bubble has done all there is to do.
+func settle() { synctest.Wait() }

@@ -16,9 +16,12 @@ func (h *history) find(addresses []Address, patterns []string, from uint64, now 
 		}
 	}
 	if few = h.recent(patterns, from, &logs) || h.search(patterns, from, &logs); few {
-		kept := logs[:0]
+		kept, left := logs[:0], maxStep
 		for _, l := range logs {
-			if h.trim(l, now); len(l.frames) > 0 {
+			if left > 0 {
+				left -= h.trim(l, now)
+			}
+			if len(l.frames) > 0 {
 				kept = append(kept, l)
 			}
 		}

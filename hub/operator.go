@@ -72,15 +72,6 @@ func (h *Hub) askShards(ask func(*shard)) {
 	}
 }
 
-// eachClient visits every client.
-func (h *Hub) eachClient(visit func(*Client)) {
-	h.askShards(func(s *shard) {
-		for _, m := range s.index.everybody.members {
-			visit(m.client)
-		}
-	})
-}
-
 // choices returns the clients that a query chooses, no more than one page and one.
 func (s *shard) choices(q ClientQuery) (chosen []*Client) {
 	address := everybody
@@ -155,28 +146,23 @@ func (h *Hub) keptLocked(a Address) []*Frame {
 func (h *Hub) topicsAfter(after string) (names []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	room := len(h.audience.all) + len(h.history.all)
+	h.mu.Unlock() // so much room takes a while to make
+	names = make([]string, 0, room+room/8)
+	h.mu.Lock()
+	pauses := h.pausesLocked()
 	// From the end: what moves meanwhile into the place of another was looked at.
-	for at := len(h.audience.all) - 1; at >= 0; at-- {
-		if at = min(at, len(h.audience.all)-1); at < 0 {
-			break
-		}
+	for at := len(h.audience.all) - 1; at >= 0; at = min(at, len(h.audience.all)) - 1 {
 		if name := h.audience.all[at].name; name > after {
 			names = append(names, name)
 		}
-		if at%maxStep == 0 {
-			h.pauseLocked()
-		}
+		pauses.step()
 	}
-	for at := len(h.history.all) - 1; at >= 0; at-- {
-		if at = min(at, len(h.history.all)-1); at < 0 {
-			break
-		}
+	for at := len(h.history.all) - 1; at >= 0; at = min(at, len(h.history.all)) - 1 {
 		if a := h.history.all[at].address; a.Kind == ToTopic && a.Name > after {
 			names = append(names, a.Name)
 		}
-		if at%maxStep == 0 {
-			h.pauseLocked()
-		}
+		pauses.step()
 	}
 	return names
 }

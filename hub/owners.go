@@ -8,6 +8,9 @@ import "time"
 // barTime is how long a client_id that an operator closed may not come back.
 const barTime = time.Minute
 
+// maxBars is how many kicks are remembered; beyond that the first ends early.
+const maxBars = 100_000
+
 // owners are the users that client_ids belong to, and who may not come back yet. It is guarded by Hub.mu. An owner
 // stays no longer than its client_id is in use, or until it was said to be.
 type owners struct {
@@ -15,7 +18,9 @@ type owners struct {
 	claimed  map[string]struct{}  // client_ids since Claimed; nil if nobody asks
 	bars     map[string]time.Time // by client_id until when it may not join
 	expiry   []expiry             // of owners that need not be in use, by time
-	barOrder []expiry             // of bars, by time
+	barOrder []expiry             // of bars, by time; at most maxBars
+
+	allClaimed bool // all in byID count as claimed, too
 }
 
 // owner is the user that a client_id belongs to.
@@ -37,6 +42,24 @@ func newOwners() owners {
 // barred reports whether a client_id may not join yet.
 func (o *owners) barred(clientID string, now time.Time) bool {
 	return len(o.bars) > 0 && now.Before(o.bars[clientID])
+}
+
+// bar refuses a client_id for a while.
+func (o *owners) bar(clientID string, until time.Time) {
+	if len(o.barOrder) == maxBars {
+		o.endFirstBar()
+	}
+	o.bars[clientID] = until
+	o.barOrder = append(o.barOrder, expiry{clientID, until})
+}
+
+// endFirstBar forgets the oldest kick, and the bar unless a newer kick has renewed it.
+func (o *owners) endFirstBar() {
+	first := o.barOrder[0]
+	if o.bars[first.clientID].Equal(first.at) {
+		delete(o.bars, first.clientID)
+	}
+	o.barOrder = o.barOrder[1:]
 }
 
 // leftBy notes that a client has left. The owner of its client_id is forgotten a while later, if it is out of use then:
@@ -130,8 +153,7 @@ func (h *Hub) Kick(clientID string) (connections int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	until := time.Now().Add(barTime)
-	h.owners.bars[clientID] = until
-	h.owners.barOrder = append(h.owners.barOrder, expiry{clientID, until})
+	h.owners.bar(clientID, until)
 	a := Address{ToClient, clientID}
 	if connections = h.audience.count(a); connections > 0 {
 		h.endAtLocked(a, "", ErrKicked, farewell("closed"))
@@ -145,10 +167,7 @@ func (h *Hub) forgetExpiredLocked(now time.Time) (done bool) {
 	for range maxStep {
 		switch {
 		case len(o.barOrder) > 0 && !now.Before(o.barOrder[0].at):
-			if id := o.barOrder[0].clientID; !o.barred(id, now) {
-				delete(o.bars, id)
-			}
-			o.barOrder = o.barOrder[1:]
+			o.endFirstBar()
 		case len(o.expiry) > 0 && !now.Before(o.expiry[0].at):
 			h.ownerLocked(o.expiry[0].clientID, now)
 			o.expiry = o.expiry[1:]
@@ -191,28 +210,25 @@ func (h *Hub) Own(clientID, user string, until time.Time) {
 // Owners returns the client_ids in use that belong to somebody, or that others may know, with their owners as far
 // as they are known here.
 func (h *Hub) Owners() map[string]string {
-	generated := make(map[string]bool)
-	h.eachClient(func(c *Client) {
-		if c.Generated {
-			generated[c.ClientID] = true
-		}
-	})
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	owners := make(map[string]string, len(h.owners.byID))
+	owners, pauses := make(map[string]string), h.pausesLocked()
 	now := time.Now()
 	for id, o := range h.owners.byID {
 		if h.inUseLocked(id, now) {
 			owners[id] = o.user
 		}
+		pauses.step()
 	}
 	for id := range h.history.logs[ToClient] {
 		owners[id] = h.owners.byID[id].user
+		pauses.step()
 	}
-	for id := range h.audience.names[ToClient] {
-		if _, known := owners[id]; !known && !generated[id] {
-			owners[id] = ""
+	for id, n := range h.audience.names[ToClient] {
+		if _, known := owners[id]; !known && n.secret == 0 {
+			owners[id] = h.owners.byID[id].user
 		}
+		pauses.step()
 	}
 	return owners
 }
@@ -240,24 +256,33 @@ func (h *Hub) RestoreOwned(m *Message, user string) {
 func (h *Hub) Claimed() map[Position]string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	claims := make(map[Position]string)
-	for id := range h.owners.claimed {
-		l, user := h.history.log(Address{ToClient, id}), h.owners.byID[id].user
+	o, claims, pauses := &h.owners, make(map[Position]string), h.pausesLocked()
+	note := func(id string) {
+		l, user := h.history.log(Address{ToClient, id}), o.byID[id].user
 		if l != nil && user != "" {
 			claims[l.frames[len(l.frames)-1].position] = user
 		}
+		pauses.step()
 	}
-	clear(h.owners.claimed)
+	claimed, all := o.claimed, o.allClaimed
+	if claimed != nil {
+		o.claimed, o.allClaimed = make(map[string]struct{}), false
+	}
+	for id := range claimed {
+		note(id)
+	}
+	if all {
+		for id := range o.byID {
+			note(id)
+		}
+	}
 	return claims
 }
 
 // noteClaimsLocked begins to note claims, with all there are, or no longer does.
 func (h *Hub) noteClaimsLocked(note bool) {
-	h.owners.claimed = nil
+	h.owners.claimed, h.owners.allClaimed = nil, note
 	if note {
 		h.owners.claimed = make(map[string]struct{})
-		for id := range h.owners.byID {
-			h.owners.claimed[id] = struct{}{}
-		}
 	}
 }

@@ -1,6 +1,9 @@
 package hub
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // This file is what a log needs of a hub: brokers feed it through these methods, each in the order of
 // its log.
@@ -31,7 +34,7 @@ type Origin struct {
 func (h *Hub) Lost(a Address) Position {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.history.lost([]Address{a}, nil, Position{})
+	return h.lostLocked([]Address{a}, nil, Position{})
 }
 
 // Limits returns what the hub keeps, for logs that keep no more than that.
@@ -59,7 +62,7 @@ func (h *Hub) Follow(o Origin) {
 	h.epoch, h.last, h.shared = o.Epoch, o.Lost, o.Shared
 	h.frames.forget(h.frames.ring)
 	h.frames.begin(o.Lost)
-	h.begin, h.lapse = h.frames.next, nil
+	h.begin, h.lapse, h.losses = h.frames.next, nil, nil
 	pin := h.history.pin
 	h.newHistoryLocked()
 	h.history.pin = pin
@@ -77,10 +80,18 @@ func (h *Hub) Follow(o Origin) {
 
 // noteIDsLocked tells encoders what the next IDs look like.
 func (h *Hub) noteIDsLocked() {
-	digits := digitsOf(h.last.Major + 1)
-	if form := h.encoder.Load(); form.epoch != h.epoch || form.digits != digits {
-		h.encoder.Store(&idForm{h.epoch, digits})
+	next := h.last.Major + 1
+	if form := h.encoder.Load(); form.epoch == h.epoch && next <= form.most && next > form.most/10 {
+		return
 	}
+	form := &idForm{epoch: h.epoch, digits: digitsOf(next), most: math.MaxUint64}
+	if form.digits < 20 { // as many as the last position has
+		form.most = 9
+		for range form.digits - 1 {
+			form.most = 10*form.most + 9
+		}
+	}
+	h.encoder.Store(form)
 }
 
 // Restore hands over a message that the log kept from before, in its order.
@@ -138,7 +149,13 @@ func (h *Hub) keepLocked(m *Message, traits traits, now time.Time) *Frame {
 // movedLocked tells everybody that the log goes on.
 func (h *Hub) movedLocked() {
 	h.head.Store(h.frames.next)
-	h.frames.moveRing(&h.most, h.floor(), h.begin)
+	if h.frames.ringIsFull(&h.most) {
+		h.frames.moveRing(&h.most, h.floor(), h.begin)
+	}
+	for len(h.losses) > 0 && h.losses[0].seq < h.frames.ring { // who has not come to it is told by its marks
+		h.history.forgetAll(h.losses[0].position)
+		h.losses = h.losses[1:]
+	}
 	if excessive := h.history.excessive(); excessive != h.pace.excessive.Load() {
 		h.pace.excessive.Store(excessive)
 	}
@@ -196,16 +213,27 @@ func (h *Hub) Announce(reason string) {
 	h.lapse = h.tellLocked(reason)
 }
 
-// Lose says that the log has lost what stood between the hub's position and p.
+// Lose says that the log has lost what stood between the hub's position and p. Clients are told so where it stood: those
+// who have not come to it yet have not lost anything so far.
 func (h *Hub) Lose(p Position, reason string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last = p
 	h.given.add(p)
 	h.noteIDsLocked()
-	h.history.forgetAll(p)
 	h.arrivals.decideAll()
-	h.tellLocked(reason)
+	gap := h.tellLocked(reason)
+	h.losses = append(h.losses, place{gap.seq, p, h.epoch})
+}
+
+// lostLocked returns the newest position at which a message for one of these addresses or patterns may have stood that
+// who resumes will not get, if it is after p; else p.
+func (h *Hub) lostLocked(addresses []Address, patterns []string, p Position) Position {
+	p = h.history.lost(addresses, patterns, p)
+	if n := len(h.losses); n > 0 && h.losses[n-1].position.After(p) {
+		return h.losses[n-1].position
+	}
+	return p
 }
 
 // tellLocked tells every client of a gap that ends at the present position.
@@ -216,6 +244,7 @@ func (h *Hub) tellLocked(reason string) *Frame {
 	h.stats.gap(reason, uint64(h.audience.everybody))
 	h.frames.append(gap, h.last)
 	h.movedLocked()
+	h.heardLocked(gap.seq)
 	h.wakeShards()
 	return gap
 }
@@ -275,14 +304,20 @@ func (h *Hub) Append(m *Message, epoch string) (receivers int, err error) {
 }
 
 func (h *Hub) deliverLocked(m *Message, now time.Time) (receivers int) {
-	h.keepLocked(m, 0, now)
-	return h.audience.reached(m.To)
+	f := h.keepLocked(m, 0, now)
+	if receivers = h.audience.reached(m.To); receivers > 0 {
+		h.heardLocked(f.seq)
+	} else {
+		f.traits |= unheard
+	}
+	return receivers
 }
 
 // wake has the shards read the log, if somebody waits for it or very much has gathered.
 func (h *Hub) wake(receivers int) {
 	for _, s := range h.shards {
-		if floor := s.floor.Load(); receivers > 0 || h.head.Load() > floor && h.head.Load()-floor >= wakeAfter {
+		floor := s.floor.Load()
+		if floor != math.MaxUint64 && (receivers > 0 || h.head.Load() >= floor+wakeAfter) {
 			s.poke()
 		}
 	}
@@ -308,20 +343,4 @@ func (h *Hub) Count(to []Address) (clients int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.audience.reached(to)
-}
-
-// Listening returns the addresses and patterns whose numbers of clients have changed since it
-// was called last, with those numbers; or all of them. From then on changes are noted, until
-// StopListening.
-func (h *Hub) Listening(all bool) map[Address]int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.audience.takeChanges(all)
-}
-
-// StopListening ends what Listening began.
-func (h *Hub) StopListening() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.audience.changed = nil
 }

@@ -62,7 +62,7 @@ func (h *Hub) resumeLocked(c *Client, lastEventID string, hint place, now time.T
 	if known = known && h.gaveLocked(id); known {
 		late.seq, late.position = h.frames.after(id.Position, h.begin), id.Position
 		logs, few := h.history.find(addresses, c.patterns, late.seq, now)
-		late.told = h.history.lost(addresses, c.patterns, id.Position)
+		late.told = h.lostLocked(addresses, c.patterns, id.Position)
 		late.trims = h.history.trims
 		if len(logs) > 0 || !few {
 			h.catchUpLocked(c, late)
@@ -87,7 +87,7 @@ func (h *Hub) resumeLocked(c *Client, lastEventID string, hint place, now time.T
 		return Welcome{h.idLocked(h.last), ResumeGap, reasonUnknownID, Position{}}
 	}
 	late.seq, late.position = hint.seq, h.previousLocked(hint.position)
-	late.told = h.history.lost(addresses, c.patterns, late.position)
+	late.told = h.lostLocked(addresses, c.patterns, late.position)
 	late.trims = h.history.trims
 	h.catchUpLocked(c, late)
 	return Welcome{h.idLocked(late.position), ResumeGap, reasonUnknownID, late.told}

@@ -45,6 +45,12 @@ func (q *sequence) append(f *Frame, before Position) {
 	q.bytes += f.size()
 }
 
+// ringIsFull reports whether the ring holds so much more than it should that it is worth to move its beginning:
+// several steps at once wait for less memory than one after each frame.
+func (q *sequence) ringIsFull(most *measures) bool {
+	return q.next-q.ring > most.ringFrames+most.ringFrames/128 || q.bytes > most.ringBytes
+}
+
 // moveRing lets the ring begin later, up to floor at most. What history does not keep of the log that begins at
 // begin, and all of those before, is let go of.
 func (q *sequence) moveRing(most *measures, floor, begin uint64) {

@@ -17,16 +17,18 @@ type shard struct {
 	// sleeping tells that the goroutine waits for wake, or is about to.
 	sleeping atomic.Bool
 	// floor is the place of the first frame that the shard, or a late client of it that could be written to, has
-	// yet to read in the ring; the last there is while there are no clients.
+	// yet to read in the ring; the last there is while it is idle or resting.
 	floor atomic.Uint64
 
 	// What follows is guarded by Hub.mu.
 	notes   []func(*shard) // to be done before the next messages
 	working bool           // the goroutine runs
 	idle    bool           // there are no clients, and the log is not read
-	restart uint64         // where to read on after that; 0 if it was not
-	pin     uint64         // from this place on history is needed
-	joinPin uint64         // the same, for clients that have joined since notes were taken
+	resting bool           // it has read all, and what nobody is to get since need not be read
+	restart uint64         // where to read on after either; 0 if it was not
+	pin     uint64         // from this place on history is needed by clients that could be written to
+	newPin  uint64         // the same, by clients whose streams have not begun yet
+	joinPin uint64         // the same, by clients that have joined since notes were taken
 
 	postedMu sync.Mutex // guards posted
 	posted   []*Client  // whose stream has news
@@ -62,7 +64,7 @@ const nowFor = 16
 
 func newShard(h *Hub, number int) *shard {
 	s := &shard{hub: h, number: number, wake: make(chan struct{}, 1), index: newIndex()}
-	s.pin, s.joinPin, s.pinned = unpinned, unpinned, unpinned
+	s.pin, s.newPin, s.joinPin, s.pinned = unpinned, unpinned, unpinned, unpinned
 	s.touch = s.touchSet
 	s.floor.Store(math.MaxUint64)
 	return s
@@ -84,6 +86,16 @@ func (s *shard) enterLocked(c *Client) {
 		s.floor.Store(next)
 	}
 	s.noteLocked(func(s *shard) { s.add(c) })
+}
+
+// heardLocked has the shards read on that rest, at a frame that somebody is to get. Called with Hub.mu held.
+func (h *Hub) heardLocked(seq uint64) {
+	for _, s := range h.shards {
+		if s.resting {
+			s.resting, s.restart = false, seq
+			s.floor.Store(seq)
+		}
+	}
 }
 
 // noteLocked has something done before the next messages. Called with Hub.mu held.
@@ -150,7 +162,7 @@ func (s *shard) sleep() {
 	clear(s.scratch[:cap(s.scratch)])
 	clear(s.batch[:cap(s.batch)])
 	s.sleeping.Store(true)
-	if s.hasWork() {
+	if !s.lieDown() {
 		if s.sleeping.CompareAndSwap(true, false) {
 			return
 		}
@@ -178,17 +190,32 @@ func (s *shard) sleep() {
 	}
 }
 
-// hasWork reports whether anything has come since the last cycle.
-func (s *shard) hasWork() bool {
-	s.postedMu.Lock()
-	posted := len(s.posted)
-	s.postedMu.Unlock()
-	if posted > 0 {
-		return true
+// lieDown lets the shard rest, unless anything has come since the last cycle. It reports whether it does.
+func (s *shard) lieDown() bool {
+	if s.hasPosts() {
+		return false
 	}
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
-	return len(s.notes) > 0 || !s.idle && s.hub.frames.next > s.at
+	if s.hasWorkLocked() {
+		return false
+	}
+	if !s.idle {
+		s.resting = true
+		s.floor.Store(math.MaxUint64)
+	}
+	return true
+}
+
+func (s *shard) hasPosts() bool {
+	s.postedMu.Lock()
+	defer s.postedMu.Unlock()
+	return len(s.posted) > 0
+}
+
+// hasWorkLocked reports whether there are notes, or frames to read. Called with Hub.mu held.
+func (s *shard) hasWorkLocked() bool {
+	return len(s.notes) > 0 || s.restart > 0 || !s.idle && !s.resting && s.hub.frames.next > s.at
 }
 
 // Quiet reports whether all that has happened to the hub has reached its clients' streams, as far as they take it. It is
@@ -196,9 +223,9 @@ func (s *shard) hasWork() bool {
 func (h *Hub) Quiet() bool {
 	for _, s := range h.shards {
 		h.mu.Lock()
-		working := s.working
+		busy := s.working && (!s.sleeping.Load() || s.hasWorkLocked())
 		h.mu.Unlock()
-		if working && (!s.sleeping.Load() || s.hasWork()) {
+		if busy || s.hasPosts() {
 			return false
 		}
 	}
@@ -230,8 +257,12 @@ func (s *shard) read() (end, head uint64) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if s.restart > 0 {
+	switch {
+	case s.restart > 0:
 		s.at, s.restart = s.restart, 0
+	case s.resting:
+		s.at, s.resting = h.frames.next, false
+		s.floor.Store(s.at)
 	}
 	end, head = s.at, s.at
 	if !s.idle {
@@ -239,7 +270,7 @@ func (s *shard) read() (end, head uint64) {
 		s.batch, end = h.frames.collect(s.batch[:0], s.at, head, h.most.batch)
 	}
 	s.notes, s.taken = s.taken[:0], s.notes
-	s.pin = min(s.pin, s.joinPin)
+	s.newPin = min(s.newPin, s.joinPin)
 	s.joinPin = unpinned
 	return end, head
 }
@@ -299,7 +330,7 @@ func (s *shard) remove(c *Client) {
 // deliver hands each client what the batch has for it.
 func (s *shard) deliver() {
 	for _, f := range s.batch {
-		if !f.is(restored) {
+		if !f.is(restored | unheard) {
 			s.current = f
 			s.index.reached(f, s.touch)
 		}
@@ -427,6 +458,12 @@ func (s *shard) send(c *Client, frames []*Frame, end error) (taken int, ready bo
 func (s *shard) notice(c *Client, news News) (ready bool) {
 	defer s.survive(c)
 	return c.stream.Notice(news)
+}
+
+// blocked calls the stream's Blocked.
+func (s *shard) blocked(c *Client) bool {
+	defer s.survive(c)
+	return c.stream.Blocked()
 }
 
 // took notes what a client's stream took.

@@ -43,7 +43,7 @@ type Stats struct {
 	DroppedMalformed            uint64
 	Gaps                        map[string]uint64 // by reason
 	Disconnects                 map[string]uint64 // by cause
-	Delivery                    Histogram // from the hub's having a message to a stream's having taken it
+	Delivery                    Histogram         // from the hub's having a message to a stream's having taken it
 }
 
 // Histogram counts durations as Prometheus does: each bucket counts all that is not above its bound.

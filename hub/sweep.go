@@ -29,19 +29,36 @@ func (h *Hub) trimAll() {
 	for at := len(history.all) - 1; at >= 0 && h.history == history; {
 		at = min(at, len(history.all)-1) // what has moved there from behind was looked at
 		now := time.Now()
-		for range maxStep / 4 {
-			if at < 0 {
-				break
-			}
+		for steps := maxStep; steps > 0 && at >= 0; steps -= 4 { // to find a log takes longer than to drop a message
+			dropped := 0
 			if l := history.all[at]; len(l.frames) > history.limits.Count || history.limits.Age > 0 {
-				history.trim(l, now)
+				dropped = history.trim(l, now)
 			}
-			at--
+			if steps -= dropped; dropped < maxStep { // else there may be more
+				at--
+			}
+			at = min(at, len(history.all)-1)
 		}
 		h.pauseLocked()
 	}
 	for h.history == history && !history.trimBytes() {
 		h.pauseLocked()
+	}
+}
+
+// pauses let others have the lock now and then, during a long walk through what it guards. A walk through a map sees
+// all that is there from its begin to its end.
+type pauses struct {
+	hub   *Hub
+	steps int
+}
+
+func (h *Hub) pausesLocked() *pauses { return &pauses{hub: h} }
+
+// step counts a step of the walk.
+func (p *pauses) step() {
+	if p.steps++; p.steps%maxStep == 0 {
+		p.hub.pauseLocked()
 	}
 }
 
@@ -52,13 +69,17 @@ func (h *Hub) pauseLocked() {
 	h.mu.Lock()
 }
 
-// sweep ages silent topics, and forgets bars and owners whose time is over.
+// sweep ages silent topics, drops what was kept for clients that caught up, and forgets bars and owners whose time is
+// over.
 func (h *Hub) sweep() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
 	for h.ended == nil {
-		if old, expired := h.history.trimOld(now), h.forgetExpiredLocked(now); old && expired {
+		done := h.history.trimOld(now)
+		done = h.history.trimOverdue(now) && done
+		done = h.history.trimBytes() && done
+		if done = h.forgetExpiredLocked(now) && done; done {
 			h.sweepAt.Reset(sweepInterval)
 			return
 		}

@@ -18,6 +18,8 @@ type Client struct {
 
 	mu     sync.Mutex // guards all below
 	credit int        // how many frames the stream takes; below 0 all
+	busy   bool       // it is not the socket that it waits for
+	sends  int        // how often it was given frames
 	frames []*hub.Frame
 	end    error // that the stream was given, once it has all
 	aborts int
@@ -79,8 +81,16 @@ func (h *Hub) TryEnter(s hub.Subscription) (*Client, error) {
 // Open has the stream take everything.
 func (c *Client) Open() { c.Let(-1) }
 
-// Block has it take nothing.
+// Block has it take nothing: its socket is full.
 func (c *Client) Block() { c.set(0) }
+
+// Busy has it take nothing, though it says that its socket would take bytes.
+func (c *Client) Busy() {
+	c.set(0)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy = true
+}
 
 // Let has the stream take so many frames more, and says so.
 func (c *Client) Let(n int) {
@@ -88,14 +98,25 @@ func (c *Client) Let(n int) {
 	c.Post(1)
 }
 
-func (c *Client) set(credit int) {
-	c.hub.settle()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.credit = credit
+// Allow is Let without a look at whether the hub has done what there was to do, for tests where everything happens at
+// once.
+func (c *Client) Allow(n int) {
+	c.allow(n)
+	c.Post(1)
 }
 
-// Panic has the stream panic when it is next given something.
+func (c *Client) set(credit int) {
+	c.hub.settle()
+	c.allow(credit)
+}
+
+func (c *Client) allow(credit int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.credit, c.busy = credit, false
+}
+
+// Panic has the stream panic when it is next given or told something.
 func (c *Client) Panic() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -172,6 +193,14 @@ func (c *Client) Aborts() int {
 	return c.aborts
 }
 
+// Sends returns how often the stream was given frames.
+func (c *Client) Sends() int {
+	c.hub.settle()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sends
+}
+
 // stream is the side of a Client that its hub sees.
 type stream Client
 
@@ -181,6 +210,7 @@ func (s *stream) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
 	if s.panics {
 		panic("a wrapper of the response")
 	}
+	s.sends++
 	if taken = len(frames); s.credit >= 0 {
 		taken = min(taken, s.credit)
 		s.credit -= taken
@@ -196,6 +226,9 @@ func (s *stream) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
 func (s *stream) Notice(hub.News) (ready bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.panics {
+		panic("a wrapper of the response")
+	}
 	return s.credit != 0
 }
 
@@ -209,7 +242,7 @@ func (s *stream) Abort() {
 func (s *stream) Blocked() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.credit == 0
+	return s.credit == 0 && !s.busy
 }
 
 // read tells in short what a frame is.

@@ -27,7 +27,9 @@ type site struct {
 	group  *stream.Group
 	server *httptest.Server
 	direct bool
-	wrap   func(http.ResponseWriter) http.ResponseWriter
+	// timeout is write_timeout; a second unless a test sets it.
+	timeout time.Duration
+	wrap    func(http.ResponseWriter) http.ResponseWriter
 
 	mu   sync.Mutex // guards ends
 	ends []error    // why streams ended
@@ -37,7 +39,7 @@ type site struct {
 const patience = 10 * time.Second
 
 func serve(t *testing.T, direct bool) *site {
-	s := &site{t: t, hub: hub.NewHub(hub.Limits{History: hub.HistoryLimits{Count: 1000}}), direct: direct}
+	s := &site{t: t, hub: hub.NewHub(hub.Limits{History: hub.HistoryLimits{Count: 1000}}), direct: direct, timeout: time.Second}
 	s.group = &stream.Group{Hub: s.hub, Left: func(_ *hub.Client, cause error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -78,14 +80,13 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.wrap != nil {
 		w = s.wrap(w)
 	}
-	timeout := time.Second
 	sub := hub.Subscription{
 		Subscriber: hub.Subscriber{ClientID: hub.NewEpoch(), Topics: []string{"a"}, ClientOptions: &hub.ClientOptions{
-			Queue: 256, QueueBytes: 1 << 20, SlowClient: hub.SlowClient(r.FormValue("slow")), WriteTimeout: timeout,
+			Queue: 256, QueueBytes: 1 << 20, SlowClient: hub.SlowClient(r.FormValue("slow")), WriteTimeout: s.timeout,
 		}},
 		LastEventID: r.FormValue("id"),
 	}
-	one := s.group.New(w, r, timeout)
+	one := s.group.New(w, r, s.timeout)
 	c, welcome, err := s.hub.Join(sub, one)
 	if err != nil {
 		panic(http.ErrAbortHandler)
