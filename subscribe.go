@@ -3,6 +3,7 @@ package sse
 import (
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -64,7 +65,7 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 
 // turnAway answers a client that the hub does not admit. A hub that ends cuts it, so that it reconnects.
 func (route *subscribeRoute) turnAway(w http.ResponseWriter, r *http.Request, cause error) error {
-	if cause == hub.ErrDraining || cause == hub.ErrHubClosed {
+	if errors.Is(cause, hub.ErrDraining) || errors.Is(cause, hub.ErrHubClosed) {
 		panic(http.ErrAbortHandler)
 	}
 	route.hub.Refusals.Do(func() {

@@ -1,6 +1,9 @@
 package hub
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // lineTime is how long a shard gives turns to late clients before it reads the log again.
 const lineTime = 2 * time.Millisecond
@@ -316,8 +319,8 @@ func (s *shard) skipToNewest(c *Client) {
 		from := max(ring, l.seq, at-min(at, uint64(h.most.turnLooks)))
 		frames, _ := h.frames.collect(s.scratch[:0], from, at, h.most.turnLooks)
 		h.mu.Unlock()
-		for i := len(frames) - 1; i >= 0; i-- {
-			if f := frames[i]; !f.is(restored) && c.gets(f) && full(f) {
+		for _, f := range slices.Backward(frames) {
+			if !f.is(restored) && c.gets(f) && full(f) {
 				s.skipTo(c, seq, messages, bytes)
 				return
 			}

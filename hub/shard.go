@@ -487,7 +487,7 @@ func (s *shard) survive(c *Client) {
 	stream := c.stream
 	go func() {
 		defer func() { _ = recover() }()
-		defer s.hub.Leave(c, ErrAborted)
+		defer func() { _ = s.hub.Leave(c, ErrAborted) }()
 		stream.Abort()
 	}()
 }

@@ -218,7 +218,7 @@ func (s *stream) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
 	s.frames = append(s.frames, frames[:taken]...)
 	if taken == len(frames) && end != nil {
 		s.end = end
-		go s.hub.Leave(s.Client, end)
+		go func() { _ = s.hub.Leave(s.Client, end) }()
 	}
 	return taken, s.credit != 0
 }
@@ -236,7 +236,7 @@ func (s *stream) Abort() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.aborts++
-	go s.hub.Leave(s.Client, hub.ErrAborted)
+	go func() { _ = s.hub.Leave(s.Client, hub.ErrAborted) }()
 }
 
 func (s *stream) Blocked() bool {

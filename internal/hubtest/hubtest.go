@@ -34,7 +34,7 @@ func New(t testing.TB, limits hub.Limits) *Hub {
 // Shut has all clients leave and closes the hub. Nothing may be left of them.
 func (h *Hub) Shut() {
 	for _, c := range h.clients {
-		c.Leave()
+		_ = c.Leave()
 	}
 	h.clients = nil
 	h.Close()

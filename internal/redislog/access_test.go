@@ -111,7 +111,7 @@ func TestEachServerMustHaveItsOwnNameInTLS(t *testing.T) {
 }
 
 func TestPublishOverAUnixSocket(t *testing.T) {
-	dir, err := os.MkdirTemp("", "sse") //nolint:usetesting // t.TempDir is too long for a socket's name
+	dir, err := os.MkdirTemp("", "sse")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,6 +101,7 @@ func (l *Log) keepPresence() {
 			return
 		}
 		if !l.replica.LogInReach() {
+			l.forgetTold(own)
 			continue
 		}
 		ctx, cancel := context.WithTimeout(l.context, l.Timeout)
@@ -114,10 +115,16 @@ func (l *Log) keepPresence() {
 			l.ownersDoubted.raise()
 		}
 		if err != nil {
-			own.stale = true
+			l.forgetTold(own)
 			l.logFailure("telling who listens here failed", err)
 		}
 	}
+}
+
+// forgetTold has everything told again once Redis is back. Changes are not noted meanwhile: they could be without end.
+func (l *Log) forgetTold(own *ownPresence) {
+	own.stale = true
+	l.replica.StopListening()
 }
 
 // refusesWrites reports whether the error means that the server takes no messages: it is a replica, is full,

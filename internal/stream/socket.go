@@ -68,8 +68,7 @@ func below(conn net.Conn) net.Conn {
 	if wrapper.Kind() != reflect.Struct {
 		return nil
 	}
-	for i := range wrapper.NumField() {
-		field := wrapper.Field(i)
+	for _, field := range wrapper.Fields() {
 		if !field.CanInterface() || field.Kind() != reflect.Interface {
 			continue
 		}

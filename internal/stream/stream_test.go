@@ -200,7 +200,7 @@ func each(t *testing.T, test func(t *testing.T, s *site, client *http.Client, ur
 }
 
 func TestMessagesComeInOrderSmallAndLarge(t *testing.T) {
-	each(t, func(t *testing.T, s *site, client *http.Client, url string) {
+	each(t, func(_ *testing.T, s *site, client *http.Client, url string) {
 		l := s.listen(client, url)
 		var want []string
 		for i := range 2000 {
