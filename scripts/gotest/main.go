@@ -47,7 +47,7 @@ func test(file string, arguments []string) error {
 	if err != nil {
 		return err
 	}
-	defer times.Close()
+	defer func() { _ = times.Close() }()
 	// Ctrl-C goes to the tests, too, which end and are told of.
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt)
 	out := newOutput(os.Stdout, times)
@@ -148,7 +148,7 @@ func readEvents(events io.Reader, name string, out *output) error {
 			for _, log := range packages { // go test was killed
 				out.print(log.text())
 			}
-			if err == io.EOF { //nolint:errorlint // a reader returns it bare
+			if err == io.EOF {
 				return nil
 			}
 			return err
@@ -221,11 +221,11 @@ func printLongest(to io.Writer, file string, n int) error {
 	if err != nil {
 		return err
 	}
-	defer times.Close()
+	defer func() { _ = times.Close() }()
 	var tests, packages []event
 	for decoder := json.NewDecoder(times); ; {
 		var e event
-		if err := decoder.Decode(&e); err == io.EOF { //nolint:errorlint // a decoder returns it bare
+		if err := decoder.Decode(&e); err == io.EOF {
 			break
 		} else if err != nil {
 			return fmt.Errorf("reading %s: %w", file, err)
