@@ -16,9 +16,9 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
-// TestFloodOfConnectionsFromOneAddressStaysCheap makes 10,000 connections beyond the limit of 20. Those who
+// TestFloodOfConnectionsFromOneAddressIsCheap makes 10,000 connections beyond the limit of 20. Those who
 // make them keep their side open and hang up on nobody.
-func TestFloodOfConnectionsFromOneAddressStaysCheap(t *testing.T) {
+func TestFloodOfConnectionsFromOneAddressIsCheap(t *testing.T) {
 	const limit, flood, kept = 20, 10_000, 2000
 	s := serveLogged(t, `
 		sse /events {

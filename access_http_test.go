@@ -187,7 +187,7 @@ func TestStreamEndsWithItsTokenAndGoesOnWithAFreshOne(t *testing.T) {
 
 // A token that runs out while its client catches up cuts the replay short, and what comes after is for
 // when the client is back.
-func TestExpiryInTheMidstOfAReplayLosesNothing(t *testing.T) {
+func TestExpiryDuringAReplayLosesNothing(t *testing.T) {
 	setSecrets(t)
 	s := serve(t, jwtRoute, globals("sse {\nhistory 10000 1h\n}\n"))
 	const n = 2000
@@ -247,7 +247,7 @@ func TestTokenWithoutExpiryOrWithAFarOneLasts(t *testing.T) {
 	}
 }
 
-func TestGoodTokensStandInNoLogEither(t *testing.T) {
+func TestAcceptedTokensAreNotLogged(t *testing.T) {
 	setSecrets(t)
 	s := serveLogged(t, `
 		sse /events {

@@ -217,7 +217,7 @@ func TestRawControlCharactersInHeadersAreRefused(t *testing.T) {
 	s.wantNowhere(good, tokenSecret, "got in")
 }
 
-func TestLastEventIDOfAnySizeAndContentIsAGapAndNothingMore(t *testing.T) {
+func TestUnusableLastEventIDIsAGap(t *testing.T) {
 	s := serveAttacked(t)
 	epoch, _, _ := strings.Cut(*publish(t, s.url("/events?topic=public"), "", bearer(publishSecret)).ID, "-")
 	for name, id := range map[string]string{

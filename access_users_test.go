@@ -38,7 +38,7 @@ func TestSubjectOfATokenIsTheUser(t *testing.T) {
 	})
 }
 
-func TestClientIDOfATokensUserStaysTheirsWhileMessagesAreKept(t *testing.T) {
+func TestClientIDBelongsToATokensUserWhileMessagesAreKept(t *testing.T) {
 	setSecrets(t)
 	s := serve(t, jwtRoute, globals("sse {\nhistory 10 20s\n}\n"))
 	alice, bob := granting("alice", list("a"), nil), granting("bob", list("a"), nil)

@@ -80,7 +80,7 @@ func TestAnAppThatCannotStartTakesBackWhatItOffered(t *testing.T) {
 	}
 }
 
-func TestThatPublishingFailsIsLoggedOnceASecondHoweverManyPublish(t *testing.T) {
+func TestFailedPublishesAreLoggedOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.WarnLevel)
 		p := &post{publishRoute: &publishRoute{hub: live.Acquire(t.Name()), logger: zap.New(core)}}

@@ -96,7 +96,7 @@ func TestKeySetIsNotAskedForBeforeATokenNeedsIt(t *testing.T) {
 	}
 }
 
-func TestThousandInventedKeyIDsAreNoThousandFetches(t *testing.T) {
+func TestInventedKeyIDsCauseFewFetches(t *testing.T) {
 	setSecrets(t)
 	var requests atomic.Int64
 	s := serveOnce(t, jwksRoutes(countedServer(t, &requests, rsaJWKS(t, "one"))))
@@ -127,7 +127,7 @@ func TestThousandInventedKeyIDsAreNoThousandFetches(t *testing.T) {
 	}
 }
 
-func TestKeySetOutOfReachDelaysNoOtherTokensAndIsLoggedWithoutItsAddress(t *testing.T) {
+func TestUnreachableKeySetDelaysNoOtherTokensAndItsAddressIsNotLogged(t *testing.T) {
 	e2etest.NotAboutStreams(t)
 	setSecrets(t)
 	t.Setenv("SSE_TEST_JWKS_KEY", "api-key-of-the-jwks")

@@ -194,7 +194,7 @@ func TestArrayIsCheckedAsAWholeAndPublishedInOrder(t *testing.T) {
 	})
 }
 
-func TestJSONThatIsNotCalledSoIs400AndSaysWhichContentTypeToSend(t *testing.T) {
+func TestJSONOfAnotherContentTypeIs400AndSaysWhichToSend(t *testing.T) {
 	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	for _, media := range []string{"", formType, "text/plain", "application/octet-stream", "application/jsonx", "bad/;;"} {

@@ -191,7 +191,7 @@ func TestBodyThatStopsIsAnsweredEarlyAndTheConnectionEnds(t *testing.T) {
 	}
 }
 
-func TestWhoWaitsForContinueIsRefusedWithoutIt(t *testing.T) {
+func TestRefusalComesBefore100Continue(t *testing.T) {
 	s := serveOnce(t, earlyRoutes)
 	for path, want := range map[string]string{
 		"/token?topic=a":  "HTTP/1.1 401 Unauthorized\r\n",

@@ -147,7 +147,7 @@ func TestAMessageDoesNotWaitForWhatFollowsIt(t *testing.T) {
 	stream.wantNothing(t)
 }
 
-func TestLastMessageCountsWithoutItsEndIfTheBodyEndedProperly(t *testing.T) {
+func TestLastMessageNeedsNoLineEndIfTheBodyIsComplete(t *testing.T) {
 	s := serveOnce(t, listenedRoute, withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
 		stream := s.listen(t)
@@ -169,7 +169,7 @@ func TestLastMessageCountsWithoutItsEndIfTheBodyEndedProperly(t *testing.T) {
 	})
 }
 
-func TestWhatABrokenConnectionCutShortIsNotPublished(t *testing.T) {
+func TestMessageCutShortByABrokenConnectionIsNotPublished(t *testing.T) {
 	s := serveOnce(t, listenedRoute, withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
 		stream := s.listen(t)
@@ -189,7 +189,7 @@ func TestWhatABrokenConnectionCutShortIsNotPublished(t *testing.T) {
 }
 
 // A plain socket shows when the server has noticed: it closes the connection, and says nothing.
-func TestHalfABodyIsAnsweredByNothingButTheEndOfTheConnection(t *testing.T) {
+func TestConnectionWithHalfABodyEndsWithoutAnAnswer(t *testing.T) {
 	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	for _, kind := range lineBodies {

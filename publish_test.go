@@ -70,7 +70,7 @@ func (l *listener) wantNothing(t testing.TB) {
 	}
 }
 
-func TestMessageForMoreTopicsThanOneMayHaveIsRefused(t *testing.T) {
+func TestMessageForTooManyTopicsIsRefused(t *testing.T) {
 	topics := make([]string, 101)
 	for i := range topics {
 		topics[i] = fmt.Sprint("t", i)
@@ -202,7 +202,7 @@ func TestEveryTargetIsReachedFromURLAndBody(t *testing.T) {
 	}
 }
 
-func TestTargetsThatAreNoneAre400(t *testing.T) {
+func TestInvalidTargetsAre400(t *testing.T) {
 	s := serve(t, listenedRoute, withTLS)
 	eachProtocol(t, s, func(t *testing.T, p protocol) {
 		stream := s.listen(t)

@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
-func TestAnIDAheadOfTheInstanceHoldsUpNothingButItsOwnClient(t *testing.T) {
+func TestIDAheadOfTheInstanceDelaysOnlyItsOwnClient(t *testing.T) {
 	server := e2etest.RedisServer(t, "--appendonly", "yes")
 	s := serveOnce(t, openRoute, globals("sse {\n broker redis "+server.URL()+" \n}"))
 	events := s.url("/events?topic=a")

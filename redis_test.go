@@ -81,7 +81,7 @@ func TestRedisTakesUsernameAndPasswordFromOptionsAndPlaceholders(t *testing.T) {
 	}
 }
 
-func TestRedisSecretsStandInNoErrorLogOrIdentity(t *testing.T) {
+func TestRedisSecretsAreNotInErrorsLogsOrIdentities(t *testing.T) {
 	server := e2etest.RedisServer(t, "--requirepass", "right")
 	addr := server.Addr()
 	const secret = "s3cr3t"

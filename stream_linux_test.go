@@ -191,7 +191,7 @@ func TestServerWithAWriteTimeoutKeepsItsStreams(t *testing.T) {
 	awaitHandlers(t, 1)
 }
 
-func TestClientsThatLeaveAtOnceHaveLeftAndWereNotCut(t *testing.T) {
+func TestClientsThatLeaveAtOnceAreCountedAsLeft(t *testing.T) {
 	s := serve(t, openRoute)
 	const n = 300
 	var visitors sync.WaitGroup

@@ -76,7 +76,7 @@ func TestServerTimeoutsAndCompressionDoNotReachStreams(t *testing.T) {
 	}
 }
 
-func TestAPublisherThatTakesLongerThanTheTimeoutsIsHeardToItsEnd(t *testing.T) {
+func TestPublisherMayTakeLongerThanTheServersTimeouts(t *testing.T) {
 	e2etest.NotAboutStreams(t)
 	t.Parallel()
 	server := e2etest.Start(t, tlsSite(siteOptions{

@@ -75,7 +75,7 @@ func (s *screen) start(t *testing.T, in, out *os.File, args ...string) *exec.Cmd
 	return cmd
 }
 
-func TestATerminalShowsHowMuchHasGoneByWhileItGoesElsewhere(t *testing.T) {
+func TestTerminalShowsACountWhileOutputGoesToAFile(t *testing.T) {
 	e2etest.NotAboutStreams(t)
 	t.Parallel()
 	server := e2etest.Start(t, openSite)
@@ -124,7 +124,7 @@ func TestATerminalShowsHowMuchHasGoneByWhileItGoesElsewhere(t *testing.T) {
 	}
 }
 
-func TestAListenerWhoseOutputCanNotBeWrittenSaysSo(t *testing.T) {
+func TestListenReportsThatItsOutputCanNotBeWritten(t *testing.T) {
 	e2etest.NotAboutStreams(t)
 	t.Parallel()
 	server := e2etest.Start(t, openSite)

@@ -10,7 +10,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
-func TestPublishSendsOneMessageToWhoeverIsNamed(t *testing.T) {
+func TestPublishSendsOneMessageToItsTarget(t *testing.T) {
 	e2etest.NotAboutStreams(t)
 	t.Parallel()
 	server := e2etest.Start(t, strings.Replace(openSite, "sse /events {", "sse /events {\n\t\tuser {query.user}", 1))

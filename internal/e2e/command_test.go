@@ -219,7 +219,7 @@ func TestListenComesBackAndGoesOnWhereItWas(t *testing.T) {
 	}
 }
 
-func TestListenEndsOnlyForWhatDoesNotPass(t *testing.T) {
+func TestListenEndsOnlyOnPermanentErrors(t *testing.T) {
 	e2etest.NotAboutStreams(t)
 	t.Parallel()
 	server := e2etest.Start(t, `
@@ -344,7 +344,7 @@ http://127.0.0.1:{{port}} {
 	listens(t, "SSE_TOKEN="+from[0], events, "-t", "news")
 }
 
-func TestACommandThatMakesNoSenseSaysWhyAndEndsWithOne(t *testing.T) {
+func TestInvalidCommandSaysWhyAndExitsWithOne(t *testing.T) {
 	e2etest.NotAboutStreams(t)
 	t.Parallel()
 	for _, c := range []struct{ args, says string }{

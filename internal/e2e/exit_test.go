@@ -90,7 +90,7 @@ func (f *fleet) checkFarewell(t *testing.T, retry, spread time.Duration) {
 	}
 }
 
-func TestOnSIGTERMTwoThousandClientsGetAllThatWasAcknowledgedAndADelayOfTheirOwn(t *testing.T) {
+func TestOnSIGTERMClientsGetAllThatWasAcknowledgedAndADelay(t *testing.T) {
 	server := e2etest.Start(t, tlsSite(siteOptions{}), awaitTLS, e2etest.Plain())
 	f := newFleet(t)
 	f.dial(t, server.URL("/events?topic=load"), 1000)

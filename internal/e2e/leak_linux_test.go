@@ -20,7 +20,7 @@ func openFiles(t testing.TB, pid int) int {
 	return len(files)
 }
 
-func TestNothingIsLeftOfClientsThatCameAndWentAndOfReloads(t *testing.T) {
+func TestClientsAndReloadsLeaveNothingBehind(t *testing.T) {
 	server := e2etest.Start(t, version(0, ""), awaitTLS)
 	plain, secure := server.URL("/events?topic=load"), server.Expand("https://localhost:{{tls}}/events?topic=load")
 	visit := func(h1, h2, h3 int) {

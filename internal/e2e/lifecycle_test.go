@@ -85,7 +85,7 @@ func TestAGracePeriodEndsNoStreamOfHTTP1And2(t *testing.T) {
 	f.await(t, l.stop(t))
 }
 
-func TestAChangedHistoryHoldsForWhoeverComesNextAndDropsNobody(t *testing.T) {
+func TestChangedHistoryAppliesToNewClientsAndDropsNobody(t *testing.T) {
 	t.Parallel()
 	site := func(history string) string { return tlsSite(siteOptions{hub: history}) }
 	server := e2etest.Start(t, site(""), awaitTLS)
@@ -145,7 +145,7 @@ func TestAChangedHistoryHoldsForWhoeverComesNextAndDropsNobody(t *testing.T) {
 	f.check(t)
 }
 
-func TestALoweredMaxClientsKeepsThoseThatAreThere(t *testing.T) {
+func TestLoweredMaxClientsKeepsConnectedClients(t *testing.T) {
 	t.Parallel()
 	site := func(most int) string { return tlsSite(siteOptions{hub: fmt.Sprintf("max_clients %d", most)}) }
 	server := e2etest.Start(t, site(20), awaitTLS)
@@ -185,7 +185,7 @@ func TestALoweredMaxClientsKeepsThoseThatAreThere(t *testing.T) {
 	refused()
 }
 
-func TestAHubThatNoRouteUsesAnyMoreClosesItsClients(t *testing.T) {
+func TestHubWithoutRoutesClosesItsClients(t *testing.T) {
 	t.Parallel()
 	const both = `
 {

@@ -9,7 +9,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
-func TestAStalledReaderHoldsUpNoneOfTwoHundredWhileFiftyMegabytesArePublished(t *testing.T) {
+func TestStalledReaderDelaysNoOtherClientUnderLoad(t *testing.T) {
 	const (
 		messages = 800
 		size     = 64 << 10
@@ -42,7 +42,7 @@ func TestAStalledReaderHoldsUpNoneOfTwoHundredWhileFiftyMegabytesArePublished(t 
 	}
 }
 
-func TestFiveThousandClientsUnderBackToBackPublishingLoseNothing(t *testing.T) {
+func TestFiveThousandClientsLoseNothingUnderLoad(t *testing.T) {
 	const clients = 5000
 	const period = 15 * time.Second
 	needFiles(t, clients)

@@ -148,7 +148,7 @@ func TestOfTwoUsersWhoClaimAClientIDOnTwoInstancesOneIsRefused(t *testing.T) {
 	}
 }
 
-func TestWhileRedisIsAwayClientsConnectAndOwnersHoldWhereTheyAreKnown(t *testing.T) {
+func TestClientsConnectAndKnownOwnersHoldWhileRedisIsDown(t *testing.T) {
 	e2etest.NotAboutStreams(t)
 	t.Parallel()
 	redis := e2etest.RedisServer(t, "--appendonly", "yes")

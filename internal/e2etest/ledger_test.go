@@ -61,7 +61,7 @@ func TestLedgerFindsWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestLedgerExcusesAFailoversGapThatComesLateButNotOneThatNeverComes(t *testing.T) {
+func TestLedgerExcusesALateGapOfAFailoverButNotAMissingOne(t *testing.T) {
 	ledger := e2etest.NewLedger()
 	for n := 1; n <= 3; n++ {
 		ledger.Note(strconv.Itoa(n), "a", "e-"+strconv.Itoa(n), e2etest.OutcomePublished)
