@@ -253,7 +253,7 @@ func checkHubDefined(h httpcaddyfile.Helper, name string) error {
 //		idle_timeout       <duration> | off
 //		max_age            <duration> | off
 //		queue              <messages> [<size>]
-//		slow_client        disconnect | drop_oldest
+//		slow_client        catch_up | disconnect | drop_oldest
 //		write_timeout      <duration>
 //		max_clients_per_ip <number>
 //		max_topics         <number>
@@ -304,7 +304,7 @@ func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, checks ...func(hub 
 		"idle_timeout":       option.Duration(&h.IdleTimeout, option.OffIsDefault),
 		"max_age":            option.Duration(&h.MaxAge, option.OffIsDefault),
 		"queue":              {Takes: "<messages> [<size>]", Read: h.unmarshalQueue},
-		"slow_client":        option.Word("disconnect | drop_oldest", (*string)(&h.SlowClient), checkSlowClient),
+		"slow_client":        option.Word("catch_up | disconnect | drop_oldest", (*string)(&h.SlowClient), checkSlowClient),
 		"write_timeout":      option.Duration(&h.WriteTimeout, option.Positive),
 		"max_clients_per_ip": option.Number(&h.MaxClientsPerIP, 0),
 		"max_topics":         option.Number(&h.MaxTopics, 1),

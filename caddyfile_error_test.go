@@ -99,8 +99,8 @@ const (
 		queue 10 x               | queue | "x" | 1MiB
 		queue 10 0               | queue | "0" | 1MiB
 		queue 10 1MiB 2          | queue | <messages> [<size>]
-		slow_client              | slow_client | disconnect | drop_oldest
-		slow_client wait         | slow_client | "wait" | disconnect | drop_oldest
+		slow_client              | slow_client | catch_up | disconnect | drop_oldest
+		slow_client wait         | slow_client | "wait" | catch_up | disconnect and drop_oldest
 		write_timeout            | write_timeout | <duration>
 		write_timeout 0          | write_timeout | "0" | more than 0 | 30s
 		write_timeout off        | write_timeout | "off" | 30s

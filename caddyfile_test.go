@@ -279,7 +279,7 @@ func TestWhatIsNotConfiguredIsAsDocumented(t *testing.T) {
 		t.Errorf("a hub has %+v; want %+v", limits, want)
 	}
 	if want := (hub.ClientOptions{
-		Queue: 256, QueueBytes: 1 << 20, SlowClient: hub.Disconnect, Retry: 2 * time.Second, Heartbeat: 30 * time.Second,
+		Queue: 256, QueueBytes: 1 << 20, SlowClient: hub.CatchUp, Retry: 2 * time.Second, Heartbeat: 30 * time.Second,
 		WriteTimeout: 10 * time.Second,
 	}); *h.subscribing.options != want {
 		t.Errorf("a client has %+v; want %+v", h.clientOptions(), want)

@@ -29,10 +29,11 @@ func checkRouteTopic(name string) error {
 }
 
 func checkSlowClient(policy string) error {
-	if policy != string(hub.Disconnect) && policy != string(hub.DropOldest) {
-		return fmt.Errorf("%q is neither disconnect nor drop_oldest", policy)
+	switch hub.SlowClient(policy) {
+	case hub.CatchUp, hub.Disconnect, hub.DropOldest:
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%q is none of catch_up, disconnect and drop_oldest", policy)
 }
 
 func checkTarget(target string) error {

@@ -88,6 +88,7 @@ func TestSlowClientIsDisconnectedAndResumesWithoutLoss(t *testing.T) {
 	s := serve(t, `
 		sse /events {
 			queue 16 1MiB
+			slow_client disconnect
 			publish {
 				open
 			}

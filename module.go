@@ -48,12 +48,15 @@ type Handler struct {
 	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
 	// The age at which a client is closed, less up to a tenth at random. Default: 0, off.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
-	// The number of messages that may wait for a client. Default: 256.
+	// The number of messages that a client may be behind before slow_client counts. Default: 256.
 	QueueMessages int `json:"queue_messages,omitempty"`
-	// The bytes that may wait for a client; one larger message passes alone. Default: 1 MiB.
+	// The bytes of messages that a client may be behind before slow_client counts; one larger message passes
+	// alone. Default: 1 MiB.
 	QueueBytes int `json:"queue_bytes,omitempty"`
-	// The way to treat a client whose queue is full while its socket takes nothing: "disconnect", so that
-	// it reconnects and resumes, or "drop_oldest", so that it gets a gap event. Default: disconnect.
+	// The way to treat a client whose socket takes nothing. "catch_up": it keeps its place and reads on from
+	// what is kept; a gap event tells what is not. "disconnect": it is cut once it is further behind than its
+	// queue. "drop_oldest": further behind, it goes on with the newest messages that its queue holds, and a
+	// gap event. Default: catch_up.
 	SlowClient hub.SlowClient `json:"slow_client,omitempty"`
 	// The time one write may be stuck, with not one byte taken, before the client is cut. Default: 10s.
 	WriteTimeout caddy.Duration `json:"write_timeout,omitempty"`
@@ -96,7 +99,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	option.Default(&h.Retry, caddy.Duration(2*time.Second))
 	option.Default(&h.QueueMessages, 256)
 	option.Default(&h.QueueBytes, 1<<20)
-	option.Default(&h.SlowClient, hub.Disconnect)
+	option.Default(&h.SlowClient, hub.CatchUp)
 	option.Default(&h.WriteTimeout, caddy.Duration(10*time.Second))
 	option.Default(&h.MaxTopics, 100)
 	on := true
@@ -196,7 +199,7 @@ func (h *Handler) Validate() error {
 	if err := option.UnlessPlaceholder(hub.CheckUser)(h.User); h.User != "" && err != nil {
 		return &option.Error{Option: "user", Err: err}
 	}
-	if err := checkSlowClient(cmp.Or(string(h.SlowClient), string(hub.Disconnect))); err != nil {
+	if err := checkSlowClient(cmp.Or(string(h.SlowClient), string(hub.CatchUp))); err != nil {
 		return &option.Error{Option: "slow_client", Err: err}
 	}
 	switch {
