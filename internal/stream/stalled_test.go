@@ -152,6 +152,10 @@ func TestAStalledClientHoldsLessThan16KiBWhateverIsPublished(t *testing.T) {
 				}
 			}
 			heap := func() int {
+				for !s.hub.Quiet() { // what has not been read yet is not theirs either
+					time.Sleep(time.Millisecond)
+				}
+				publish("b", 200) // on which the log in memory lets go of what all have read
 				var m runtime.MemStats
 				runtime.GC()
 				runtime.GC() // what was freed by the first
