@@ -79,9 +79,10 @@ type late struct {
 	// What the shard has seen for it between seq and its own place.
 	messages, bytes, ephemeral int
 
-	scan  bool   // what it reads of history is the most of it: to look for its logs is of no use
-	lossy bool   // it is to go on with the newest messages, as many as its queue holds
-	tell  *Frame // what it is to be told before anything else; nil if there is nothing
+	scan    bool   // what it reads of history is the most of it: to look for its logs is of no use
+	lossy   bool   // it is to go on with the newest messages, as many as its queue holds
+	dropped int    // of messages, how many were counted as dropped
+	tell    *Frame // what it is to be told before anything else; nil if there is nothing
 }
 
 // ending is how a client's stream ends.

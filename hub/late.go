@@ -30,6 +30,18 @@ func (s *shard) fallBehind(c *Client, frames []*Frame) {
 	if c.SlowClient == Disconnect || c.SlowClient == DropOldest {
 		s.judge(c)
 	}
+	if l.lossy {
+		s.countDropped(c, l.messages-c.Queue)
+	}
+}
+
+// countDropped counts messages that a client will not get because it is too far behind, those counted before
+// among them.
+func (s *shard) countDropped(c *Client, dropped int) {
+	if n := dropped - c.late.dropped; n > 0 {
+		s.hub.stats.droppedSlow.Add(uint64(n))
+		c.late.dropped = dropped
+	}
 }
 
 // noTrims is no number of trims that there is.
@@ -345,9 +357,8 @@ func (s *shard) skipToNewest(c *Client) {
 // skipTo moves a client on to a place behind which so much waits for it.
 func (s *shard) skipTo(c *Client, seq uint64, messages, bytes int) {
 	l, h := c.late, s.hub
-	if dropped := l.messages - messages; dropped > 0 {
-		h.stats.droppedSlow.Add(uint64(dropped))
-	}
+	s.countDropped(c, l.messages-messages)
+	l.dropped = 0
 	l.messages, l.bytes = messages, bytes
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -23,7 +23,7 @@ func TestPublishSendsOneMessageToItsTarget(t *testing.T) {
 		args      []string
 		receivers int
 	}{
-		{[]string{"--topic", "news", "-t", "sports", "--event", "update", "--retry", "100"}, 2},
+		{[]string{"--topic", "news", "-t", "sports", "--event", "update", "--retry", "100"}, 3}, // one for each topic
 		{[]string{"--client-id", "ann"}, 1},
 		{[]string{"--user", "alice"}, 1},
 		{[]string{"--broadcast"}, 2},
@@ -32,7 +32,7 @@ func TestPublishSendsOneMessageToItsTarget(t *testing.T) {
 		data := fmt.Sprint("{} \n[", c.args)
 		answer := run(t, slices.Concat([]string{"publish", events}, c.args, []string{data})...).ends(0)
 		event := stream.Expect(t, data)
-		if c.receivers == 2 {
+		if c.receivers > 1 {
 			other.Expect(t, data)
 		}
 		id := "null"
