@@ -29,6 +29,7 @@ type reader struct {
 	done    chan struct{} // closed when it has left
 
 	mu      sync.Mutex // guards all below
+	left    bool
 	events  []event
 	changed chan struct{} // closed and replaced when events grow
 	end     error         // why its stream ended, once done
@@ -105,7 +106,9 @@ func (i *instance) claim(s hub.Subscription) {
 // Send implements hub.Stream.
 func (r *reader) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
 	<-r.reads
-	r.note(frames)
+	if !r.note(frames) {
+		return 0, false
+	}
 	if end != nil {
 		r.leaveFor(end)
 	}
@@ -124,6 +127,9 @@ func (r *reader) Blocked() bool { return false }
 // leaveFor has the client leave, once.
 func (r *reader) leaveFor(cause error) {
 	r.leaving.Do(func() {
+		r.mu.Lock()
+		r.left = true
+		r.mu.Unlock()
 		go func() {
 			defer close(r.done)
 			cause := r.hub.Leave(r.client, cause)
@@ -134,9 +140,13 @@ func (r *reader) leaveFor(cause error) {
 	})
 }
 
-func (r *reader) note(frames []*hub.Frame) {
+// note notes what came, unless the client has left: its connection is gone then.
+func (r *reader) note(frames []*hub.Frame) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.left {
+		return false
+	}
 	for _, f := range frames {
 		e, err := eventstream.NewDecoder(strings.NewReader(f.Block()), 1<<30).Next()
 		if err == nil && e.HasData {
@@ -145,6 +155,7 @@ func (r *reader) note(frames []*hub.Frame) {
 	}
 	close(r.changed)
 	r.changed = make(chan struct{})
+	return true
 }
 
 // got returns the events so far.

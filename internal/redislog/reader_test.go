@@ -24,13 +24,16 @@ type reader struct {
 	done   chan struct{} // closed once it has left
 
 	mu      sync.Mutex // guards the rest
+	left    bool
 	events  []eventstream.Event
 	changed chan struct{} // closed and replaced when events grow
 }
 
 // Send implements hub.Stream: a reader takes everything.
 func (r *reader) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
-	r.add(frames)
+	if !r.add(frames) {
+		return 0, false
+	}
 	if end != nil {
 		r.leaveFor(end)
 	}
@@ -49,6 +52,9 @@ func (r *reader) Blocked() bool { return false }
 // leaveFor has the client leave, once, without waiting for it.
 func (r *reader) leaveFor(cause error) {
 	r.ended.Do(func() {
+		r.mu.Lock()
+		r.left = true
+		r.mu.Unlock()
 		go func() {
 			defer close(r.done)
 			_ = r.hub.Leave(r.client, cause)
@@ -76,12 +82,13 @@ func (i *instance) subscribe(s hub.Subscription) *reader {
 	return r
 }
 
-func (r *reader) add(frames []*hub.Frame) {
-	if len(frames) == 0 {
-		return
-	}
+// add notes what came, unless the client has left: its connection is gone then.
+func (r *reader) add(frames []*hub.Frame) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.left {
+		return false
+	}
 	for _, f := range frames {
 		event, err := eventstream.NewDecoder(strings.NewReader(f.Block()), 1<<30).Next()
 		if err != nil {
@@ -93,6 +100,7 @@ func (r *reader) add(frames []*hub.Frame) {
 	}
 	close(r.changed)
 	r.changed = make(chan struct{})
+	return true
 }
 
 // leave ends the stream from the client's side and returns the last ID it saw.
