@@ -70,6 +70,12 @@ func (o *owners) leftBy(clientID string, now time.Time) {
 	}
 }
 
+// forget lets a client_id be anybody's again.
+func (o *owners) forget(clientID string) {
+	delete(o.byID, clientID)
+	delete(o.claimed, clientID)
+}
+
 // ownerLocked returns the user that a client_id belongs to; empty if it is anybody's. Once it is out of
 // use its owner is forgotten.
 func (h *Hub) ownerLocked(clientID string, now time.Time) string {
@@ -78,8 +84,7 @@ func (h *Hub) ownerLocked(clientID string, now time.Time) string {
 	}
 	o, owned := h.owners.byID[clientID]
 	if owned && !h.inUseLocked(clientID, now) && !now.Before(o.until) {
-		delete(h.owners.byID, clientID)
-		delete(h.owners.claimed, clientID)
+		h.owners.forget(clientID)
 		return ""
 	}
 	return o.user
@@ -112,8 +117,7 @@ func (h *Hub) logGoneLocked(a Address) {
 	}
 	if a.Kind == ToClient && h.audience.count(a) == 0 {
 		if o, owned := h.owners.byID[a.Name]; owned && !time.Now().Before(o.until) {
-			delete(h.owners.byID, a.Name)
-			delete(h.owners.claimed, a.Name)
+			h.owners.forget(a.Name)
 		}
 	}
 }
@@ -246,7 +250,7 @@ func (h *Hub) RestoreOwned(m *Message, user string) {
 		case user != "":
 			h.ownLocked(to.Name, owner{user: user})
 		case h.audience.count(to) == 0:
-			delete(h.owners.byID, to.Name)
+			h.owners.forget(to.Name)
 		}
 	}
 }
