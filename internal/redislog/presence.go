@@ -149,7 +149,7 @@ func (l *Log) exchangePresence(ctx context.Context, own *ownPresence) error {
 	p := l.presence
 	key := p.key(p.instance)
 	if own.stale { // fails on a full server, which would let everything be deleted and take nothing
-		if err := node.HSet(ctx, key, aliveField, 1).Err(); err != nil {
+		if err := p.claim(ctx, node, key); err != nil {
 			return err
 		}
 	}
@@ -164,6 +164,18 @@ func (l *Log) exchangePresence(ctx context.Context, own *ownPresence) error {
 	}
 	own.stale = !kept.Val() && !own.stale
 	return p.readOthers(ctx, node, all.Val())
+}
+
+// claim sets the key of this instance up as a hash. What else somebody has put there goes: it may never expire.
+func (p *presence) claim(ctx context.Context, node redis.Cmdable, key string) error {
+	err := node.HSet(ctx, key, aliveField, 1).Err()
+	if !redis.HasErrorPrefix(err, "WRONGTYPE") {
+		return err
+	}
+	if err := node.Del(ctx, key).Err(); err != nil {
+		return err
+	}
+	return node.HSet(ctx, key, aliveField, 1).Err()
 }
 
 // tell adds the changes to the pipeline. If Redis may lack something, the changes are everything there is.

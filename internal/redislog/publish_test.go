@@ -214,13 +214,20 @@ func TestBadKeyHarmsNoOtherMessage(t *testing.T) {
 		t.Errorf("published %d, error %v; want 1, ErrUnavailable", n, err)
 	}
 	// Messages don't depend on presence, even if it is damaged.
-	do(t, client, "DEL {sse:default}:presence:"+b.log.presence.instance)
 	do(t, client, "SET {sse:default}:presence:"+b.log.presence.instance+" spoilt")
 	a.publish("4", hub.Topics("a")...)
 	r.want("1", "4")
-	e2etest.Await(t, "presence to mend", func() bool {
-		return a.publish("more", hub.Topics("a")...).Receivers == 2
-	})
+	awaitReceivers := func() {
+		t.Helper()
+		e2etest.Await(t, "presence to mend", func() bool {
+			return a.publish("more", hub.Topics("a")...).Receivers == 2
+		})
+	}
+	awaitReceivers()
+	// Nor does it stay damaged if it is about to be told anew, and nothing has given the key a time to live.
+	do(t, client, "SET {sse:default}:presence:"+b.log.presence.instance+" spoilt")
+	b.log.presence.doubted.raise()
+	awaitReceivers()
 }
 
 func TestPublishIsBoundedInTimeWhileRedisHangs(t *testing.T) {
