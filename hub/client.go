@@ -53,7 +53,6 @@ type Client struct {
 	memberships []membership  // its places in the shard's index
 	first       [3]membership // where memberships begin, so that most clients need no memory besides
 	stamp       uint64        // the shard's last cycle that had something for it
-	only        *clientSet    // that reached it then; nil if there were several
 
 	appointment  moment // when it is to be watched
 	slot         int    // of it in the shard's appointments, while it has one

@@ -19,9 +19,10 @@
 //
 // A message takes this way: a broker calls [Hub.Deliver]. That appends it to the log in memory (sequence.go), enters it
 // in the history of its addresses (history.go), and counts its receivers (audience.go), under one short lock. Each shard
-// (shard.go) reads the log in batches, finds its own clients in its own index (index.go) and calls their streams. A
-// client whose stream takes no more is late (late.go): it keeps its place, and reads on by itself when its stream is
-// ready, from the newest part of the log, where everything is, or from what history keeps. Who resumes begins as late.
+// (shard.go) reads the log in batches, finds its own clients in its own index (index.go) and calls their streams
+// (deliver.go). A client whose stream takes no more is late (late.go): it keeps its place, and reads on by itself when
+// its stream is ready, from the newest part of the log, where everything is, or from what history keeps. Who resumes
+// begins as late.
 //
 // The package knows nothing of HTTP, Caddy or Redis.
 package hub

@@ -18,7 +18,7 @@ func Shrink(h *Hub, ring uint64, logs, turn int) {
 	defer h.mu.Unlock()
 	h.most = measures{
 		ringFrames: ring, ringBytes: int(ring) * 200, logs: logs,
-		turnFrames: turn, turnBytes: turn * 200, turnLooks: turn, batch: turn,
+		turnFrames: turn, turnBytes: turn * 200, turnLooks: turn, batch: turn, topUp: 1,
 	}
 }
 

@@ -153,6 +153,56 @@ func (s *streamOfOne) Notice(hub.News) bool { return true }
 func (s *streamOfOne) Abort()               {}
 func (s *streamOfOne) Blocked() bool        { return false }
 
+func TestWhatIsPublishedDuringADeliveryGoesWithItToThoseBehind(t *testing.T) {
+	onShards(t, 1, func(t *testing.T) {
+		h := hubtest.New(t, hubtest.Plenty)
+		var clients []*hubtest.Client
+		for i := range 40 {
+			s := hubtest.With("a", "b", "room/*")
+			if i%2 == 0 {
+				s = hubtest.With("a")
+			}
+			clients = append(clients, h.Join(s))
+		}
+		h.Meanwhile(func() {
+			h.Publish(hub.Topics("b"), "2")
+			h.Publish(hub.Topics("a", "room/1"), "3")
+		})
+		h.Publish(hub.Topics("a"), "1")
+		sends := 0
+		for i, c := range clients {
+			if i%2 == 0 {
+				c.Want("1", "3")
+			} else {
+				c.Want("1", "2", "3")
+			}
+			sends += c.Sends()
+		}
+		if behind := 2*len(clients) - sends; behind < len(clients)/2 {
+			t.Errorf("%d of %d clients got all at once", behind, len(clients))
+		}
+	})
+}
+
+func TestWhoIsKickedDuringADeliveryGetsNothingPublishedAfterwards(t *testing.T) {
+	onShards(t, 1, func(t *testing.T) {
+		h := hubtest.New(t, hubtest.Plenty)
+		var clients []*hubtest.Client
+		for i := range 40 {
+			s := hubtest.With("a")
+			s.ClientID = strconv.Itoa(i)
+			clients = append(clients, h.Join(s))
+		}
+		h.Meanwhile(func() {
+			h.Kick("39")
+			h.Publish(hub.Topics("a"), "2")
+		})
+		h.Publish(hub.Topics("a"), "1")
+		clients[38].Want("1", "2")
+		clients[39].Want("1", `closed {"status":"closed"}`)
+	})
+}
+
 func TestAMessageIsEncodedOnceAndADeliveryAllocatesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := hub.NewHub(hub.Limits{})

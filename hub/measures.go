@@ -13,9 +13,11 @@ type measures struct {
 	turnFrames, turnBytes, turnLooks int
 	// batch is how many frames a shard reads at once.
 	batch int
+	// topUp is after how many clients' turns a shard looks for what has been published meanwhile.
+	topUp int
 }
 
 var usual = measures{
 	ringFrames: 8192, ringBytes: 4 << 20, logs: 32,
-	turnFrames: 256, turnBytes: 64 << 10, turnLooks: 1024, batch: 256,
+	turnFrames: 256, turnBytes: 64 << 10, turnLooks: 1024, batch: 256, topUp: 16,
 }

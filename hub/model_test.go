@@ -23,7 +23,8 @@ import (
 //
 //   - late.go, turn: go on behind what was handed over instead of behind what was taken (messages are missing, no gap).
 //   - resume.go, resumeLocked: leave out the look at history.lost (complete is said with messages missing).
-//   - shard.go, give: do not leave out what stands before c.from (a message comes twice).
+//   - deliver.go, give: do not leave out what stands before c.from (a message comes twice).
+//   - deliver.go, topUp: do it although there are notes (who was kicked gets what was said after that).
 //   - history.go, dropUnpinned: trim what is pinned (a client that takes everything is told a gap).
 //   - owners.go, ownLocked: end nobody (who was there before a claim gets what was said after it).
 
@@ -90,6 +91,38 @@ func (g *model) address() hub.Address {
 }
 
 func (g *model) publish() {
+	m := g.say()
+	listening := 0
+	if g.random.IntN(8) == 0 {
+		for _, c := range g.clients {
+			if !c.left && c.End() == nil && c.Aborts() == 0 && c.listens(m.To) {
+				listening++
+			}
+		}
+	}
+	if got := g.hub.Deliver(m); got < listening {
+		g.t.Errorf("%q to %v counts %d receivers; %d listen", m.Data, m.To, got, listening)
+	}
+}
+
+// interrupt publishes something, and more while the first client is being given that.
+func (g *model) interrupt() {
+	synctest.Wait()
+	g.hub.Meanwhile(func() {
+		if g.random.IntN(4) == 0 {
+			g.kick()
+		}
+		for range 1 + g.random.IntN(4) {
+			g.hub.Deliver(g.say())
+		}
+	})
+	g.hub.Deliver(g.say())
+	synctest.Wait()
+	g.hub.Meanwhile(nil)
+}
+
+// say takes down what comes next in the log, and returns it.
+func (g *model) say() *hub.Message {
 	to := []hub.Address{g.address()}
 	if to[0].Kind == hub.ToTopic {
 		for g.random.IntN(4) == 0 {
@@ -108,17 +141,7 @@ func (g *model) publish() {
 		g.kept[at.Epoch] = append(g.kept[at.Epoch], &hub.Message{To: to, Data: m.Data, Position: m.Position})
 	}
 	g.said = append(g.said, s)
-	listening := 0
-	if g.random.IntN(8) == 0 {
-		for _, c := range g.clients {
-			if !c.left && c.End() == nil && c.Aborts() == 0 && c.listens(s.to) {
-				listening++
-			}
-		}
-	}
-	if got := g.hub.Deliver(m); got < listening {
-		g.t.Errorf("message %d to %v counts %d receivers; %d listen", s.number, to, got, listening)
-	}
+	return m
 }
 
 func (c *played) listens(to []hub.Address) bool {
@@ -261,6 +284,8 @@ func (g *model) switchTo(epoch string) {
 
 func (g *model) step() {
 	switch n := g.random.IntN(100); {
+	case n < 15:
+		g.interrupt()
 	case n < 55:
 		for range 1 + g.random.IntN(6) {
 			g.publish()

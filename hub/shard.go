@@ -2,7 +2,6 @@ package hub
 
 import (
 	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,6 +46,7 @@ type shard struct {
 	reached      Position  // where what readLate returns ends
 	ending       []*Client // that are to be told farewell
 	batch        []*Frame
+	batchEnd     uint64         // the place behind batch
 	taken        []func(*shard) // notes
 	noticed      []*Client
 	touched      []*clientSet // that the batch has something for
@@ -235,7 +235,7 @@ func (h *Hub) Quiet() bool {
 // cycle looks at what has happened to clients, then delivers some messages, then gives late clients a turn each. It
 // reports whether there is more to do.
 func (s *shard) cycle() (more bool) {
-	end, head := s.read()
+	head := s.read()
 	s.now, s.sends = s.hub.times.now(), 0
 	for i, note := range s.taken {
 		note(s)
@@ -243,6 +243,7 @@ func (s *shard) cycle() (more bool) {
 	}
 	s.noticeAll()
 	s.watch()
+	end := s.batchEnd
 	s.deliver()
 	s.at = end
 	s.finishAll()
@@ -252,8 +253,8 @@ func (s *shard) cycle() (more bool) {
 }
 
 // read takes the next frames from the log, and then the notes: so whatever was noted before one of these frames was
-// published is done before it is delivered.
-func (s *shard) read() (end, head uint64) {
+// published is done before it is delivered. It returns the place that the log has reached.
+func (s *shard) read() (head uint64) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -264,15 +265,15 @@ func (s *shard) read() (end, head uint64) {
 		s.at, s.resting = h.frames.next, false
 		s.floor.Store(s.at)
 	}
-	end, head = s.at, s.at
+	head, s.batchEnd = s.at, s.at
 	if !s.idle {
 		head = h.frames.next
-		s.batch, end = h.frames.collect(s.batch[:0], s.at, head, h.most.batch)
+		s.batch, s.batchEnd = h.frames.collect(s.batch[:0], s.at, head, h.most.batch)
 	}
 	s.notes, s.taken = s.taken[:0], s.notes
 	s.newPin = min(s.newPin, s.joinPin)
 	s.joinPin = unpinned
-	return end, head
+	return head
 }
 
 // noticeAll tells streams their news.
@@ -325,120 +326,6 @@ func (s *shard) remove(c *Client) {
 	c.over, c.ready, c.late = true, false, nil
 	s.index.remove(c)
 	s.appoint(c, 0)
-}
-
-// deliver hands each client what the batch has for it.
-func (s *shard) deliver() {
-	for _, f := range s.batch {
-		if !f.is(restored | unheard) {
-			s.current = f
-			s.index.reached(f, s.touch)
-		}
-	}
-	s.current = nil
-	if len(s.touched) == 1 {
-		set := s.touched[0]
-		for _, m := range set.members {
-			s.give(m.client, set.pending)
-		}
-	} else {
-		s.deliverSeveral()
-	}
-	for i, set := range s.touched {
-		clear(set.pending)
-		s.spare = append(s.spare, set.pending[:0])
-		set.pending = nil
-		s.touched[i] = nil
-	}
-	s.touched = s.touched[:0]
-	if len(s.spare) > maxSpare {
-		clear(s.spare[maxSpare:])
-		s.spare = s.spare[:maxSpare]
-	}
-	clear(s.batch)
-	s.batch = s.batch[:0]
-}
-
-// maxSpare is how many lists of pending frames a shard keeps for further use.
-const maxSpare = 64
-
-// touchSet notes that the current frame goes to a set.
-func (s *shard) touchSet(set *clientSet) {
-	n := len(set.pending)
-	switch {
-	case len(set.members) == 0:
-		return
-	case n == 0:
-		s.touched = append(s.touched, set)
-		if last := len(s.spare) - 1; last >= 0 {
-			set.pending, s.spare = s.spare[last], s.spare[:last]
-		}
-	case set.pending[n-1] == s.current: // a topic named twice
-		return
-	}
-	set.pending = append(set.pending, s.current)
-}
-
-// deliverSeveral delivers what is pending for several sets: a client may be in more than one.
-func (s *shard) deliverSeveral() {
-	s.stamp++
-	for _, set := range s.touched {
-		for _, m := range set.members {
-			if c := m.client; c.stamp != s.stamp {
-				c.stamp, c.only = s.stamp, set
-				s.receivers = append(s.receivers, c)
-			} else {
-				c.only = nil
-			}
-		}
-	}
-	for i, c := range s.receivers {
-		if c.only != nil {
-			s.give(c, c.only.pending)
-		} else {
-			s.give(c, s.together(c))
-		}
-		c.only = nil
-		s.receivers[i] = nil
-	}
-	s.receivers = s.receivers[:0]
-}
-
-// together returns what is pending for all sets of a client, each frame once.
-func (s *shard) together(c *Client) []*Frame {
-	all := s.scratch[:0]
-	for _, m := range c.memberships {
-		all = append(all, m.set.pending...)
-	}
-	slices.SortFunc(all, func(a, b *Frame) int { return int(int64(a.seq - b.seq)) })
-	s.scratch = slices.Compact(all)
-	s.counted.frames = nil // the same memory as of others
-	return s.scratch
-}
-
-// give hands a client frames that the log has for it.
-func (s *shard) give(c *Client, frames []*Frame) {
-	for len(frames) > 0 && frames[0].seq < c.from {
-		frames = frames[1:]
-	}
-	for until := c.until(); len(frames) > 0 && frames[len(frames)-1].seq >= until; {
-		frames = frames[:len(frames)-1]
-	}
-	switch {
-	case c.over || len(frames) == 0:
-		return
-	case c.late != nil || !c.ready:
-		s.fallBehind(c, frames)
-		return
-	}
-	taken, ready := s.send(c, frames, nil)
-	c.ready = ready
-	if taken < len(frames) && !c.over {
-		s.fallBehind(c, frames[taken:])
-		if ready {
-			s.enqueue(c)
-		}
-	}
 }
 
 // send calls the stream's Send, and counts what it took.

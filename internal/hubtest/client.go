@@ -205,6 +205,9 @@ func (c *Client) Sends() int {
 type stream Client
 
 func (s *stream) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
+	if do := s.hub.meanwhile.Swap(nil); do != nil && *do != nil {
+		(*do)()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.panics {

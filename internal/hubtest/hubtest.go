@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,8 @@ var Plenty = hub.Limits{History: hub.HistoryLimits{Count: 1 << 30}}
 type Hub struct {
 	*hub.Hub
 	T testing.TB
+
+	meanwhile atomic.Pointer[func()] // see Meanwhile
 
 	mu      sync.Mutex // guards clients
 	clients []*Client
@@ -70,6 +73,9 @@ func inBubble() (is bool) {
 	synctest.Wait()
 	return true
 }
+
+// Meanwhile has something done when a client's stream is next given frames, before it takes them; nil nothing.
+func (h *Hub) Meanwhile(do func()) { h.meanwhile.Store(&do) }
 
 // Publish delivers a message as the log's next and returns its ID and its receivers.
 func (h *Hub) Publish(to []hub.Address, text string) (id string, receivers int) {
