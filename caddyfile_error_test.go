@@ -24,6 +24,11 @@ const (
 		broker redis notaurl     | redis | URL 1 | redis://user:password@host:6379/0
 		broker redis redis://localhost:1/x | redis | URL 1 | redis://user:password@host:6379/0
 		broker redis {env.X} redis://a:b   | redis | URL 2 | redis://user:password@host:6379/0
+		broker redis redis://u:1#2@a       | redis | URL 1 | %23
+		broker redis redis://a rediss://b  | redis | URL 2 | scheme | URL 1
+		broker redis redis://a redis://u@b | redis | URL 2 | user | URL 1
+		broker redis redis://:x@a redis://b redis://:x@c         | redis | URL 2 | password | URL 1
+		broker redis {env.X} redis://u:x@a redis://u:x@b/0 redis://u:x@c/1 | redis | URL 4 | database | URL 2
 		history                  | history | <messages> [<age>] | off
 		history 0                | history | "0" | 1 or more | off
 		history x                | history | "x" | 1 or more | off
@@ -298,6 +303,8 @@ func TestErrorsShowNoSecret(t *testing.T) {
 		":8080 {\nsse {\njwt {\nkey RS256 s3cret\n}\n}\n}",
 		":8080 {\nsse {\njwt {\nkey s3cret-key HS256\n}\n}\n}",
 		"{\nsse {\nbroker redis redis://:s3cret@localhost:x\n}\n}",
+		"{\nsse {\nbroker redis redis://:1234#s3cret@localhost\n}\n}",
+		"{\nsse {\nbroker redis redis://a redis://:s3cret@b\n}\n}",
 		"{\nsse {\nbroker redis redis://localhost {\npassword a s3cret\n}\n}\n}",
 		"{\nsse {\nbroker redis redis://localhost {\npassword s3cret s3cret\n}\n}\n}",
 	} {
@@ -323,6 +330,7 @@ func TestWhatPlaceholdersStandForIsCheckedOnLoad(t *testing.T) {
 		{":8080 {\nsse {\njwt {\njwks https://x\naudience {env.SSE_TEST_EMPTY}\n}\n}\n}", "jwt audience {env.SSE_TEST_EMPTY} empty"},
 		{"{\nsse {\nbroker bolt {env.SSE_TEST_EMPTY}\n}\n}\n:8080 {\nsse\n}", "broker bolt file {env.SSE_TEST_EMPTY} empty"},
 		{"{\nsse {\nbroker redis {env.SSE_TEST_HTTP}\n}\n}\n:8080 {\nsse\n}", "broker redis URL 1"},
+		{"{\nsse {\nbroker redis {env.SSE_TEST_PLAIN} rediss://a\n}\n}\n:8080 {\nsse\n}", "broker redis URL 2 scheme"},
 		{"{\nsse {\nbroker redis {env.SSE_TEST_PLAIN} {\ntls_ca f\n}\n}\n}\n:8080 {\nsse\n}", "broker redis tls_ca rediss://"},
 		{"{\nsse {\nbroker redis redis://a {\npassword {env.SSE_TEST_EMPTY}\n}\n}\n}\n:8080 {\nsse\n}", "redis password {env.SSE_TEST_EMPTY} empty"},
 	} {
@@ -344,7 +352,7 @@ func TestUnusualValuesAreAccepted(t *testing.T) {
 		}
 	}
 	for _, options := range []string{
-		"broker redis rediss://a:1 redis://b:2 {\ntls_ca f\ntls_cert c\ntls_key k\n}", "broker redis {env.X} {\ntls_ca f\n}",
+		"broker redis rediss://a:1 rediss://b:2 {\ntls_ca f\ntls_cert c\ntls_key k\n}", "broker redis {env.X} {\ntls_ca f\n}",
 		"broker redis unix:///run/redis.sock", "broker bolt {env.X}", "hub chat-1.x_y~ü", "hub a:b",
 	} {
 		if _, _, err := adapt("{\nsse {\n" + options + "\n}\n}"); err != nil {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
 	"github.com/caddy-sse/caddy-sse/broker"
@@ -26,8 +25,8 @@ func init() { caddy.RegisterModule(RedisBroker{}) }
 // stream are one hub.
 type RedisBroker struct {
 	// The redis:// or rediss:// URLs of Redis, as go-redis reads them. Several URLs are the nodes of a
-	// Cluster or, with master_name, the Sentinels. Placeholders such as {env.X} are replaced when the config
-	// is loaded.
+	// Cluster or, with master_name, the Sentinels; they must have the same scheme, user, password and
+	// database. Placeholders such as {env.X} are replaced when the config is loaded.
 	URLs []string `json:"urls,omitempty"`
 	// The name of the master that the Sentinels watch. Default: none, no Sentinel.
 	MasterName string `json:"master_name,omitempty"`
@@ -37,9 +36,9 @@ type RedisBroker struct {
 	// Default: <prefix>:messages.
 	Channel string `json:"channel,omitempty"`
 	// The ACL user. Placeholders such as {env.X} are replaced, as in the next three. Default: that of the
-	// first URL.
+	// URLs.
 	Username string `json:"username,omitempty"`
-	// The password. Default: that of the first URL.
+	// The password. Default: that of the URLs.
 	Password string `json:"password,omitempty"`
 	// The user of the Sentinels themselves. Default: none.
 	SentinelUsername string `json:"sentinel_username,omitempty"`
@@ -81,9 +80,13 @@ func (b *RedisBroker) Provision(ctx caddy.Context) error {
 
 // Validate refuses settings that make no sense. Values with a placeholder are checked by Provision.
 func (b *RedisBroker) Validate() error {
+	var urls redisURLs
 	for i, url := range b.URLs {
-		if err := option.UnlessPlaceholder(checkRedisURL)(url); err != nil {
-			return fmt.Errorf("broker redis: URL %d %w", i+1, err)
+		if strings.Contains(url, "{") {
+			continue
+		}
+		if err := urls.add(i+1, url); err != nil {
+			return fmt.Errorf("broker redis: %w", err)
 		}
 	}
 	switch {
@@ -93,24 +96,16 @@ func (b *RedisBroker) Validate() error {
 		return option.Wrong("tls_cert", "tls_cert and tls_key go together")
 	case b.TLSCert == "" && b.TLSKey != "":
 		return option.Wrong("tls_key", "tls_cert and tls_key go together")
-	case len(b.URLs) > 0:
-		return option.UnlessPlaceholder(b.checkTLS)(b.URLs[0])
+	case urls.first != nil:
+		return b.checkTLS(urls.scheme)
 	}
 	return nil
 }
 
-// checkRedisURL refuses what is no URL of Redis. The error does not show it: it may hold a password.
-func checkRedisURL(url string) error {
-	if _, err := redis.ParseURL(url); err != nil {
-		return errors.New("can't be read; it should be like redis://user:password@host:6379/0")
-	}
-	return nil
-}
-
-// checkTLS refuses TLS options if the first URL is not rediss://.
-func (b *RedisBroker) checkTLS(url string) error {
-	if o, err := redis.ParseURL(url); err != nil || o.TLSConfig != nil {
-		return err
+// checkTLS refuses TLS options if the URLs are not rediss://.
+func (b *RedisBroker) checkTLS(scheme string) error {
+	if scheme == "rediss" {
+		return nil
 	}
 	for _, tls := range []struct {
 		option string
@@ -133,7 +128,6 @@ func (b *RedisBroker) readOptions() error {
 	if len(b.URLs) == 0 {
 		return errors.New("broker redis: give it a URL, such as redis://localhost:6379")
 	}
-	replacer := caddy.NewReplacer()
 	o := redislog.Options{
 		MasterName: b.MasterName,
 		OneServer:  b.TLSServerName != "",
@@ -142,23 +136,22 @@ func (b *RedisBroker) readOptions() error {
 		MaxLen:     b.MaxLen,
 		Timeout:    time.Duration(b.Timeout),
 	}
+	var urls redisURLs
 	for i, text := range b.URLs {
-		url, err := replacer.ReplaceOrErr(text, true, true)
+		url, err := fillRedisURL(text)
 		if err != nil {
-			return fmt.Errorf("broker redis: URL %d: %w", i+1, err)
-		}
-		if err := checkRedisURL(url); err != nil {
 			return fmt.Errorf("broker redis: URL %d %w", i+1, err)
 		}
-		one, _ := redis.ParseURL(url)
-		o.Addrs = append(o.Addrs, one.Addr)
-		if i == 0 {
-			if err := b.checkTLS(url); err != nil {
-				return fmt.Errorf("broker redis: %w", err)
-			}
-			o.Username, o.Password, o.DB, o.TLS = one.Username, one.Password, one.DB, one.TLSConfig
+		if err := urls.add(i+1, url); err != nil {
+			return fmt.Errorf("broker redis: %w", err)
 		}
 	}
+	if err := b.checkTLS(urls.scheme); err != nil {
+		return fmt.Errorf("broker redis: %w", err)
+	}
+	o.Addrs = urls.addresses
+	o.Username, o.Password = urls.first.Username, urls.first.Password
+	o.DB, o.TLS = urls.first.DB, urls.first.TLSConfig
 	for _, secret := range []struct {
 		option, value string
 		field         *string

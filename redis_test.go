@@ -99,6 +99,13 @@ func TestRedisSecretsAreNotInErrorsLogsOrIdentities(t *testing.T) {
 		{URLs: []string{"unix://user:" + secret + "@"}},
 		{URLs: []string{"{env.TEST_SECRET}"}},
 		{URLs: []string{"redis://:" + secret + "{env.TEST_MISSING}@" + addr}},
+		{URLs: []string{"redis://:{" + secret + "}@" + addr}},
+		{URLs: []string{"redis://:a{" + secret + "}b{c@" + addr}},
+		{URLs: []string{"redis://:1234#" + secret + "@" + addr}},
+		{URLs: []string{"redis://" + addr, "redis://user:" + secret + "@" + addr}},
+		{URLs: []string{"redis://:{env.TEST_SECRET}@" + addr, "redis://:other@" + addr}},
+		{URLs: []string{"redis://" + addr}, Password: "{" + secret + "}"},
+		{URLs: []string{"redis://" + addr}, SentinelPassword: "a{" + secret + "}b"},
 		{URLs: []string{"redis://:" + secret + "@" + addr}, TLSServerName: "x"},
 		{URLs: []string{"rediss://:" + secret + "@" + addr}, TLSCA: "no-such-file"},
 		{URLs: []string{"redis://" + addr}, Username: secret, Password: "{env.TEST_MISSING}"},
@@ -138,6 +145,53 @@ func TestRedisSecretsAreNotInErrorsLogsOrIdentities(t *testing.T) {
 	for _, entry := range logs.All() {
 		if line := fmt.Sprint(entry.Message, entry.ContextMap()); strings.Contains(line, secret) {
 			t.Errorf("the log tells the secret: %s", line)
+		}
+	}
+}
+
+func TestRedisPasswordsMayHaveAnyCharacter(t *testing.T) {
+	const password = "a{b}c#d/e@f"
+	t.Setenv("TEST_REDIS_PASSWORD", password)
+	for _, b := range []*RedisBroker{
+		{URLs: []string{"redis://:a%7Bb%7Dc%23d%2Fe%40f@localhost"}},
+		{URLs: []string{"redis://localhost"}, Password: "{env.TEST_REDIS_PASSWORD}"},
+	} {
+		if err := provision(t, b); err != nil || b.options.Password != password {
+			t.Errorf("%+v gives the password %q and the error %v", b, b.options.Password, err)
+		}
+	}
+	for _, url := range []string{
+		"redis://:" + password + "@localhost", "redis://:{env.TEST_REDIS_PASSWORD}@localhost",
+		"redis://:1#2@localhost",
+	} {
+		err := provision(t, &RedisBroker{URLs: []string{url}})
+		if err == nil || !strings.Contains(err.Error(), " as %") || strings.Contains(err.Error(), "{b}") {
+			t.Errorf("%s gives %v", url, err)
+		}
+	}
+}
+
+func TestRedisURLsMustAgree(t *testing.T) {
+	t.Setenv("TEST_PASSWORD", "first")
+	for _, test := range []struct {
+		urls []string
+		says string // nothing if they agree
+	}{
+		{[]string{"redis://u:first@a:1/2", "redis://u:first@b:2/2", "redis://u:{env.TEST_PASSWORD}@c/2"}, ""},
+		{[]string{"rediss://a", "rediss://b"}, ""},
+		{[]string{"redis://u:first@a", "rediss://u:second@b"}, "URL 2 has another scheme than URL 1"},
+		{[]string{"rediss://a", "redis://b"}, "URL 2 has another scheme than URL 1"},
+		{[]string{"redis://a", "redis://b", "unix:///c"}, "URL 3 has another scheme than URL 1"},
+		{[]string{"redis://u:p@a", "redis://v:p@b"}, "URL 2 has another user than URL 1"},
+		{[]string{"redis://:p@a", "redis://b"}, "URL 2 has another password than URL 1"},
+		{[]string{"redis://a", "redis://:p@b"}, "URL 2 has another password than URL 1"},
+		{[]string{"redis://:{env.TEST_PASSWORD}@a", "redis://:second@b"}, "URL 2 has another password than URL 1"},
+		{[]string{"redis://a", "redis://b/1"}, "URL 2 has another database than URL 1"},
+		{[]string{"redis://a/1", "redis://b?db=2"}, "URL 2 has another database than URL 1"},
+	} {
+		err := provision(t, &RedisBroker{URLs: test.urls, Password: "of the option"})
+		if (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%q give %v; want %q", test.urls, err, test.says)
 		}
 	}
 }
