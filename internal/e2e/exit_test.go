@@ -426,3 +426,30 @@ func TestAfterAKillClientsOfTheMemoryBrokerAreToldOfAGap(t *testing.T) {
 		c.Stop()
 	}
 }
+
+// Each broker gives Redis half a second to answer its last publishes. One after the other, these would take
+// ten seconds.
+func TestOnSIGTERMManyHubsDoNotAddUpWhatAFrozenRedisCosts(t *testing.T) {
+	const hubs = 20
+	redis := e2etest.RedisServer(t)
+	var options, routes strings.Builder
+	for n := range hubs {
+		fmt.Fprintf(&options, "hub h%d {\nbroker redis %s\n}\n", n, redis.URL())
+		fmt.Fprintf(&routes, "sse /h%d {\nhub h%d\npublish {\nopen\n}\n}\n", n, n)
+	}
+	server := e2etest.Start(t,
+		"{\nsse {\n"+options.String()+"}\n}\nhttp://127.0.0.1:{{port}} {\n"+routes.String()+"}\n", e2etest.Plain())
+	for n := range hubs {
+		e2etest.Publish(t, server.URL(fmt.Sprintf("/h%d?topic=a", n)), "before")
+	}
+	redis.Freeze()
+	var posting sync.WaitGroup
+	for n := range hubs { // each has something to wait for
+		posting.Go(func() {
+			url := server.URL(fmt.Sprintf("/h%d?topic=a", n))
+			_, _ = e2etest.Do(t.Context(), http.MethodPost, url, "while frozen")
+		})
+	}
+	posting.Wait() // with 503: each broker has noticed
+	terminate(t, server)
+}

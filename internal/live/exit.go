@@ -3,6 +3,7 @@ package live
 import (
 	"context"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -17,6 +18,12 @@ const (
 	drainTime = time.Second
 	exitTime  = 1600 * time.Millisecond
 )
+
+// closing are the brokers that are closed because the process exits. They are closed side by side, since each
+// may wait for a server that does not answer. The process waits for all of them.
+var closing sync.WaitGroup
+
+func init() { caddy.OnExit(func(context.Context) { closing.Wait() }) }
 
 // ShutDown ends the hub's clients in good order, and cuts those that take too long.
 func (h *Hub) ShutDown() {

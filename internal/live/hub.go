@@ -101,16 +101,19 @@ func All() (all []*Hub) {
 // Destruct closes the hub; the pool calls it for the last reference. When the process exits it waits for
 // direct streams to end; Caddy has waited for the others.
 func (h *Hub) Destruct() error {
-	if caddy.Exiting() {
-		h.ShutDown()
-	} else {
+	if !caddy.Exiting() {
 		h.Core.Close()
+		return h.closeBroker()
 	}
-	if caddy.Exiting() { // all have been cut by then
-		h.Core.WaitEmpty(exitTime + drainTime/4)
-		h.streams.Wait(drainTime / 4)
-		h.events.wait(drainTime / 4)
-	}
+	h.ShutDown()
+	h.Core.WaitEmpty(exitTime + drainTime/4) // all have been cut by then
+	h.streams.Wait(drainTime / 4)
+	h.events.wait(drainTime / 4)
+	closing.Go(func() { h.logIf(h.closeBroker(), "closing the broker") })
+	return nil
+}
+
+func (h *Hub) closeBroker() error {
 	h.brokerMu.Lock()
 	defer h.brokerMu.Unlock()
 	if h.broker == nil {
