@@ -64,3 +64,52 @@ func TestIDAheadOfTheInstanceDelaysOnlyItsOwnClient(t *testing.T) {
 		t.Errorf("on exit the client was answered %q; EventSource comes back only if it is cut", answer)
 	}
 }
+
+// Everybody can invent an ID that an instance is yet to come to. Who waits for one counts for all limits, so
+// others are refused at once.
+func TestNoMoreClientsWaitForAnInstanceThanMayJoin(t *testing.T) {
+	const limit, tries = 3, 12
+	server := e2etest.RedisServer(t)
+	for name, where := range map[string]struct {
+		hub, route string
+		status     int
+	}{
+		"of the hub": {"max_clients 3", "", http.StatusServiceUnavailable},
+		"per IP":     {"", "max_clients_per_ip 3", http.StatusTooManyRequests},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serveOnce(t, "sse /events {\npublish {\nopen\n}\n"+where.route+"\n}",
+				globals("sse {\nbroker redis "+server.URL()+"\n"+where.hub+"\n}"))
+			events := s.url("/events?topic=a")
+			eventually(t, patience, "the broker to be in reach", func() bool {
+				return post(t, events, "text/plain", "1").Status == http.StatusOK
+			})
+			epoch, _, _ := strings.Cut(*publish(t, events, "2").ID, "-")
+			id := fmt.Sprintf("%s-%d", epoch, time.Now().Add(time.Hour).UnixMilli())
+			statuses := make(chan int, tries) // in the order of the answers
+			for range tries {
+				go func() {
+					r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, events, nil)
+					r.Header.Set("Last-Event-ID", id)
+					answer, err := http.DefaultTransport.RoundTrip(r)
+					if err != nil {
+						statuses <- 0
+						return
+					}
+					statuses <- answer.StatusCode
+					<-t.Context().Done()
+					_ = answer.Body.Close()
+				}()
+			}
+			for n := range tries {
+				want := where.status
+				if n >= tries-limit { // those who have waited
+					want = http.StatusOK
+				}
+				if status := <-statuses; status != want {
+					t.Errorf("answer %d of %d is %d; want %d", n+1, tries, status, want)
+				}
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package hub_test
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -154,6 +155,54 @@ func TestNoMorePositionsAreWaitedForThanThereIsRoom(t *testing.T) {
 		hubtest.Pause(2 * time.Second)
 		if n := hub.LeftoversOf(h.Hub).Arrivals; n != 0 {
 			t.Errorf("%d positions are still waited for", n)
+		}
+	})
+}
+
+func TestWhoWaitsTakesUpAPlace(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		limits := hubtest.Plenty
+		limits.MaxClients = 3
+		h := hubtest.New(t, limits)
+		here := func(last byte) hub.Subscription {
+			s := hubtest.With("a")
+			options := *s.ClientOptions
+			options.MaxPerSource = 2
+			s.ClientOptions, s.Source = &options, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, last}), 32)
+			return s
+		}
+		hold := func(s hub.Subscription, want error) *hub.Place {
+			t.Helper()
+			place, err := h.Hold(s)
+			if !errors.Is(err, want) {
+				t.Errorf("a place is held with %v; want %v", err, want)
+			}
+			return place
+		}
+		one, two := hold(here(1), nil), hold(here(1), nil)
+		hold(here(1), hub.ErrTooManyFromHere)
+		if _, err := h.TryEnter(here(1)); !errors.Is(err, hub.ErrTooManyFromHere) {
+			t.Errorf("beside two places a client enters with %v", err)
+		}
+		three := hold(here(2), nil)
+		hold(here(2), hub.ErrHubFull)
+		s := here(1)
+		s.Place = one
+		if err := h.Admits(s); err != nil {
+			t.Errorf("a client's own place keeps it out: %v", err)
+		}
+		if _, err := h.TryEnter(s); err != nil {
+			t.Errorf("a client can't join with its place: %v", err)
+		}
+		one.GiveUp() // which is used up
+		hold(here(3), hub.ErrHubFull)
+		two.GiveUp()
+		two.GiveUp()
+		hold(here(1), nil).GiveUp()
+		hold(here(3), nil).GiveUp()
+		three.GiveUp()
+		if clients, _ := h.Size(); clients != 1 {
+			t.Errorf("%d clients are counted; want 1", clients)
 		}
 	})
 }

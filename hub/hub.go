@@ -52,6 +52,7 @@ type Hub struct {
 	history  *history
 	audience *audience
 	joined   uint64 // clients so far
+	held     int    // places that are held for clients that are yet to join
 	sources  map[netip.Prefix]int
 	owners   owners
 	ended    error  // ErrDraining or ErrHubClosed; nil while the hub is open
@@ -115,6 +116,7 @@ func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
+	s.Place.giveUpLocked()
 	if err := h.admitLocked(&s, now); err != nil {
 		h.stats.refuse(err)
 		return nil, Welcome{}, err
@@ -128,9 +130,7 @@ func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
 	c.from = h.frames.next
 	welcome := h.resumeLocked(c, s.LastEventID, hint, now)
 	h.audience.add(c)
-	if s.Source.IsValid() {
-		h.sources[s.Source]++
-	}
+	h.countSourceLocked(s.Source, 1)
 	c.start(h.times.moment(now))
 	h.stats.accept(welcome)
 	c.shard.enterLocked(c)
@@ -147,6 +147,10 @@ func (h *Hub) Admits(s Subscription) error {
 // admitLocked says why somebody may not join.
 func (h *Hub) admitLocked(s *Subscription, now time.Time) error {
 	owner := h.ownerLocked(s.ClientID, now)
+	clients, fromHere := h.audience.everybody+h.held, h.sources[s.Source]
+	if s.Place.isHeldLocked() { // which counts already
+		clients, fromHere = clients-1, fromHere-1
+	}
 	switch {
 	case h.ended != nil:
 		return h.ended
@@ -154,9 +158,9 @@ func (h *Hub) admitLocked(s *Subscription, now time.Time) error {
 		return ErrClientIDOwned
 	case h.owners.barred(s.ClientID, now):
 		return ErrClientIDBarred
-	case s.MaxPerSource > 0 && s.Source.IsValid() && h.sources[s.Source] >= s.MaxPerSource:
+	case s.MaxPerSource > 0 && s.Source.IsValid() && fromHere >= s.MaxPerSource:
 		return ErrTooManyFromHere
-	case h.limits.MaxClients > 0 && h.audience.everybody >= h.limits.MaxClients:
+	case h.limits.MaxClients > 0 && clients >= h.limits.MaxClients:
 		return ErrHubFull
 	}
 	return nil
@@ -178,11 +182,7 @@ func (h *Hub) Leave(c *Client, cause error) error {
 	}
 	c.cause = cause
 	h.audience.remove(c)
-	if c.Source.IsValid() {
-		if h.sources[c.Source]--; h.sources[c.Source] == 0 {
-			delete(h.sources, c.Source)
-		}
-	}
+	h.countSourceLocked(c.Source, -1)
 	h.owners.leftBy(c.ClientID, time.Now())
 	c.shard.noteLocked(func(s *shard) { s.remove(c) })
 	h.stats.disconnected(cause)

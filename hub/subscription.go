@@ -24,6 +24,8 @@ type Subscription struct {
 	// LastEventID is the ID the client has seen last; empty for one that comes for the first time.
 	LastEventID string
 	Expires     time.Time // when its authorization ends; zero never
+	// Place is what Hold gave for the client; nil for one that joins at once.
+	Place *Place
 }
 
 // Subscriber is what a hub knows of a client for as long as it is there.

@@ -19,6 +19,11 @@ type StreamOptions struct {
 // or goes on without the request. The error is why the hub does not admit the client; then nothing was
 // written.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, sub hub.Subscription, o StreamOptions) error {
+	var err error
+	if sub.Place, err = h.Core.Hold(sub); err != nil { // before it waits for anything
+		return err
+	}
+	defer sub.Place.GiveUp()
 	h.Core.AwaitID(r.Context(), sub.LastEventID)
 	handler := h.streams.New(w, r, sub.WriteTimeout)
 	if h.Core.Admits(sub) == nil { // a client that is refused claims nothing
