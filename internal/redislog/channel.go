@@ -76,8 +76,9 @@ func (l *Log) awaitSubscription(ctx context.Context) error {
 // are sent while the line is cut are lost to this instance: nobody was promised them.
 func (l *Log) keepListening() {
 	var backoff backoff
+	malformed := newMalformedWarnings()
 	for l.context.Err() == nil {
-		err := l.listen(&backoff)
+		err := l.listen(&backoff, &malformed)
 		if l.context.Err() == nil {
 			l.logFailure("listening to the channel failed", err)
 			backoff.wait(l.context)
@@ -88,7 +89,7 @@ func (l *Log) keepListening() {
 // listen receives from the channels until it has to subscribe again. It sends pings, so that silence means
 // that the line is dead. The connection is patient, since a message may be long. After a timeout the
 // subscription is given up: part of a message may have been read.
-func (l *Log) listen(backoff *backoff) error {
+func (l *Log) listen(backoff *backoff, malformed *malformedWarnings) error {
 	channel := l.tailing.Subscribe(l.context, l.Channel, l.kickChannel)
 	defer channel.Close()
 	defer l.subscription.setOpen(false)
@@ -121,7 +122,7 @@ func (l *Log) listen(backoff *backoff) error {
 			if message.Channel == l.kickChannel {
 				l.hearKick(message.Payload)
 			} else {
-				l.deliverEphemeral(message.Payload)
+				l.deliverEphemeral(message.Payload, malformed)
 			}
 		}
 	}
@@ -139,11 +140,11 @@ func ping(ctx context.Context, channel *redis.PubSub) {
 }
 
 // deliverEphemeral delivers a message on the channel, if it is for this hub.
-func (l *Log) deliverEphemeral(payload string) {
+func (l *Log) deliverEphemeral(payload string, malformed *malformedWarnings) {
 	m, hubName, err := decodeChannelMessage(payload)
 	switch {
 	case err != nil && hubName == l.hubName: // every hub gets the message, one counts it
-		l.logMalformed("channel "+l.Channel, err)
+		l.noteMalformed(malformed, "channel "+l.Channel, err)
 	case err != nil:
 	case hubName == l.hubName:
 		l.replica.Wait(l.context, l.replica.Deliver(m))

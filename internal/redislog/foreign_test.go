@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
@@ -201,6 +202,30 @@ func TestMalformedEntriesAreSkippedCountedAndLogged(t *testing.T) {
 		t.Errorf("from before the malformed entries a client resumes with %q", back.Resume)
 	} else {
 		back.want("good")
+	}
+}
+
+func TestWarningsAboutMalformedMessagesAreFewAndShort(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	i, client := start(t, server.URL()), admin(t, server.URL())
+	awaitSubscribed(t, client, "sse:messages", 1)
+	long := strings.Repeat("é", 2000)
+	const each = 500
+	for range each {
+		client.XAdd(t.Context(), xadd(long, "x"))
+		client.Publish(t.Context(), "sse:messages", `{"topic":"a","data":"x","`+long+`":1}`)
+	}
+	e2etest.Await(t, "all to be counted", func() bool { return i.malformed() == 2*each })
+	// Both readers of the log may warn so often at once, and once more in so many seconds.
+	lines := i.logs.FilterMessageSnippet("malformed").All()
+	if n := len(lines); n < 2*malformedBurst || n > 2*malformedBurst+20 {
+		t.Errorf("%d malformed messages were logged %d times", 2*each, n)
+	}
+	for _, line := range lines {
+		said := fmt.Sprint(line.ContextMap()["error"])
+		if len(said) > 2*malformedBytes || !utf8.ValidString(said) {
+			t.Fatalf("a warning has %d bytes: %s", len(said), said)
+		}
 	}
 }
 

@@ -85,6 +85,7 @@ func (o *Options) redisOptions() *redis.UniversalOptions {
 // Open returns the log of a hub. It touches no network before Start.
 func Open(hubName string, o Options) *Log {
 	base := "{" + o.Prefix + ":" + hubName + "}:"
+	o.Logger = o.Logger.With(zap.String("hub", hubName), zap.Strings("redis", o.Addrs))
 	l := &Log{
 		Options:       o,
 		hubName:       hubName,
@@ -100,6 +101,7 @@ func Open(hubName string, o Options) *Log {
 		tried:         make(chan struct{}),
 		unasked:       rate.Sometimes{Interval: time.Second},
 		forbidden:     rate.Sometimes{Interval: time.Minute},
+		misconfigured: rate.Sometimes{Interval: time.Minute},
 	}
 	l.context, l.cancel = context.WithCancel(context.Background())
 	l.severed, l.sever = context.WithCancel(context.Background())
@@ -136,8 +138,12 @@ type Log struct {
 	presence      *presence
 	ownersDoubted doubt // raised when Redis may lack owners
 
+	exhausted atomic.Bool // whether the log has no room for another entry
+
 	unasked   rate.Sometimes // limits the warning that Redis does not tell owners
 	forbidden rate.Sometimes // limits the warning that Redis forbids something
+	// misconfigured limits the warning that says what to change in the config.
+	misconfigured rate.Sometimes
 
 	context context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -210,20 +216,14 @@ func (l *Log) within(ctx context.Context, call func() error) error {
 // logFailure logs a failure of something that will be tried again. The operator is warned only if Redis
 // forbids it.
 func (l *Log) logFailure(what string, err error) {
+	err = l.located(err)
 	if redis.IsPermissionError(err) {
 		l.forbidden.Do(func() {
 			l.Logger.Warn("redis forbids what is needed; the README has a rule for its ACL",
-				zap.String("hub", l.hubName), zap.String("what", what), zap.Error(err))
+				zap.String("what", what), zap.Error(err))
 		})
 	}
-	l.Logger.Debug(what, zap.String("hub", l.hubName), zap.Error(err))
-}
-
-// logMalformed logs and counts a message of another program that can't be read.
-func (l *Log) logMalformed(where string, err error) {
-	l.Logger.Warn("skipping a malformed message in redis",
-		zap.String("hub", l.hubName), zap.String("at", where), zap.Error(err))
-	l.replica.CountMalformed()
+	l.Logger.Debug(what, zap.Error(err))
 }
 
 // backoff is the time before the next attempt. It grows with each attempt, and is random so that instances

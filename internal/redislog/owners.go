@@ -69,7 +69,7 @@ func (l *Log) Claim(ctx context.Context, s *hub.Subscription) {
 	if err != nil && ctx.Err() != context.Canceled {
 		l.unasked.Do(func() {
 			l.Logger.Warn("redis does not say whose client_ids are; this instance goes by what it knows",
-				zap.String("hub", l.hubName), zap.Error(err))
+				zap.Error(l.located(err)))
 		})
 	}
 }

@@ -109,7 +109,7 @@ func (l *Log) keepPresence() {
 		err := l.exchangePresence(ctx, own)
 		cancel()
 		if err == nil || refusesWrites(err) {
-			l.replica.LogRefuses(err)
+			l.noteRefusal(err)
 		}
 		if err == nil && again {
 			l.ownersDoubted.raise()

@@ -400,6 +400,9 @@ func (l *Log) settle(p *pendingBatch, replies []any) {
 			p.err = fmt.Errorf("%w: redis: %s", broker.ErrUnknownOutcome, rest)
 			return
 		case "error":
+			if saysExhausted(rest) {
+				l.noteRoom(false)
+			}
 			p.err = fmt.Errorf("%w: redis: %s", broker.ErrUnavailable, rest)
 			return
 		}
@@ -413,7 +416,7 @@ func (l *Log) settle(p *pendingBatch, replies []any) {
 			receipt.ID = id.String()
 			if !repeated && p.err == nil {
 				l.acked.add(id)
-				l.replica.LogRefuses(nil)
+				l.noteRefusal(nil)
 			}
 		}
 		if p.err != nil {

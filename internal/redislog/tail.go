@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/zap"
 
 	"github.com/caddy-sse/caddy-sse/hub"
 )
@@ -25,7 +24,7 @@ const (
 // keepTailing follows the log until Close. After any failure it goes on from the same position. It calls
 // ready after each attempt to join the log.
 func (l *Log) keepTailing(ready func()) {
-	t := &tail{Log: l, at: l.replica.Position(), count: tailCount / 4}
+	t := &tail{Log: l, at: l.replica.Position(), count: tailCount / 4, malformed: newMalformedWarnings()}
 	var backoff backoff
 	for l.context.Err() == nil {
 		err := t.connect()
@@ -53,7 +52,7 @@ func (l *Log) keepTailing(ready func()) {
 			}
 		}
 		if !changed {
-			l.replica.LogLost(err)
+			l.logLost(err)
 		}
 		refresh(l.context, l.tailing)
 		backoff.wait(l.context)
@@ -95,6 +94,8 @@ type tail struct {
 
 	reads int // reads of new entries since connect
 	count int // entries of the next read
+
+	malformed malformedWarnings
 }
 
 // connect checks that the log goes on at the tail's position. If it does not, connect tells the replica what
@@ -128,7 +129,7 @@ func (t *tail) connect() error {
 	}
 	// The log is an older copy, or another log. The instance that finds out gives it a new name, which all
 	// others see.
-	t.Logger.Warn("the log in redis is not the one it was; clients are told a gap", zap.String("hub", t.hubName))
+	t.Logger.Warn("the log in redis is not the one it was; clients are told a gap")
 	if epoch, err = t.changeEpoch(ctx, node, epoch); err != nil {
 		return fmt.Errorf("changing the epoch: %w", err)
 	}
@@ -227,7 +228,7 @@ func (t *tail) switchTo(node redis.Cmdable, epoch string) error {
 	reason := "log_lost"
 	switch {
 	case !t.followed:
-		t.seen, reason = hub.Position{Major: math.MaxUint64, Minor: math.MaxUint64}, "broker_changed"
+		t.seen, reason = lastPosition, "broker_changed"
 	case !t.loading:
 		ctx, cancel := context.WithTimeout(t.context, t.Timeout)
 		defer cancel()
@@ -271,6 +272,7 @@ func (t *tail) switchTo(node redis.Cmdable, epoch string) error {
 		t.replica.Announce(reason)
 	}
 	t.followed, t.loading = true, false
+	t.noteRoom(t.at.Position != lastPosition)
 	return nil
 }
 
@@ -411,10 +413,13 @@ func (t *tail) readOn(node redis.Cmdable) ([]entry, error) {
 // take hands one entry to the replica: as a live message, or as history.
 func (t *tail) take(e entry, live bool) {
 	t.at.Position, t.fields = e.position, e.fields
+	if e.position == lastPosition {
+		t.noteRoom(false)
+	}
 	m, err := e.message()
 	switch {
 	case err != nil:
-		t.logMalformed(entryID(e.position), err)
+		t.noteMalformed(&t.malformed, entryID(e.position), err)
 	case live:
 		t.replica.Wait(t.context, t.replica.Deliver(m))
 	default:
