@@ -99,6 +99,59 @@ func (c *Cluster) AwaitTakeover() {
 	})
 }
 
+// MoveSlot moves the slot of a key from one master to another. The keys named first go first; then it waits as
+// long as it is told, and moves the others.
+func (c *Cluster) MoveSlot(key string, from, to *Redis, wait time.Duration, first ...string) {
+	c.t.Helper()
+	slot := from.must("CLUSTER", "KEYSLOT", key)
+	source, target := from.must("CLUSTER", "MYID"), to.must("CLUSTER", "MYID")
+	to.must("CLUSTER", "SETSLOT", slot, "IMPORTING", source)
+	from.must("CLUSTER", "SETSLOT", slot, "MIGRATING", target)
+	move := func(keys ...string) {
+		for _, key := range keys {
+			from.must("MIGRATE", "127.0.0.1", strconv.Itoa(to.port), key, "0", "5000", "REPLACE")
+		}
+	}
+	move(first...)
+	time.Sleep(wait)
+	for {
+		keys := strings.Fields(from.must("CLUSTER", "GETKEYSINSLOT", slot, "100"))
+		if len(keys) == 0 {
+			break
+		}
+		move(keys...)
+	}
+	for _, node := range []*Redis{to, from} {
+		node.must("CLUSTER", "SETSLOT", slot, "NODE", target)
+	}
+	for _, node := range c.Masters {
+		c.await("the nodes to agree on the slot", func() bool {
+			nodes, _ := node.Do(time.Second, "CLUSTER", "NODES")
+			return !strings.Contains(nodes, "["+slot+"-") && holderOf(nodes, slot) == target
+		})
+	}
+}
+
+// holderOf returns the name of the node that has a slot, by the answer to CLUSTER NODES.
+func holderOf(nodes, slot string) string {
+	number, _ := strconv.Atoi(slot)
+	for line := range strings.Lines(nodes) {
+		fields := strings.Fields(line)
+		for _, held := range fields[min(8, len(fields)):] {
+			first, last, isRange := strings.Cut(held, "-")
+			low, err := strconv.Atoi(first)
+			high := low
+			if isRange {
+				high, _ = strconv.Atoi(last)
+			}
+			if err == nil && low <= number && number <= high {
+				return fields[0]
+			}
+		}
+	}
+	return ""
+}
+
 func (c *Cluster) await(what string, holds func() bool) {
 	c.t.Helper()
 	awaitHolds(c.t, what, holds)

@@ -2,6 +2,7 @@ package redislog
 
 import (
 	"testing"
+	"time"
 
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
@@ -102,4 +103,32 @@ func TestNothingIsLostWhenTheMasterInAClusterRestarts(t *testing.T) {
 		x.awaitProgress(100)
 	}
 	x.wantNoGaps(x.conclude())
+}
+
+// While a slot moves, its keys are at two servers. Instances notice at different times, and clients that move
+// between them are ahead of some.
+func TestClientsThatMoveWhileTheSlotMovesAreToldNoGap(t *testing.T) {
+	t.Parallel()
+	cluster := e2etest.RedisCluster(t)
+	x := newTrial(t, start(t, "", at(cluster.Addrs())), start(t, "", at(cluster.Addrs())))
+	for range 4 {
+		x.wander()
+	}
+	here := cluster.MasterOf(defaultLog)
+	away := cluster.Masters[0]
+	if away == here {
+		away = cluster.Masters[1]
+	}
+	for range 2 {
+		// Long enough that reads that wait at the old server end, and short of how long a client is waited for.
+		cluster.MoveSlot(defaultLog, here, away, 1500*time.Millisecond, defaultLog)
+		here, away = away, here
+		x.awaitProgress(100)
+	}
+	x.wantNoGaps(x.conclude())
+	for _, i := range x.instances {
+		if n := i.warnings("out of reach"); n > 0 {
+			t.Errorf("an instance took the log for lost %d times", n)
+		}
+	}
 }

@@ -344,6 +344,9 @@ func (t *tail) follow() error {
 			return fmt.Errorf("finding the log's server: %w", err)
 		}
 		entries, err := t.readOn(node)
+		if isRedirection(err) { // the log is moving, or has moved: a Cluster's client finds it
+			entries, err = t.readOn(t.tailing)
+		}
 		if err != nil {
 			return err
 		}
@@ -425,6 +428,13 @@ func (t *tail) take(e entry, live bool) {
 	default:
 		t.replica.Restore(m)
 	}
+}
+
+// isRedirection reports whether the error means that another node of the Cluster has the log.
+func isRedirection(err error) bool {
+	_, moved := redis.IsMovedError(err)
+	_, asked := redis.IsAskError(err)
+	return moved || asked
 }
 
 func isNoSuchKey(err error) bool { return err != nil && strings.Contains(err.Error(), "no such key") }
