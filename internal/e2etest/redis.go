@@ -29,10 +29,28 @@ type Redis struct {
 // in RedisServer(t, "--appendonly", "yes", "--appendfsync", "always").
 func RedisServer(t testing.TB, args ...string) *Redis {
 	t.Helper()
+	return startServer(t, Need(t, "redis-server"), args)
+}
+
+// ValkeyServer is RedisServer with Valkey. The test is skipped if this machine has none, since not every
+// system has a package of it.
+func ValkeyServer(t testing.TB, args ...string) *Redis {
+	t.Helper()
+	path, err := exec.LookPath("valkey-server")
+	if err != nil {
+		notice := "SKIPPED: " + t.Name() + " needs valkey-server"
+		tellUser(notice)
+		t.Skip(notice)
+	}
+	return startServer(t, path, args)
+}
+
+func startServer(t testing.TB, program string, args []string) *Redis {
+	t.Helper()
 	dir := t.TempDir()
 	r := &Redis{
 		t:       t,
-		program: Need(t, "redis-server"),
+		program: program,
 		port:    FreePort(t),
 		dir:     dir,
 		logFile: filepath.Join(dir, "redis.log"),
@@ -44,7 +62,7 @@ func RedisServer(t testing.TB, args ...string) *Redis {
 		if r.proc != nil {
 			r.proc.kill()
 		}
-		showLogOnFailure(t, "redis-server at "+r.Addr(), r.logFile)
+		showLogOnFailure(t, filepath.Base(program)+" at "+r.Addr(), r.logFile)
 	})
 	r.start()
 	return r

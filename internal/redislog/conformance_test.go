@@ -21,11 +21,14 @@ func (m *conformingModule) Identity() string { return "redis " + m.Prefix }
 
 func (m *conformingModule) Open(hub string) (broker.Log, error) { return Open(hub, m.Options), nil }
 
-func TestConformance(t *testing.T) {
-	redis := e2etest.RedisServer(t)
+func TestConformance(t *testing.T) { conform(t, e2etest.RedisServer(t)) }
+
+func TestConformanceOnValkey(t *testing.T) { conform(t, e2etest.ValkeyServer(t)) }
+
+func conform(t *testing.T, server *e2etest.Redis) {
 	brokertest.Run(t, brokertest.Subject{
 		Module: func(t testing.TB) broker.Module {
-			line := e2etest.NewProxy(t, redis.Addr())
+			line := e2etest.NewProxy(t, server.Addr())
 			return &conformingModule{line: line, Options: newOptions(t, line.URL(), func(o *Options) {
 				o.Prefix, o.Logger = hub.NewEpoch(), zap.NewNop()
 			})}
