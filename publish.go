@@ -47,6 +47,7 @@ func (p *post) whole() error {
 	if refusal != nil {
 		return p.refuse(refusal)
 	}
+	key, array := newRequestKey(p.who.name, p.key), arrayFingerprint(body)
 	batch := make([]*broker.Publication, len(messages))
 	for i, m := range messages {
 		if refusal := p.checkMessage(m.Message); refusal != nil {
@@ -55,11 +56,11 @@ func (p *post) whole() error {
 			}
 			return p.refuse(refusal)
 		}
-		var extent []byte
 		if isArray {
-			extent = body
+			batch[i] = key.whole(m, array)
+		} else {
+			batch[i] = key.publication(m)
 		}
-		batch[i] = p.publication(m, i+1, extent)
 	}
 	if isArray {
 		if n, err := p.hub.CheckKeys(p.request.Context(), batch); err != nil {
@@ -130,34 +131,31 @@ const maxBatch = 64
 
 // stream publishes the messages of a body as they arrive.
 func (p *post) stream(s ingest.Source) error {
-	published, lastID := 0, ""
-	for nth := 1; ; {
-		batch, lines, ended := p.collect(s, &nth)
+	var came progress
+	key := newRequestKey(p.who.name, p.key)
+	for {
+		batch, lines, ended := p.collect(s, key)
 		var n int
 		var err error
 		if len(batch) > 0 {
 			n, err = p.hub.Publish(p.request.Context(), batch)
 		}
-		published += n
-		for _, b := range batch[:n] {
-			if b.Receipt.ID != "" {
-				lastID = b.Receipt.ID
-			}
-		}
+		came.note(batch[:n], lines, key.key)
 		var refusal *problem.Problem
 		switch {
 		case err != nil:
 			refusal = p.failed(err)
-			refusal.Line = lines[n]
+			came.locate(refusal, lines[n])
 		case ended == io.EOF: //nolint:errorlint // a source returns it bare
-			return writeAnswer(p.w, publishedStream{published, orNull(lastID)})
+			if refusal = came.tooShort(s.Line()); refusal == nil {
+				return writeAnswer(p.w, came.answer())
+			}
 		case ended != nil:
 			refusal = p.unreadable(ended)
-			refusal.Line = s.Line()
+			came.locate(refusal, s.Line())
 		default:
 			continue
 		}
-		refusal.Published = &published
 		return p.refuse(refusal)
 	}
 }
@@ -174,9 +172,9 @@ func (p *post) lines() ingest.Source {
 	})
 }
 
-// collect waits for a message and reads it, with those behind it that have arrived already. The nth message
-// of the request is the first it reads; it returns the line of each.
-func (p *post) collect(s ingest.Source, nth *int) (batch []*broker.Publication, lines []int, ended error) {
+// collect waits for a message and reads it, with those behind it that have arrived already. It returns the
+// line of each.
+func (p *post) collect(s ingest.Source, key *requestKey) (batch []*broker.Publication, lines []int, ended error) {
 	for {
 		d, err := s.Next()
 		if err != nil {
@@ -189,9 +187,8 @@ func (p *post) collect(s ingest.Source, nth *int) (batch []*broker.Publication, 
 		if refusal != nil {
 			return batch, lines, refusal
 		}
-		batch = append(batch, p.publication(d, *nth, nil))
+		batch = append(batch, key.streamed(d))
 		lines = append(lines, s.Line())
-		*nth++
 		if len(batch) == maxBatch || !s.Buffered() {
 			return batch, lines, nil
 		}

@@ -254,6 +254,100 @@ func TestBodyThatBrokeOffIsResumedUnderItsKey(t *testing.T) {
 	})
 }
 
+// A repeated body of lines that differs from what was published says where.
+func TestLinesThatDifferFromBeforeAreRefused(t *testing.T) {
+	s := serveOnce(t, listenedRoute)
+	stream := s.listen(t)
+	for i, kind := range lineBodies {
+		k := fmt.Sprint("key ", i)
+		body := func(n, other int) string {
+			var b strings.Builder
+			for m := range n {
+				text := fmt.Sprint(k, m)
+				if m == other {
+					text = "other"
+				}
+				fmt.Fprintf(&b, kind.message, text)
+			}
+			return b.String()
+		}
+		send := func(body string) e2etest.Answer {
+			return post(t, s.url("/events"+kind.query), kind.media, body, key(k))
+		}
+		first := send(body(5, -1))
+		for m := range 5 {
+			stream.Expect(t, fmt.Sprint(k, m))
+		}
+		ends := strings.NewReplacer("\r\n", "\n", "\r", "\n")
+		linesOf := func(messages int) int { return strings.Count(ends.Replace(body(messages, -1)), "\n") }
+		for other := range 5 {
+			r := wantRefusal(t, send(body(7, other)), http.StatusUnprocessableEntity, "Idempotency-Key")
+			if r.Published == nil || *r.Published != other || r.Line == nil ||
+				*r.Line <= linesOf(other) || *r.Line > linesOf(other+1) {
+				t.Errorf("with message %d changed, %q is answered %+v", other, k, r)
+			}
+		}
+		r := wantRefusal(t, send(body(3, -1)), http.StatusUnprocessableEntity, "2 more messages")
+		if r.Published == nil || *r.Published != 3 {
+			t.Errorf("a shorter body is answered %+v", r)
+		}
+		if again := send(body(5, -1)); again.Status != http.StatusOK || again.Body != first.Body {
+			t.Errorf("the same body is answered %d %s, before it was %s", again.Status, again.Body, first.Body)
+		}
+		stream.wantNothing(t)
+	}
+}
+
+// Of a long body a difference is found soon behind it, and what is said is true.
+func TestLongBodyThatDiffersTellsWhereToLook(t *testing.T) {
+	s := serveOnce(t, listenedRoute)
+	lines := make([]string, 500)
+	for n := range lines {
+		lines[n] = fmt.Sprint(n)
+	}
+	send := func() e2etest.Answer {
+		return post(t, s.url("/events?topic=quiet"), ndjsonType, strings.Join(lines, "\n"), key("k"))
+	}
+	if answer := send(); answer.Status != http.StatusOK {
+		t.Fatal(answer.Status, answer.Body)
+	}
+	lines[300] = "other"
+	r := wantRefusal(t, send(), http.StatusUnprocessableEntity, "stands in lines")
+	if *r.Line > 301 || *r.Line < 301-16 || *r.Published != *r.Line-1 {
+		t.Errorf("answered line %d, published %d; line 301 differs", *r.Line, *r.Published)
+	}
+}
+
+// Messages of a body may have keys of their own, which they share with other requests.
+func TestLinesWithKeysOfTheirOwn(t *testing.T) {
+	s := serveOnce(t, listenedRoute)
+	stream := s.listen(t)
+	own := func(text string) string {
+		return `{"topic":"a","data":"` + text + `","idempotency_key":"` + text + `"}`
+	}
+	plain := func(text string) string { return `{"topic":"a","data":"` + text + `"}` }
+	passing := func(text string) string { return `{"topic":"a","data":"` + text + `","ephemeral":true}` }
+	send := func(media string, body string) e2etest.Answer {
+		answer := post(t, s.url("/events"), media, body, key("request"+media))
+		if answer.Status != http.StatusOK {
+			t.Errorf("%s is answered %d %s", body, answer.Status, answer.Body)
+		}
+		return answer
+	}
+	send(jsonType, own("x"))
+	stream.Expect(t, "x")
+	lines := strings.Join([]string{plain("1"), own("x"), plain("2"), own("y"), passing("3")}, "\n")
+	first := send(ndjsonType, lines)
+	for _, text := range []string{"1", "2", "y", "3"} {
+		stream.Expect(t, text)
+	}
+	if again := send(ndjsonType, lines); again.Body != first.Body {
+		t.Errorf("answered %s, and then %s", first.Body, again.Body)
+	}
+	send(jsonType, own("y"))
+	stream.wantNothing(t)
+}
+
 // Keys are checked before anything of an array is published, as all else.
 func TestArrayWithAKeyOfAnotherMessageIsRefusedAsAWhole(t *testing.T) {
 	s := serveOnce(t, listenedRoute)

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"io"
 	"mime"
@@ -13,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -21,7 +18,6 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"go.uber.org/zap"
 
-	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/ingest"
 	"github.com/caddy-sse/caddy-sse/internal/live"
@@ -101,22 +97,6 @@ func (p *post) checkMessage(m *hub.Message) *problem.Problem {
 			"a message for %d topics; name %d or fewer in the URL", len(m.To), ingest.MaxTargets)
 	}
 	return p.access.checkAddresses(p.who, m.To, p.literal)
-}
-
-// publication prepares a draft for the broker. The nth message of the request is counted from 1. The extent
-// is all of an array: its Idempotency-Key is for the whole, so a change of one message is a change of each.
-func (p *post) publication(d ingest.Draft, nth int, extent []byte) *broker.Publication {
-	publication := &broker.Publication{Message: d.Message}
-	key := p.key
-	if d.Key != "" {
-		key, nth, extent = d.Key, 1, nil
-	}
-	if key != "" {
-		scoped := sha256.Sum256([]byte(p.who.name + "\x00" + key + "/" + strconv.Itoa(nth)))
-		publication.Key = hex.EncodeToString(scoped[:])
-		publication.Fingerprint = d.Fingerprint(extent)
-	}
-	return publication
 }
 
 // allow takes n messages from what the publisher may send at its rate, or says when to come back.

@@ -31,9 +31,9 @@
 // No false answer. A message that Publish acknowledged is in the log, and the hub gets it. A message that
 // Publish refused is not, unless the error is [ErrUnknownOutcome].
 //
-// Once. A message with an idempotency key is published once within [IdempotencyPeriod], however often and
-// however concurrently it comes. Each repetition gets the first answer. A log that keeps messages over a
-// restart keeps these answers too.
+// Once. A message with an idempotency key is published once within [IdempotencyPeriod] of the request's newest
+// message, however often and however concurrently it comes. Each repetition gets the first answer. A log that
+// keeps messages over a restart keeps what this takes, too. "One record a request" says how.
 //
 // Nothing left. Close returns when nothing runs any more. The log calls no method of the hub after that.
 //
@@ -79,6 +79,25 @@
 // that can be read but takes no messages. Call ready even if the log is out of reach at the start: clients
 // may connect, and publishers are refused until LogFound. Operators see all this, and get an event.
 //
+// # One record a request
+//
+// A log has one [Record] for each idempotency key, however many messages the request has. For each message
+// with a key it takes the record that counts ([Publication.Record]) and asks it whether the message was
+// published before ([Record.Find]). If not, it publishes the message and adds it ([Record.Add]). It does so
+// atomically: of two requests with one key that come at once, one waits, or finds what the other has added.
+//
+// A request that is published as a whole, one message or an array, is known by one fingerprint, and the
+// record has the receipt of each message. A streamed request, lines or events that are published as they
+// arrive, may be endless, so its record has the number of its messages, the fingerprint of all of them, and
+// the last receipt. When it comes again, perhaps with more behind it, the messages up to that number are not
+// published. Whether they are the same is proved by the message that has that number, whose fingerprint covers
+// all before it: until then nothing new is published, and nothing is acknowledged. Marks in between tell of
+// a difference earlier: at the very message in requests of up to 65, else within a thirty-second part.
+// A repetition may come while the first is still under way; then each publishes what the other has not.
+//
+// All records of a hub hold at most [MaxRecordBytes]. Beyond that a message whose key has no record of it is
+// refused with [ErrKeysFull], until older records have gone.
+//
 // # What Publish returns
 //
 // Publish returns how many messages of the batch, from its beginning, are published. Each of them has its
@@ -86,6 +105,7 @@
 //
 //   - [ErrKeyReused]: the next message has a key that was used for another message. Nothing from there on was
 //     published.
+//   - [ErrKeysFull]: the log remembers as many keys as it may. Nothing from there on was published.
 //   - [ErrUnavailable]: the log is out of reach or takes no messages. Nothing from there on was published.
 //   - [ErrUnknownOutcome]: the log went away between request and answer. The rest may be published, now or
 //     later, or not. The publisher repeats the request with the same key, and it is published once.
@@ -103,6 +123,7 @@
 //
 //   - [Follower]: the log is elsewhere, and this instance may be behind it.
 //   - [Sizer]: the log is a file.
+//   - [Rememberer]: what the log remembers of idempotency keys outlives it, when the hub follows another.
 //   - [Kicker]: the log joins several instances, which close each other's connections.
 //   - [Claimer]: the log joins several instances, which agree whose a client_id is.
 //

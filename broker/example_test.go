@@ -26,8 +26,9 @@ type Log struct {
 	mu              sync.Mutex // guards all below, and the order of Deliver
 	hub             *hub.Hub
 	last            uint64
-	answers, before map[string]*broker.Publication // by idempotency key; before has older ones
-	since           time.Time                      // when answers was begun
+	records, before map[string]*broker.Record // by idempotency key; before has older ones
+	size            int                       // bytes of records and before, about
+	since           time.Time                 // when records was begun
 }
 
 // Start implements broker.Log.
@@ -53,13 +54,12 @@ func (l *Log) Publish(ctx context.Context, batch []*broker.Publication) (int, er
 func (l *Log) publish(p *broker.Publication) (err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	first, err := l.find(p)
-	if err != nil {
+	record := l.record(p)
+	if found, err := record.Find(p); found || err != nil {
 		return err
 	}
-	if first != nil {
-		p.Receipt, p.Repeated = first.Receipt, true
-		return nil
+	if p.Key != "" && l.size >= broker.MaxRecordBytes {
+		return broker.ErrKeysFull
 	}
 	if !p.Ephemeral {
 		p.Position = hub.Position{Major: l.last + 1}
@@ -72,24 +72,26 @@ func (l *Log) publish(p *broker.Publication) (err error) {
 		l.last++
 	}
 	if p.Key != "" {
-		l.answers[p.Key] = &broker.Publication{Fingerprint: p.Fingerprint, Receipt: p.Receipt}
+		l.size -= record.Size()
+		record.Add(p)
+		l.size += record.Size()
+		l.records[p.Key] = record
 	}
 	return nil
 }
 
-// find returns what was published with the key of p, if anything was.
-func (l *Log) find(p *broker.Publication) (*broker.Publication, error) {
+// record returns the record that counts for the key of p. Without a key it is empty.
+func (l *Log) record(p *broker.Publication) *broker.Record {
 	if now := time.Now(); now.Sub(l.since) > broker.IdempotencyPeriod {
-		l.before, l.answers, l.since = l.answers, make(map[string]*broker.Publication), now
+		l.before, l.records, l.since, l.size = l.records, make(map[string]*broker.Record), now, 0
+		for _, r := range l.before {
+			l.size += r.Size()
+		}
 	}
-	first := l.answers[p.Key]
-	if first == nil {
-		first = l.before[p.Key]
+	if stored := l.records[p.Key]; stored != nil {
+		return p.Record(stored)
 	}
-	if first != nil && first.Fingerprint != p.Fingerprint {
-		return nil, broker.ErrKeyReused
-	}
-	return first, nil
+	return p.Record(l.before[p.Key])
 }
 
 // CheckKeys implements broker.Log.
@@ -97,7 +99,8 @@ func (l *Log) CheckKeys(_ context.Context, batch []*broker.Publication) (int, er
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, p := range batch {
-		if _, err := l.find(p); err != nil {
+		unanswered := *p // Find may answer the copy; p is answered when it is published
+		if _, err := l.record(p).Find(&unanswered); err != nil {
 			return i, err
 		}
 	}

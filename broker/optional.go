@@ -36,3 +36,20 @@ type Claimer interface {
 	// a bounded time. If there is no answer, the hub goes by what it knows.
 	Claim(ctx context.Context, s *hub.Subscription)
 }
+
+// Rememberer is a log whose records of idempotency keys can be read when the hub follows another log. Without
+// it a key that was used before a reload that changes the broker is free after it.
+type Rememberer interface {
+	// Records gives access to the records of a log that is about to be closed. It returns nil if they can't be
+	// read: if the log is out of reach, say. It is called before Close, and what it returns is used after.
+	Records() Records
+}
+
+// Records are the records of a log that the hub has left. They are used for [IdempotencyPeriod], from many
+// goroutines at once.
+type Records interface {
+	// Find returns the record of a key, which is the caller's from then on; nil if there is none.
+	Find(ctx context.Context, key string) (*Record, error)
+	// Close ends the access. It is called once.
+	Close() error
+}

@@ -3,6 +3,7 @@ package brokertest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -22,7 +23,7 @@ type store struct {
 	last     uint64
 	kept     []kept
 	heldBack *hub.Message
-	answers  map[string]broker.Publication
+	records  map[string]*broker.Record
 	running  []*storeLog
 	away     bool
 }
@@ -41,7 +42,7 @@ type storeLog struct {
 
 func newStore(t testing.TB, fault string) *store {
 	return &store{
-		fault: fault, over: t.Context().Done(), epoch: hub.NewEpoch(), answers: make(map[string]broker.Publication),
+		fault: fault, over: t.Context().Done(), epoch: hub.NewEpoch(), records: make(map[string]*broker.Record),
 	}
 }
 
@@ -72,8 +73,8 @@ func (l *storeLog) Start(h *hub.Hub, ready func()) {
 	if l.fault != "announces nothing" {
 		h.Announce("broker_changed")
 	}
-	if l.fault == "forgets its answers" {
-		clear(l.answers)
+	if l.fault == "forgets its records" {
+		clear(l.records)
 	}
 	if l.fault != "never finds itself" {
 		h.LogFound()
@@ -120,7 +121,8 @@ func (l *storeLog) publish(ctx context.Context, p *broker.Publication) error {
 		<-l.over
 		return broker.ErrUnavailable
 	}
-	if found, err := l.find(p); found || err != nil {
+	record, found, err := l.find(p)
+	if found || err != nil {
 		return err
 	}
 	if l.fault == "answers two at once" {
@@ -130,7 +132,7 @@ func (l *storeLog) publish(ctx context.Context, p *broker.Publication) error {
 	}
 	l.append(p)
 	if l.fault != "forgets keys" && p.Key != "" {
-		l.answers[p.Key] = *p
+		l.remember(record, p)
 	}
 	if l.fault == "refuses what it publishes" && ctx.Err() != nil {
 		return broker.ErrUnavailable
@@ -138,17 +140,71 @@ func (l *storeLog) publish(ctx context.Context, p *broker.Publication) error {
 	return nil
 }
 
-func (l *storeLog) find(p *broker.Publication) (bool, error) {
-	first, found := l.answers[p.Key]
+// remember notes that a message is published.
+func (l *storeLog) remember(r *broker.Record, p *broker.Publication) {
 	switch {
-	case !found:
-		return false, nil
-	case first.Fingerprint != p.Fingerprint && l.fault != "lets keys be reused":
-		return false, broker.ErrKeyReused
+	case l.fault == "forgets the last ID" && p.Ephemeral:
+		*r = broker.Record{}
+	case l.fault == "keeps only the last answer":
+		copied := *p
+		copied.Streamed = true
+		p = &copied
 	}
-	p.Receipt, p.Repeated = first.Receipt, true
-	return true, nil
+	r.Add(p)
+	l.records[l.recordKey(p.Key)] = r
 }
+
+func (l *storeLog) recordKey(key string) string {
+	if l.fault == "has keys for each instance" {
+		return fmt.Sprintf("%p %s", l, key)
+	}
+	return key
+}
+
+func (l *storeLog) find(p *broker.Publication) (r *broker.Record, found bool, err error) {
+	stored := l.records[l.recordKey(p.Key)]
+	if l.fault == "takes no notice of records from before" {
+		p.Earlier = nil
+	}
+	r = p.Record(stored)
+	if found, err = r.Find(p); err != nil && l.fault == "lets keys be reused" {
+		p.Repeated = true
+		return r, true, nil
+	}
+	switch {
+	case l.fault == "forgets how far a request came" && found && p.Following > 0,
+		l.fault == "publishes what is new once more" && found && p.Streamed && p.Following == 0:
+		p.Repeated, p.Following, p.Unproven = false, 0, false
+		return new(broker.Record), false, nil
+	case l.fault == "takes any request for the one before" && p.Streamed && err != nil:
+		p.Repeated = true
+		return r, true, nil
+	}
+	return r, found, err
+}
+
+// Records implements broker.Rememberer.
+func (l *storeLog) Records() broker.Records {
+	if l.fault == "gives nobody its records" {
+		return nil
+	}
+	return storeRecords{l.store}
+}
+
+// storeRecords are the records of a store, which stays when a log is closed.
+type storeRecords struct{ *store }
+
+func (s storeRecords) Find(_ context.Context, key string) (*broker.Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.records[key]
+	if r == nil || s.fault == "gives out its own records" {
+		return r, nil
+	}
+	return r.Clone(), nil
+}
+
+func (storeRecords) Close() error { return nil }
 
 // append puts a message behind the others and feeds it to all hubs.
 func (s *store) append(p *broker.Publication) {
@@ -210,7 +266,7 @@ func (l *storeLog) CheckKeys(_ context.Context, batch []*broker.Publication) (in
 		if l.fault == "answers when it is asked" {
 			looked.Repeated, p.Repeated = true, true
 		}
-		if _, err := l.find(&looked); err != nil && l.fault != "finds every key fine" {
+		if _, _, err := l.find(&looked); err != nil && l.fault != "finds every key fine" {
 			return n, err
 		}
 	}

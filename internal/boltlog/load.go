@@ -26,6 +26,9 @@ func (l *Log) load() error {
 	var end hub.Position
 	var followed bool
 	err = l.db.View(func(tx *bbolt.Tx) (err error) {
+		if l.recordBytes, err = measureRecords(tx); err != nil {
+			return err
+		}
 		end, followed, err = l.follow(tx)
 		return err
 	})

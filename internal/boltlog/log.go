@@ -33,7 +33,9 @@ type Options struct {
 
 // Open returns the log in a file.
 func Open(file *File, o Options) *Log {
-	l := &Log{Options: o, File: file, queue: make(chan *pendingBatch)}
+	l := &Log{
+		Options: o, File: file, queue: make(chan *pendingBatch), maxRecordBytes: broker.MaxRecordBytes,
+	}
 	l.context, l.cancel = context.WithCancel(context.Background())
 	return l
 }
@@ -51,6 +53,11 @@ type Log struct {
 	epoch     string                  // name of the log, once it has been read
 	unremoved []*hub.Message          // messages that the hub has dropped and the file still has
 	claims    map[hub.Position]string // owners to be stored with the messages at these positions
+	// recordBytes is how much of the file the records of idempotency keys take, and recordsGrown by how much
+	// the commit under way changes that.
+	recordBytes, recordsGrown int
+	maxRecordBytes            int
+	forgetFrom                []byte // the key from which on records are looked at next; nil for the first
 
 	context context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -126,7 +133,14 @@ func (l *Log) CheckKeys(_ context.Context, batch []*broker.Publication) (fine in
 		}
 		for ; fine < len(batch); fine++ {
 			unanswered := *batch[fine] // the copy may be answered; the original is when it is published
-			if _, err := findAnswer(answers, &unanswered, time.Now()); err != nil {
+			if unanswered.Key == "" {
+				continue
+			}
+			stored, _, err := readRecord(answers, unanswered.Key, time.Now())
+			if err != nil {
+				return err
+			}
+			if _, err := unanswered.Record(stored).Find(&unanswered); err != nil {
 				return err
 			}
 		}
@@ -218,6 +232,7 @@ func (l *Log) write(pending []*pendingBatch) (fresh []*broker.Publication, err e
 		return nil, err
 	}
 	l.gatherClaims()
+	l.recordsGrown = 0
 	err = l.update(func(tx *bbolt.Tx) error {
 		if err := l.storeClaims(tx); err != nil {
 			return err
@@ -233,6 +248,7 @@ func (l *Log) write(pending []*pendingBatch) (fresh []*broker.Publication, err e
 	})
 	if err == nil {
 		l.claims = nil
+		l.recordBytes += l.recordsGrown
 	}
 	return fresh, err
 }
@@ -255,15 +271,16 @@ func (l *Log) landed() bool {
 // had an answer. A key that is refused ends its own batch and no other.
 func (l *Log) store(tx *bbolt.Tx, p *pendingBatch) (fresh []*broker.Publication, err error) {
 	p.published, p.err = 0, nil
-	log, answers := tx.Bucket(logBucket), tx.Bucket(answersBucket)
+	log, records := tx.Bucket(logBucket), newBatchRecords(tx)
 	for _, m := range p.batch {
-		found, err := findAnswer(answers, m, time.Now())
-		if err != nil {
-			p.err = err
-			return fresh, nil
+		var found bool
+		if m.Key != "" {
+			if found, p.err = l.findRepeated(records, m); p.err != nil {
+				break
+			}
 		}
+		p.published++
 		if found {
-			p.published++
 			continue
 		}
 		m.Receipt = broker.Receipt{Receivers: l.replica.Reach(m.To)}
@@ -275,12 +292,21 @@ func (l *Log) store(tx *bbolt.Tx, p *pendingBatch) (fresh []*broker.Publication,
 			m.Receipt.ID = hub.ID{Epoch: l.epoch, Position: m.Position}.String()
 		}
 		if m.Key != "" {
-			if err := keepAnswer(answers, m); err != nil {
-				return nil, err
-			}
+			records.add(m)
 		}
 		fresh = append(fresh, m)
-		p.published++
 	}
-	return fresh, nil
+	grown, err := records.store()
+	l.recordsGrown += grown
+	return fresh, err
+}
+
+// findRepeated looks whether a message was published under its key before. If it was not, there must be room
+// for its record.
+func (l *Log) findRepeated(records *batchRecords, m *broker.Publication) (found bool, err error) {
+	found, err = records.find(m)
+	if !found && err == nil && l.recordBytes+l.recordsGrown >= l.maxRecordBytes {
+		err = broker.ErrKeysFull
+	}
+	return found, err
 }

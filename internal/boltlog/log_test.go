@@ -212,37 +212,6 @@ func TestKeyOfAnotherMessageEndsOnlyItsOwnBatch(t *testing.T) {
 	hubtest.Want(t, live.Texts(), "4")
 }
 
-func TestKeysAreForgottenAfterTheirPeriod(t *testing.T) {
-	d := newDiskHub(t, hubtest.Plenty)
-	p := keyed("k", "1")
-	if _, err := d.log.Publish(t.Context(), []*broker.Publication{p}); err != nil {
-		t.Fatal(err)
-	}
-	over := p.Time.Add(broker.IdempotencyPeriod + time.Millisecond)
-	d.update(func(tx *bbolt.Tx) error {
-		answers := tx.Bucket(answersBucket)
-		for now, want := range map[time.Time]bool{p.Time.Add(broker.IdempotencyPeriod / 2): true, over: false} {
-			if found, err := findAnswer(answers, keyed("k", "1"), now); found != want || err != nil {
-				t.Errorf("%v later it is %t that the key has an answer, %v", now.Sub(p.Time), found, err)
-			}
-		}
-		if _, err := findAnswer(answers, keyed("k", "other"), over); err != nil {
-			t.Errorf("a key that is free again is refused: %v", err)
-		}
-		err := forgetAnswers(p.Time.Add(broker.IdempotencyPeriod / 2))(tx)
-		if err != nil || answers.Stats().KeyN != 1 {
-			t.Errorf("%d answers are left, %v; want 1", answers.Stats().KeyN, err)
-		}
-		return forgetAnswers(over)(tx)
-	})
-	d.update(func(tx *bbolt.Tx) error {
-		if n := tx.Bucket(answersBucket).Stats().KeyN; n != 0 {
-			t.Errorf("%d answers are left", n)
-		}
-		return nil
-	})
-}
-
 func TestWithoutSyncANewBootIsAGap(t *testing.T) {
 	if !bytes.Equal(bootID(), bootID()) {
 		t.Skip("this system's boots have no names")

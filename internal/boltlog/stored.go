@@ -2,7 +2,6 @@ package boltlog
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"github.com/go-json-experiment/json"
 	"go.etcd.io/bbolt"
 
-	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
@@ -21,7 +19,7 @@ var (
 	metaBucket    = []byte("meta")    // facts about the whole file, under the keys below
 	logBucket     = []byte("log")     // messages by position
 	marksBucket   = []byte("marks")   // by address: the newest message that was removed, and when
-	answersBucket = []byte("answers") // by idempotency key: the answer, and when it was given
+	answersBucket = []byte("answers") // by idempotency key: the record of its request
 
 	allBuckets = [][]byte{metaBucket, logBucket, marksBucket, answersBucket}
 
@@ -238,70 +236,4 @@ func addressKey(a hub.Address) []byte { return append([]byte{byte(a.Kind)}, a.Na
 // addressOf reads the address of a mark from its key.
 func addressOf(key []byte) hub.Address {
 	return hub.Address{Kind: hub.Kind(key[0]), Name: string(key[1:])}
-}
-
-// storedAnswer is the answer to an idempotency key as it stands in the file.
-type storedAnswer struct {
-	ID          string
-	Receivers   int
-	Fingerprint [sha256.Size]byte
-	At          int64 // when it was given, in Unix milliseconds
-}
-
-// over reports whether the answer's time is over.
-func (a storedAnswer) over(now time.Time) bool {
-	return now.Sub(time.UnixMilli(a.At)) >= broker.IdempotencyPeriod
-}
-
-// findAnswer gives p the answer that its key got before. It returns ErrKeyReused if the key came with another
-// message.
-func findAnswer(answers *bbolt.Bucket, p *broker.Publication, now time.Time) (found bool, err error) {
-	if p.Key == "" {
-		return false, nil
-	}
-	value, err := get(answers, []byte(p.Key))
-	if value == nil || err != nil {
-		return false, err
-	}
-	var a storedAnswer
-	if err := json.Unmarshal(value, &a); err != nil {
-		return false, err
-	}
-	switch {
-	case a.over(now):
-		return false, nil
-	case a.Fingerprint != p.Fingerprint:
-		return false, broker.ErrKeyReused
-	}
-	p.Receipt, p.Repeated = broker.Receipt{ID: a.ID, Receivers: a.Receivers}, true
-	return true, nil
-}
-
-// keepAnswer stores the answer that p got.
-func keepAnswer(answers *bbolt.Bucket, p *broker.Publication) error {
-	a := storedAnswer{p.Receipt.ID, p.Receipt.Receivers, p.Fingerprint, p.Time.UnixMilli()}
-	value, err := json.Marshal(a)
-	if err != nil {
-		return err
-	}
-	return put(answers, []byte(p.Key), value)
-}
-
-// forgetAnswers removes the answers whose time is over.
-func forgetAnswers(now time.Time) func(*bbolt.Tx) error {
-	return func(tx *bbolt.Tx) error {
-		answers := tx.Bucket(answersBucket)
-		var old [][]byte
-		err := each(answers, func(key, value []byte) error {
-			var a storedAnswer
-			if json.Unmarshal(value, &a) != nil || a.over(now) {
-				old = append(old, bytes.Clone(key))
-			}
-			return nil
-		})
-		for _, key := range old {
-			err = errors.Join(err, answers.Delete(key))
-		}
-		return err
-	}
 }

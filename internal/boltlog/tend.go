@@ -11,6 +11,7 @@ import (
 func (l *Log) tend() {
 	l.trim() // first, since it makes room within the file
 	if l.replica.LogUp() {
+		l.forgetOldRecords()
 		return
 	}
 	if err := l.tryAgain(); err != nil {
@@ -18,6 +19,16 @@ func (l *Log) tend() {
 		return
 	}
 	l.replica.LogFound()
+}
+
+// forgetOldRecords looks for records of idempotency keys whose time is over.
+func (l *Log) forgetOldRecords() {
+	if !l.loaded {
+		return
+	}
+	if err := l.forgetRecords(time.Now()); err != nil {
+		l.fail(err)
+	}
 }
 
 // tryAgain makes a large commit and takes it back. A small one could find room within a file on a full disk.
@@ -58,17 +69,14 @@ func (l *Log) trim() {
 	}
 }
 
-// clean bounds the answers and marks that the file keeps beside its messages.
+// clean bounds the marks that the file keeps beside its messages.
 func (l *Log) clean() {
 	if !l.loaded {
 		return
 	}
 	now := time.Now()
 	keep := max(time.Hour, 2*min(l.replica.Limits().History.Age, math.MaxInt64/2))
-	for _, update := range []func(*bbolt.Tx) error{forgetAnswers(now), foldMarks(keep, maxMarks, now)} {
-		if err := l.update(update); err != nil {
-			l.fail(err)
-			return
-		}
+	if err := l.update(foldMarks(keep, maxMarks, now)); err != nil {
+		l.fail(err)
 	}
 }

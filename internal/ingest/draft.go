@@ -19,9 +19,8 @@ type Draft struct {
 	Key string // the field idempotency_key; empty for none
 }
 
-// Fingerprint tells a draft from any other draft. The extent is what else belongs to the request: the same
-// draft in another extent has another fingerprint.
-func (d Draft) Fingerprint(extent []byte) [sha256.Size]byte {
+// Fingerprint tells a draft from any other draft.
+func (d Draft) Fingerprint() [sha256.Size]byte {
 	hash := sha256.New()
 	field := func(b []byte) {
 		var length [8]byte
@@ -36,7 +35,6 @@ func (d Draft) Fingerprint(extent []byte) [sha256.Size]byte {
 	field(fmt.Appendf(nil, "%t %d %t", d.HasRetry, d.Retry, d.Ephemeral))
 	field([]byte(d.Event))
 	field(d.Data)
-	field(extent)
 	return [sha256.Size]byte(hash.Sum(nil))
 }
 

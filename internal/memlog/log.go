@@ -4,7 +4,6 @@ package memlog
 
 import (
 	"context"
-	"sync"
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
@@ -16,12 +15,11 @@ type Log struct {
 	Epoch   string
 	replica *hub.Hub
 
-	mu      sync.Mutex // guards answers; held while a message with a key is published
-	answers *answers
+	records *records // of the idempotency keys
 }
 
 // Open returns an empty log.
-func Open() *Log { return &Log{Epoch: hub.NewEpoch(), answers: newAnswers()} }
+func Open() *Log { return &Log{Epoch: hub.NewEpoch(), records: newRecords()} }
 
 // Start implements broker.Log.
 func (l *Log) Start(h *hub.Hub, ready func()) {
@@ -45,36 +43,55 @@ func (l *Log) Publish(ctx context.Context, batch []*broker.Publication) (int, er
 
 // publishOne puts a message at the end of the hub's log, which is all there is of this one, or answers what
 // its key was answered before. Only keys need a lock.
-func (l *Log) publishOne(p *broker.Publication) (err error) {
-	if p.Key != "" {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if found, err := l.answers.find(p); found || err != nil {
-			return err
-		}
+func (l *Log) publishOne(p *broker.Publication) error {
+	if p.Key == "" {
+		return l.append(p)
 	}
+	l.records.mu.Lock()
+	defer l.records.mu.Unlock()
+	record := p.Record(l.records.stored(p.Key))
+	if found, err := record.Find(p); found || err != nil {
+		return err
+	}
+	if l.records.full() {
+		return broker.ErrKeysFull
+	}
+	if err := l.append(p); err != nil {
+		return err
+	}
+	l.records.add(record, p)
+	return nil
+}
+
+// append puts a message at the end of the hub's log.
+func (l *Log) append(p *broker.Publication) (err error) {
 	if p.Receipt.Receivers, err = l.replica.Append(p.Message, l.Epoch); err != nil {
 		return err
 	}
 	if !p.Ephemeral {
 		p.Receipt.ID = hub.ID{Epoch: l.Epoch, Position: p.Position}.String()
 	}
-	l.answers.keep(p)
 	return nil
 }
 
 // CheckKeys implements broker.Log.
 func (l *Log) CheckKeys(_ context.Context, batch []*broker.Publication) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.records.mu.Lock()
+	defer l.records.mu.Unlock()
 	for i, p := range batch {
-		unanswered := *p // find may fill in the copy's answer; p gets its own when it is published
-		if _, err := l.answers.find(&unanswered); err != nil {
+		if p.Key == "" {
+			continue
+		}
+		unanswered := *p // Find may fill in the copy's answer; p gets its own when it is published
+		if _, err := p.Record(l.records.stored(p.Key)).Find(&unanswered); err != nil {
 			return i, err
 		}
 	}
 	return len(batch), nil
 }
+
+// Records implements broker.Rememberer.
+func (l *Log) Records() broker.Records { return l.records }
 
 // Close implements broker.Log. Nothing runs that would have to end.
 func (l *Log) Close() error { return nil }

@@ -217,9 +217,9 @@ func TestKeyIsForgottenAfterTenMinutes(t *testing.T) {
 		}
 		time.Sleep(10 * time.Minute)
 		log.mustPublish(t, brokertest.One("a", "hi", "last"))
-		if len(log.answers.byKey) != 1 || len(log.answers.order) != 1 {
+		if len(log.records.byKey) != 1 || len(log.records.order) != 1 {
 			t.Errorf("%d keys are remembered, in an order of %d; want the last one",
-				len(log.answers.byKey), len(log.answers.order))
+				len(log.records.byKey), len(log.records.order))
 		}
 	})
 }

@@ -89,6 +89,12 @@ func Of(err error) *Problem {
 		return New(http.StatusUnprocessableEntity,
 			"this Idempotency-Key was used for another message within the last 10 minutes; "+
 				"use a new key for a new message")
+	case errors.Is(err, broker.ErrKeysFull):
+		p = New(http.StatusServiceUnavailable,
+			"the hub remembers as many Idempotency-Keys as it may, each for 10 minutes; the message was not "+
+				"published, try again later, or publish without a key")
+		p.RetryAfter = 30
+		return p
 	}
 	return New(http.StatusServiceUnavailable, "publishing failed; the message was not published, try again")
 }

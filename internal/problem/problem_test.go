@@ -118,11 +118,15 @@ func TestErrorsHaveTheirStatuses(t *testing.T) {
 		broker.ErrUnknownOutcome: http.StatusServiceUnavailable,
 		broker.ErrUnavailable:    http.StatusServiceUnavailable,
 		broker.ErrKeyReused:      http.StatusUnprocessableEntity,
+		broker.ErrKeysFull:       http.StatusServiceUnavailable,
 		errors.New("other"):      http.StatusServiceUnavailable,
 	} {
 		if got := problem.Of(fmt.Errorf("wrapped: %w", err)).Status; got != want {
 			t.Errorf("%v: %d; want %d", err, got, want)
 		}
+	}
+	if p := problem.Of(broker.ErrKeysFull); p.RetryAfter < 2 || !strings.Contains(p.Detail, "Idempotency-Keys") {
+		t.Errorf("who brings one key too many is told %+v", p)
 	}
 	p := problem.New(http.StatusTeapot, "short and stout")
 	if problem.Of(fmt.Errorf("wrapped: %w", p)) != p {

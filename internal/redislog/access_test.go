@@ -16,7 +16,7 @@ import (
 )
 
 // redisCommands are the commands that the ACL user of one hub needs, as the README lists them.
-const redisCommands = "hello client|setname ping get set del pttl exists pexpire eval evalsha " +
+const redisCommands = "hello client|setname ping get set del pttl exists pexpire time eval evalsha " +
 	"xadd xread xrange xrevrange xtrim xinfo|stream xgroup|create xgroup|destroy " +
 	"hset hget hmget hdel sadd srem smembers publish subscribe"
 

@@ -24,6 +24,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
@@ -87,11 +88,15 @@ func Open(hubName string, o Options) *Log {
 	base := "{" + o.Prefix + ":" + hubName + "}:"
 	o.Logger = o.Logger.With(zap.String("hub", hubName), zap.Strings("redis", o.Addrs))
 	l := &Log{
-		Options:       o,
-		hubName:       hubName,
-		logKey:        base + "log",
-		epochKey:      base + "epoch",
-		idemKey:       base + "idem:",
+		Options:  o,
+		hubName:  hubName,
+		logKey:   base + "log",
+		epochKey: base + "epoch",
+		idemKey:  base + "idem:",
+
+		recordBytesKey: base + "idem-bytes",
+		maxRecordBytes: broker.MaxRecordBytes,
+
 		ownerKey:      base + "owner:",
 		kickChannel:   base + "kick",
 		presence:      newPresence(base),
@@ -119,10 +124,13 @@ type Log struct {
 
 	logKey   string // the stream
 	epochKey string // name of the log's origin; an instance that finds another origin sets it
-	idemKey  string // + idempotency key: its answer
+	idemKey  string // + idempotency key: the record of its request
 	ownerKey string // + client_id: the user it belongs to
 	// kickChannel is the pub/sub channel of client_ids whose connections are to end, some or all.
 	kickChannel string
+
+	recordBytesKey string // how many bytes the records hold
+	maxRecordBytes int
 
 	publishing redis.UniversalClient
 	tailing    redis.UniversalClient

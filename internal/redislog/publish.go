@@ -2,7 +2,6 @@ package redislog
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -26,12 +25,11 @@ const (
 
 // pendingBatch is a batch on its way to Redis. It is small enough for one call.
 type pendingBatch struct {
-	batch    []*broker.Publication
-	state    atomic.Int32     // waitingToBeSent, then either sent or abandoned
-	receipts []broker.Receipt // answers to the messages that were published
-	repeated []bool           // whether each had been published before
-	err      error            // why not all were published
-	done     chan struct{}    // closed when the three fields above are set
+	batch   []*broker.Publication
+	state   atomic.Int32         // waitingToBeSent, then either sent or abandoned
+	answers []broker.Publication // copies of those that were published, with their answers
+	err     error                // why not all were published
+	done    chan struct{}        // closed when the two fields above are set
 }
 
 const (
@@ -79,6 +77,9 @@ func (l *Log) publishSome(ctx context.Context, batch []*broker.Publication) (int
 			return 0, err
 		}
 	}
+	if err := l.keepEarlier(ctx, batch); err != nil {
+		return 0, err
+	}
 	p := &pendingBatch{batch: batch, done: make(chan struct{})}
 	select {
 	case l.queue <- p:
@@ -95,44 +96,11 @@ func (l *Log) publishSome(ctx context.Context, batch []*broker.Publication) (int
 		}
 		return 0, broker.ErrUnknownOutcome
 	}
-	for i, receipt := range p.receipts {
-		batch[i].Receipt, batch[i].Repeated = receipt, p.repeated[i]
+	for i, answered := range p.answers {
+		batch[i].Receipt, batch[i].Repeated = answered.Receipt, answered.Repeated
+		batch[i].Following, batch[i].Unproven = answered.Following, answered.Unproven
 	}
-	return len(p.receipts), p.err
-}
-
-// CheckKeys implements broker.Log.
-func (l *Log) CheckKeys(ctx context.Context, batch []*broker.Publication) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
-	defer cancel()
-	node, err := l.node(ctx, l.publishing)
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
-	}
-	pipe, answers := node.Pipeline(), make([]*redis.StringCmd, len(batch))
-	for i, p := range batch {
-		if p.Key != "" {
-			answers[i] = pipe.Get(ctx, l.idemKey+p.Key)
-		}
-	}
-	err = l.within(ctx, func() error {
-		_, _ = pipe.Exec(ctx) // each command has its own error
-		return nil
-	})
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
-	}
-	for i, answer := range answers {
-		switch {
-		case answer == nil || errors.Is(answer.Err(), redis.Nil):
-		case answer.Err() != nil:
-			refresh(ctx, l.publishing)
-			return i, fmt.Errorf("%w: %w", broker.ErrUnavailable, answer.Err())
-		case !strings.HasPrefix(answer.Val(), hex.EncodeToString(batch[i].Fingerprint[:])):
-			return i, broker.ErrKeyReused
-		}
-	}
-	return len(batch), nil
+	return len(p.answers), p.err
 }
 
 // awaitJoined waits for the tail's first attempt to join the log, and fails if that failed. A message
@@ -233,14 +201,15 @@ func (l *Log) call(ctx context.Context, pending []*pendingBatch) ([]any, error) 
 		return nil, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 	}
 	instances := l.presence.others()
-	keys := []string{l.logKey, l.epochKey}
+	keys := []string{l.logKey, l.epochKey, l.recordBytesKey}
 	for _, instance := range instances {
 		keys = append(keys, l.presence.key(instance))
 	}
 	_, cluster := l.publishing.(*redis.ClusterClient) // where this instance may be subscribed at another server
-	args := make([]any, 0, 5+16*len(pending))         // enough for messages with one topic
+	args := make([]any, 0, 6+16*len(pending))         // enough for messages with one topic
 	args = append(args,
-		l.MaxLen, broker.IdempotencyPeriod.Milliseconds(), hub.NewEpoch(), len(instances), !cluster)
+		l.MaxLen, broker.IdempotencyPeriod.Milliseconds(), hub.NewEpoch(), len(instances), !cluster,
+		l.maxRecordBytes)
 	for i, p := range pending {
 		for _, m := range p.batch {
 			if m.Key != "" {
@@ -267,12 +236,8 @@ func (l *Log) appendMessage(args []any, batch int, m *broker.Publication) ([]any
 	if m.Ephemeral {
 		kind = "channel"
 	}
-	keyed, fingerprint := 0, ""
-	if m.Key != "" {
-		keyed, fingerprint = 1, hex.EncodeToString(m.Fingerprint[:])
-	}
 	here := l.replica.Count(m.To) + l.presence.countPatterns(m.To)
-	args = append(args, batch, kind, keyed, fingerprint, here, len(m.To))
+	args = append(args, batch, kind, recordPlace(m), here, len(m.To))
 	for _, to := range m.To {
 		args = append(args, presenceField(to))
 	}
@@ -291,25 +256,24 @@ func (l *Log) appendMessage(args []any, batch int, m *broker.Publication) ([]any
 	return args, nil
 }
 
-// publishScript publishes messages in order. A message whose idempotency key has an answer gets that answer
-// again. A message that is refused ends its batch, but not the others.
+// publishScript publishes messages in order. A message that was published before under its idempotency key is
+// not published again. A message that is refused ends its batch, but not the others.
 //
-// KEYS: the log, the epoch, the presence of the other instances, the idempotency keys.
+// KEYS: the log, the epoch, the bytes of records, the presence of the other instances, the idempotency keys.
 //
-// ARGV: max_len, how long answers are kept in ms, an epoch for a new log, the number of instances, whether
-// all subscribers of the channel are on this server; then for each message its batch, "log" or "channel",
-// whether it has a key, its fingerprint, the number of receivers known already, its addresses and its fields,
-// both with their number before them.
+// ARGV: max_len, how long records are kept in ms, an epoch for a new log, the number of instances, whether
+// all subscribers of the channel are on this server, how many bytes records may hold; then for each message
+// its batch, "log" or "channel", its place in its request as recordPlace writes it, the number of receivers
+// known already, its addresses and its fields, both with their number before them.
 //
-// It returns for each message "<epoch> <entry ID or -> <receivers>", with " again" behind an answer of
-// before, or why the message was not published. It must not raise an error once it has published something:
-// the caller would take that for the outcome of the whole call.
-var publishScript = redis.NewScript(`
+// It returns for each message "<epoch> <entry ID or -> <receivers>", or "again" with the record of the key
+// behind it, if this batch has not been told it yet, or why the message was not published. It must not raise
+// an error once it has published something: the caller would take that for the outcome of the whole call.
+var publishScript = redis.NewScript(recordsLua + `
 local epoch = redis.call('GET', KEYS[2])
 local instances, alone = tonumber(ARGV[4]), ARGV[5] == '1'
-local key, arg = 2 + instances, 6
-local replies, refused = {}, nil
-local function failed(reply) return type(reply) == 'table' and reply.err end
+local key, arg = 3 + instances, 7
+local refused = nil
 local function rename()
 	local renamed = redis.pcall('SET', KEYS[2], ARGV[3])
 	if failed(renamed) then return renamed end
@@ -326,28 +290,30 @@ if not epoch then
 	if problem then return problem end
 end
 while arg <= #ARGV do
-	local batch, kind, keyed, fingerprint = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
-	local receivers, addresses = tonumber(ARGV[arg + 4]), tonumber(ARGV[arg + 5])
-	local address = arg + 6
+	local batch, kind, p, r, state = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], nil, 'new'
+	local receivers, addresses = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4])
+	local address = arg + 5
 	arg = address + addresses
 	local first, last = arg + 1, arg + tonumber(ARGV[arg])
 	arg = last + 1
-	local kept = false
-	if keyed == '1' then
+	if p ~= '' then
 		key = key + 1
-		kept = redis.pcall('GET', KEYS[key])
+		p, r = place(p), record(KEYS[key])
+		state = failed(r) or known(r, p)
+		if state == 'new' and held() >= tonumber(ARGV[6]) then state = 'full' end
 	end
 	local reply
 	if batch == refused then
 		reply = 'skipped'
-	elseif failed(kept) then
-		reply, refused = 'error ' .. kept.err, batch
-	elseif kept and string.sub(kept, 1, #fingerprint) == fingerprint then
-		reply = string.sub(kept, #fingerprint + 2) .. ' again'
-	elseif kept then
-		reply, refused = 'conflict', batch
+	elseif r and failed(r) then
+		reply, refused = 'error ' .. r.err, batch
+	elseif state == 'again' then
+		reply = 'again'
+		if r.told ~= batch then reply, r.told = 'again ' .. text(r), batch end
+	elseif state ~= 'new' then
+		reply, refused = state, batch
 	else
-		for i = 3, 2 + instances do
+		for i = 4, 3 + instances do
 			for a = address, address + addresses - 1 do
 				local clients = redis.pcall('HGET', KEYS[i], ARGV[a])
 				if clients and not failed(clients) then
@@ -355,77 +321,100 @@ while arg <= #ARGV do
 				end
 			end
 		end
-		local function answered(at)
-			reply = epoch .. ' ' .. at .. ' ' .. receivers
-			return keyed == '0' or redis.pcall('SET', KEYS[key], fingerprint .. ' ' .. reply, 'PX', ARGV[2])
-		end
 		if kind == 'log' then
 			local done = append(unpack(ARGV, first, last))
-			local stored = not failed(done) and answered(done)
 			if failed(done) then
 				reply, refused = 'error ' .. done.err, batch
-			elseif failed(stored) then
-				reply, refused = 'unknown ' .. stored.err, batch
+			else
+				reply = epoch .. ' ' .. done .. ' ' .. receivers
+				if r then
+					add(r, p, epoch .. '-' .. string.gsub(done, '%-0$', ''), receivers)
+					r.replies[#r.replies + 1] = #replies + 1
+				end
 			end
 		else
-			-- The key goes first: PUBLISH would succeed even on a server that may not write.
-			local done = answered('-')
+			-- The record goes first: PUBLISH would succeed even on a server that may not write.
+			local before, done = r and r.count > 0 and text(r), nil
+			if r then
+				add(r, p, '-', receivers)
+				done = save(r)
+			end
 			if not failed(done) then
 				done = redis.pcall('PUBLISH', ARGV[first], ARGV[last])
 				if done == 0 and alone then -- not even the instance that asks: it was cut off and has not noticed
 					done = {err = 'nobody listens to the channel'}
 				end
-				if failed(done) and keyed == '1' then redis.pcall('DEL', KEYS[key]) end
+				if failed(done) and before then redis.pcall('SET', r.key, before, 'PX', ARGV[2]) end
+				if failed(done) and r and not before then redis.pcall('DEL', r.key) end
 			end
 			if failed(done) then
 				reply, refused = 'error ' .. done.err, batch
+				if r then records[r.key] = nil end
+			else
+				reply = epoch .. ' - ' .. receivers
 			end
 		end
 	end
 	replies[#replies + 1] = reply
+end
+for _, r in pairs(records) do
+	if r.changed then save(r) end
 end
 return replies
 `)
 
 // settle answers a batch by the replies to its messages.
 func (l *Log) settle(p *pendingBatch, replies []any) {
-	for _, reply := range replies {
+	records := make(map[string]*broker.Record)
+	for i, reply := range replies {
 		text, _ := reply.(string)
-		first, rest, _ := strings.Cut(text, " ")
-		switch first {
-		case "conflict":
-			p.err = broker.ErrKeyReused
-			return
-		case "unknown": // the message is in the log, but its key has no answer
-			p.err = fmt.Errorf("%w: redis: %s", broker.ErrUnknownOutcome, rest)
-			return
-		case "error":
-			if saysExhausted(rest) {
-				l.noteRoom(false)
-			}
-			p.err = fmt.Errorf("%w: redis: %s", broker.ErrUnavailable, rest)
+		answered := *p.batch[i]
+		if p.err = l.answer(&answered, text, records); p.err != nil {
 			return
 		}
-		at, rest, _ := strings.Cut(rest, " ")
-		receivers, _, repeated := strings.Cut(rest, " ")
-		var receipt broker.Receipt
-		receipt.Receivers, p.err = strconv.Atoi(receivers)
-		if at != "-" && p.err == nil {
-			id := hub.ID{Epoch: first}
-			id.Position, p.err = parseEntryID(at)
-			receipt.ID = id.String()
-			if !repeated && p.err == nil {
-				l.acked.add(id)
-				l.noteRefusal(nil)
-			}
-		}
-		if p.err != nil {
-			p.err = fmt.Errorf("%w: redis: %s", broker.ErrUnavailable, text)
-			return
-		}
-		p.receipts = append(p.receipts, receipt)
-		p.repeated = append(p.repeated, repeated)
+		p.answers = append(p.answers, answered)
 	}
+}
+
+// answer answers a message by the reply to it. The records are those that the replies to the batch have told.
+func (l *Log) answer(m *broker.Publication, reply string, records map[string]*broker.Record) (err error) {
+	first, rest, _ := strings.Cut(reply, " ")
+	switch first {
+	case "conflict":
+		return broker.ErrKeyReused
+	case "full":
+		return broker.ErrKeysFull
+	case "unknown": // the message is in the log, but its key has no record
+		return fmt.Errorf("%w: redis: %s", broker.ErrUnknownOutcome, rest)
+	case "error":
+		if saysExhausted(rest) {
+			l.noteRoom(false)
+		}
+		return fmt.Errorf("%w: redis: %s", broker.ErrUnavailable, rest)
+	case "again":
+		if rest != "" {
+			if records[m.Key], err = broker.ParseRecord(rest); err != nil {
+				return fmt.Errorf("%w: redis: %w", broker.ErrUnavailable, err)
+			}
+		}
+		_, err = m.Record(records[m.Key]).Find(m)
+		return err
+	}
+	at, receivers, _ := strings.Cut(rest, " ")
+	if m.Receipt.Receivers, err = strconv.Atoi(receivers); err != nil {
+		return fmt.Errorf("%w: redis: %s", broker.ErrUnavailable, reply)
+	}
+	if at == "-" {
+		return nil
+	}
+	id := hub.ID{Epoch: first}
+	if id.Position, err = parseEntryID(at); err != nil {
+		return fmt.Errorf("%w: redis: %s", broker.ErrUnavailable, reply)
+	}
+	m.Receipt.ID = id.String()
+	l.acked.add(id)
+	l.noteRefusal(nil)
+	return nil
 }
 
 // mayHaveBeenSent reports whether a command that failed with this error may have been carried out
