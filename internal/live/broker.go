@@ -12,6 +12,9 @@ import (
 // Publish puts a batch into the hub's log; see [broker.Log].
 func (h *Hub) Publish(ctx context.Context, batch []*broker.Publication) (int, error) {
 	n, err := h.withBroker(ctx, func(ctx context.Context, log broker.Log) (int, error) {
+		if err := h.left.recall(ctx, batch); err != nil {
+			return 0, err
+		}
 		return log.Publish(ctx, batch)
 	})
 	fresh := 0
@@ -39,6 +42,9 @@ func (h *Hub) CheckKeys(ctx context.Context, batch []*broker.Publication) (int, 
 		return len(batch), nil
 	}
 	return h.withBroker(ctx, func(ctx context.Context, log broker.Log) (int, error) {
+		if err := h.left.recall(ctx, batch); err != nil {
+			return 0, err
+		}
 		return log.CheckKeys(ctx, batch)
 	})
 }

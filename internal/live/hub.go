@@ -51,6 +51,7 @@ type Hub struct {
 	brokerMu sync.RWMutex // held for reading while the broker is used, for writing while it changes
 	broker   broker.Log   // nil before the first config has started, and once the hub is closed
 	identity string       // of broker
+	left     leftLogs     // what is known of the brokers before
 }
 
 // Settings is what one config says about a hub.
@@ -116,6 +117,7 @@ func (h *Hub) Destruct() error {
 func (h *Hub) closeBroker() error {
 	h.brokerMu.Lock()
 	defer h.brokerMu.Unlock()
+	h.left.closeAll()
 	if h.broker == nil {
 		return nil
 	}
@@ -173,6 +175,7 @@ func (h *Hub) applyLocked(s *Settings) {
 	h.brokerMu.Lock()
 	defer h.brokerMu.Unlock()
 	if h.broker != nil {
+		h.left.add(h.broker)
 		h.logIf(h.broker.Close(), "closing the broker that was replaced")
 	}
 	h.broker, h.identity = s.opened, s.Module.Identity()
