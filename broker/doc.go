@@ -25,6 +25,11 @@
 // takes Minor for 0. A log whose positions have holes, or that uses Minor, says so with Sparse in
 // [hub.Origin]; the hub then remembers the positions it has seen.
 //
+// Returns. A hub that has left a log for another one and comes back to it can't know what its clients missed
+// meanwhile. It tells a gap to whoever brings an ID from before, by itself: it knows which logs it has left,
+// also in processes before this one. A log that ends with the process says so with Transient in
+// [hub.Origin].
+//
 // No silent loss. A log delivers every message behind the hub's position, or says that it can't: by Follow
 // and Announce if it is another log, by Lose if messages are missing in this one.
 //

@@ -34,7 +34,7 @@ type Log struct {
 // Start implements broker.Log.
 func (l *Log) Start(h *hub.Hub, ready func()) {
 	l.hub = h
-	h.Follow(hub.Origin{Epoch: l.epoch})
+	h.Follow(hub.Origin{Epoch: l.epoch, Transient: true})
 	h.Announce("broker_changed")
 	h.LogFound()
 	ready()

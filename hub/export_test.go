@@ -8,7 +8,7 @@ const (
 	MaxShown      = maxShown
 	OtherCause    = otherCause
 	MaxArrivals   = maxArrivals
-	MaxDepartures = maxDepartures
+	MaxLeft       = maxLeft
 	MostExcess    = mostExcess
 )
 
@@ -35,7 +35,7 @@ type Leftovers struct {
 	Owners, Claims, Bars, Expiries int // of client_ids
 	Sources                        int
 	Arrivals                       int
-	Departures                     int
+	Left                     int
 	Listeners                      int // topics, patterns, client_ids and users with clients
 	Kept                           int // addresses with messages
 	Indexed                        int // topics, patterns, client_ids and users in the shards
@@ -47,7 +47,7 @@ func LeftoversOf(h *Hub) (l Leftovers) {
 	h.mu.Lock()
 	o := &h.owners
 	l.Owners, l.Claims, l.Bars, l.Expiries = len(o.byID), len(o.claimed), len(o.bars), len(o.expiry)+len(o.barOrder)
-	l.Sources, l.Arrivals, l.Departures = len(h.sources), len(h.arrivals), len(h.left.epochs)
+	l.Sources, l.Arrivals, l.Left = len(h.sources), len(h.arrivals), len(h.past.Left)
 	a := h.audience
 	l.Listeners = len(a.all) + len(a.topics) + a.patterns.size + len(a.names[ToClient]) + len(a.names[ToUser])
 	l.Listeners += a.patterns.root.nodes()

@@ -45,7 +45,7 @@ type Hub struct {
 	given    *positions // the positions of a sparse log; nil while every one up to last was given
 	begin    uint64     // the place in frames where the log began that is followed
 	losses   []place    // of Lose that are told in the ring
-	left     departures
+	past     past
 	shared   bool // other instances follow the log too
 	arrivals arrivals
 	frames   *sequence
@@ -92,6 +92,7 @@ func NewHub(limits Limits) *Hub {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.newHistoryLocked()
+	h.past.Epoch = h.epoch
 	h.encoder.Store(&idForm{h.epoch, 1, 9})
 	h.sweepAt = time.AfterFunc(sweepInterval, h.sweep)
 	return h

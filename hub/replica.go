@@ -20,10 +20,8 @@ type Origin struct {
 	Shared bool
 	// Lost is the newest position that the log no longer has, and the hub's first.
 	Lost Position
-	// Since is how far the log had come when a hub came back to it, having followed another log in between: an ID up
-	// to there proves nothing. The hub knows by itself which logs it has left in this process; a log that outlives
-	// processes says it for those before. The zero Position if it was never left.
-	Since Position
+	// Transient is set by a log that ends with the process: nobody can return to it.
+	Transient bool
 	// Trims is set by a log that stores only what the hub keeps: it calls Dropped for what to delete and Claimed
 	// for new owners.
 	Trims bool
@@ -55,10 +53,7 @@ func (h *Hub) Position() ID {
 func (h *Hub) Follow(o Origin) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if o.Epoch != h.epoch {
-		h.left.leave(h.epoch)
-		h.left.follow(o)
-	}
+	h.past.follow(o)
 	h.epoch, h.last, h.shared = o.Epoch, o.Lost, o.Shared
 	h.frames.forget(h.frames.ring)
 	h.frames.begin(o.Lost)
@@ -208,9 +203,11 @@ func (h *Hub) Advance(p Position) {
 // Announce tells the clients that were here before that there is a gap, and why.
 func (h *Hub) Announce(reason string) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.left.restored(h.last)
+	h.past.restored(h.last)
+	note := h.past.noteLocked()
 	h.lapse = h.tellLocked(reason)
+	h.mu.Unlock()
+	note()
 }
 
 // Lose says that the log has lost what stood between the hub's position and p. Clients are told so where it stood: those

@@ -195,20 +195,20 @@ func TestALossIsToldOnceThoughWhatToldOfItIsGone(t *testing.T) {
 func TestAHubThatReturnsToALogItLeftSaysGap(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := hubtest.New(t, hubtest.Plenty)
-		follow := func(epoch string, since uint64, kept ...string) {
-			h.Follow(hub.Origin{Epoch: epoch, Since: hub.Position{Major: since}})
+		follow := func(epoch string, kept ...string) {
+			h.Follow(hub.Origin{Epoch: epoch})
 			for i, text := range kept {
 				h.Restore(&hub.Message{To: hub.Topics("a"), Data: []byte(text), Position: hub.Position{Major: uint64(i + 1)}})
 			}
 			h.Announce("broker_changed")
 		}
 		back := func(id string) *hubtest.Client { return h.Join(hubtest.Returning(hubtest.With("a"), id)) }
-		follow("first", 0)
+		follow("first")
 		h.PublishAll("a", 1, 2)
-		follow("second", 0)
+		follow("second")
 		h.Publish(hub.Topics("a"), "meanwhile")
 		back("second-0").WantResume(hub.ResumeComplete, "second-0", "meanwhile")
-		follow("first", 0, "1", "2")
+		follow("first", "1", "2")
 		for _, id := range []string{"first-1", "first-2"} { // who was there with one of these has missed what was said meanwhile
 			if c := back(id); c.Resume != hub.ResumeGap || c.Reason != "unknown_id" {
 				t.Errorf("%s from before the return: %q", id, c.Resume)
@@ -220,29 +220,74 @@ func TestAHubThatReturnsToALogItLeftSaysGap(t *testing.T) {
 			t.Errorf("first-2 from before the return: %q", c.Resume)
 		}
 
-		follow("restarted", 2, "1", "2", "3") // a log that was left in a process before this one, when it had come to 2
-		if c := back("restarted-2"); c.Resume != hub.ResumeGap {
-			t.Errorf("restarted-2 from before the return: %q", c.Resume)
+		follow("first", "1", "2", "3", "4") // again, which is no departure
+		back("first-3").WantResume(hub.ResumeComplete, "first-3", "4")
+		if c := back("first-2"); c.Resume != hub.ResumeGap {
+			t.Errorf("first-2 from before the return: %q", c.Resume)
 		}
-		back("restarted-3").WantResume(hub.ResumeComplete, "restarted-3")
+	})
+}
 
-		h.Follow(hub.Origin{Epoch: "restarted"}) // which is no departure
-		h.Restore(&hub.Message{To: hub.Topics("a"), Data: []byte("4"), Position: hub.Position{Major: 4}})
-		h.Announce("log_lost")
-		back("restarted-4").WantResume(hub.ResumeComplete, "restarted-4")
+func TestAHubThatReturnsToALogOverRestartsSaysGap(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var past hub.Past
+		noted := 0
+		type log struct {
+			hub.Origin
+			end uint64
+		}
+		file, other, memory := hub.Origin{Epoch: "file"}, hub.Origin{Epoch: "other"}, hub.Origin{Transient: true}
+		for i, process := range []struct {
+			name           string
+			logs           []log    // followed one after the other
+			complete, gaps []string // what IDs are told
+			notes          int      // how often the past has changed
+		}{
+			{"memory, before anything", []log{{memory, 3}}, nil, nil, 0},
+			{"the first start", []log{{file, 2}}, []string{"file-1", "file-2"}, nil, 1},
+			{"a restart", []log{{file, 3}}, []string{"file-1", "file-3"}, nil, 0},
+			{"memory", []log{{memory, 7}}, nil, []string{"file-1", "file-3"}, 1},
+			{"memory, a restart", []log{{memory, 5}}, nil, []string{"file-1"}, 0},
+			{"a return", []log{{file, 3}}, nil, []string{"file-1", "file-3"}, 1},
+			{"a restart after that", []log{{file, 5}}, []string{"file-4", "file-5"}, []string{"file-1", "file-3"}, 0},
+			{"a reload to another and back", []log{{file, 5}, {other, 4}, {file, 6}}, nil, []string{"file-1", "file-6"}, 2},
+			{"a restart with the other", []log{{other, 5}}, nil, []string{"other-1", "other-5", "file-6"}, 1},
+		} {
+			h := hubtest.New(t, hubtest.Plenty)
+			noted = 0
+			h.Recall(past, func(p hub.Past) { past, noted = p, noted+1 })
+			for _, l := range process.logs {
+				if l.Transient {
+					l.Epoch = fmt.Sprint("memory", i)
+				}
+				h.Follow(l.Origin)
+				h.Advance(hub.Position{Major: l.end})
+				h.Announce("broker_changed")
+			}
+			for want, ids := range map[hub.Resume][]string{hub.ResumeComplete: process.complete, hub.ResumeGap: process.gaps} {
+				for _, id := range ids {
+					if c := h.Enter(hubtest.Returning(hubtest.With("a"), id)); c.Resume != want {
+						t.Errorf("%s: %s is told %q", process.name, id, c.Resume)
+					}
+				}
+			}
+			if noted != process.notes {
+				t.Errorf("%s: the past has changed %d times, want %d: %+v", process.name, noted, process.notes, past)
+			}
+		}
 	})
 }
 
 func TestALogThatWasLeftLongAgoIsStillKnownToHaveBeenLeft(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := hubtest.New(t, hubtest.Plenty)
-		for i := range 3 * hub.MaxDepartures {
+		for i := range 3 * hub.MaxLeft {
 			h.Switch(hub.Origin{Epoch: fmt.Sprint("log", i)}, "broker_changed")
 		}
-		if n := hub.LeftoversOf(h.Hub).Departures; n > hub.MaxDepartures {
+		if n := hub.LeftoversOf(h.Hub).Left; n > hub.MaxLeft {
 			t.Errorf("%d logs are remembered", n)
 		}
-		for i := range 3 * hub.MaxDepartures {
+		for i := range 3 * hub.MaxLeft {
 			epoch := fmt.Sprint("log", i)
 			h.Follow(hub.Origin{Epoch: epoch})
 			h.Restore(&hub.Message{To: hub.Topics("a"), Position: hub.Position{Major: 1}})

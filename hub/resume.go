@@ -2,55 +2,6 @@ package hub
 
 import "time"
 
-// departures are the logs that a hub has followed and left for another. Who was connected meanwhile may have missed
-// what the other one brought, so an ID from before the return proves nothing.
-type departures struct {
-	epochs map[string]struct{}
-	many   bool // more were left than are remembered: any may be one
-
-	returning bool     // the log that is followed was left before; Announce ends its restoring
-	returned  bool     // since counts
-	since     Position // IDs up to here are from before the return
-}
-
-// maxDepartures is how many logs are remembered.
-const maxDepartures = 64
-
-// leave notes that a log is followed no longer.
-func (d *departures) leave(epoch string) {
-	if d.epochs == nil {
-		d.epochs = make(map[string]struct{})
-	}
-	if len(d.epochs) == maxDepartures {
-		d.many = true
-		return
-	}
-	d.epochs[epoch] = struct{}{}
-}
-
-func (d *departures) has(epoch string) bool {
-	_, was := d.epochs[epoch]
-	return was || d.many
-}
-
-// follow notes that a log is followed from now on.
-func (d *departures) follow(o Origin) {
-	d.returning = d.has(o.Epoch)
-	d.since = o.Since
-	d.returned = d.returning || o.Since != Position{}
-}
-
-// restored notes how far the log had come by the return.
-func (d *departures) restored(last Position) {
-	if d.returning && last.After(d.since) {
-		d.since = last
-	}
-	d.returning = false
-}
-
-// proves reports whether an ID of the log that is followed is not from before a return.
-func (d *departures) proves(p Position) bool { return !d.returned || p.After(d.since) }
-
 // resumeLocked finds where a client goes on, and whether that is exact.
 func (h *Hub) resumeLocked(c *Client, lastEventID string, hint place, now time.Time) Welcome {
 	if lastEventID == "" {
@@ -70,8 +21,8 @@ func (h *Hub) resumeLocked(c *Client, lastEventID string, hint place, now time.T
 		switch {
 		case late.told.After(id.Position):
 			return Welcome{lastEventID, ResumeGap, reasonTrimmed, late.told}
-		case !h.left.proves(id.Position):
-			return Welcome{lastEventID, ResumeGap, reasonUnknownID, h.left.since}
+		case !h.past.proves(id.Position):
+			return Welcome{lastEventID, ResumeGap, reasonUnknownID, *h.past.Since}
 		}
 		return Welcome{ID: lastEventID, Resume: ResumeComplete}
 	}

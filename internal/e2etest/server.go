@@ -311,6 +311,15 @@ func (s *Server) Restart() {
 	s.start()
 }
 
+// RestartWith is [Server.Restart] with another Caddyfile.
+func (s *Server) RestartWith(caddyfile string) {
+	s.t.Helper()
+	if err := s.writeConfig(s.Expand(caddyfile)); err != nil {
+		s.t.Fatal(err)
+	}
+	s.Restart()
+}
+
 // Log returns all that the server has logged, over restarts: lines of JSON,
 // and what the Go runtime wrote.
 func (s *Server) Log() string { return readLog(s.t, s.logFile()) }

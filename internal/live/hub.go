@@ -39,6 +39,7 @@ type Hub struct {
 	rates     rates
 	keySets   token.KeySets
 
+	record    *record       // which logs the hub has followed
 	ready     chan struct{} // closed by start
 	startOnce sync.Once
 	shutOnce  sync.Once
@@ -75,6 +76,7 @@ func Acquire(name string) *Hub {
 	value, _, _ := hubs.LoadOrNew(name, func() (caddy.Destructor, error) {
 		h := &Hub{Core: hub.NewHub(hub.Limits{}), Name: name, ready: make(chan struct{})}
 		h.Refusals.Interval, h.Failures.Interval, h.unemitted.Interval = time.Second, time.Second, time.Second
+		h.record = recordOf(name)
 		h.current.Store(&Settings{Logger: zap.NewNop(), Emit: func(string, map[string]any) {}})
 		h.Core.BrokerChanged = h.noteBroker
 		h.streams.Hub, h.streams.Left = h.Core, h.noteDisconnected
@@ -123,6 +125,7 @@ func (h *Hub) closeBroker() error {
 	}
 	err := h.broker.Close()
 	h.broker = nil
+	h.record.release()
 	return err
 }
 
@@ -174,7 +177,9 @@ func (h *Hub) applyLocked(s *Settings) {
 	}
 	h.brokerMu.Lock()
 	defer h.brokerMu.Unlock()
-	if h.broker != nil {
+	if h.broker == nil {
+		h.recall()
+	} else {
 		h.left.add(h.broker)
 		h.logIf(h.broker.Close(), "closing the broker that was replaced")
 	}

@@ -24,7 +24,7 @@ func Open() *Log { return &Log{Epoch: hub.NewEpoch(), records: newRecords()} }
 // Start implements broker.Log.
 func (l *Log) Start(h *hub.Hub, ready func()) {
 	l.replica = h
-	h.Follow(hub.Origin{Epoch: l.Epoch})
+	h.Follow(hub.Origin{Epoch: l.Epoch, Transient: true})
 	h.Announce("broker_changed")
 	h.LogFound()
 	ready()
