@@ -35,6 +35,10 @@ type Claimer interface {
 	// log tells the hub by [hub.Hub.Own]. If it is nobody's, it becomes that of the client's user. Claim takes
 	// a bounded time. If there is no answer, the hub goes by what it knows.
 	Claim(ctx context.Context, s *hub.Subscription)
+	// Release is called, after Claim, if the hub has refused the client, or once the client has left and its
+	// client_id was made up for it. The log forgets whose the client_id is, soon, unless it is in use on some
+	// instance. Release does not wait.
+	Release(clientID string)
 }
 
 // Rememberer is a log whose records of idempotency keys can be read when the hub follows another log. Without

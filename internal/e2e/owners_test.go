@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
@@ -187,4 +189,28 @@ func TestClientsConnectAndKnownOwnersHoldWhileRedisIsDown(t *testing.T) {
 func awaitHub(t *testing.T, server *e2etest.Server, up bool) {
 	t.Helper()
 	e2etest.Await(t, "the broker's state", func() bool { return hubs(t, server)["default"].Up == up })
+}
+
+func TestGeneratedClientIDsLeaveNothingInRedis(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
+	log := e2etest.RedisServer(t)
+	client := redis.NewClient(&redis.Options{Addr: log.Addr()})
+	t.Cleanup(func() { client.Close() })
+	server := e2etest.Start(t, userSite("redis "+log.URL()))
+	owners := func() []string { return client.Keys(t.Context(), "*:owner:*").Val() }
+	awaitBroker(t, server)
+	var streams []*e2etest.Stream
+	for range 20 {
+		stream := e2etest.Subscribe(t, server.URL("/events?u=alice"))
+		stream.Connected(t)
+		streams = append(streams, stream)
+	}
+	if n := len(owners()); n != len(streams) {
+		t.Errorf("%d client_ids have owners, want %d", n, len(streams))
+	}
+	for _, stream := range streams {
+		stream.Close()
+	}
+	e2etest.Await(t, "the owners to be gone", func() bool { return len(owners()) == 0 })
 }

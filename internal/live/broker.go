@@ -79,6 +79,15 @@ func (h *Hub) claim(ctx context.Context, sub *hub.Subscription) {
 	claimer.Claim(ctx, sub)
 }
 
+// release tells the other instances, if there are other instances, that nobody need have a client_id any more.
+func (h *Hub) release(clientID string) {
+	h.brokerMu.RLock()
+	defer h.brokerMu.RUnlock()
+	if claimer, ok := h.broker.(broker.Claimer); ok {
+		claimer.Release(clientID)
+	}
+}
+
 // Kick ends all connections of a client_id, on every instance, and returns how many there were. If there are
 // none it does nothing.
 func (h *Hub) Kick(ctx context.Context, clientID string) (connections int, err error) {

@@ -79,7 +79,7 @@ func Acquire(name string) *Hub {
 		h.record = recordOf(name)
 		h.current.Store(&Settings{Logger: zap.NewNop(), Emit: func(string, map[string]any) {}})
 		h.Core.BrokerChanged = h.noteBroker
-		h.streams.Hub, h.streams.Left = h.Core, h.noteDisconnected
+		h.streams.Hub, h.streams.Left = h.Core, h.left
 		return h, nil
 	})
 	return value.(*Hub)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"sync"
 	"testing"
@@ -304,6 +306,55 @@ func (l *outageLog) Start(h *hub.Hub, ready func()) {
 	if !l.inReach {
 		h.LogLost(errors.New("away"))
 	}
+}
+
+// claimLog is a log that knows whose client_ids are.
+type claimLog struct {
+	*memlog.Log
+	meanwhile func() // happens during a claim
+	released  []string
+}
+
+func (*claimLog) Identity() string                  { return "claims" }
+func (l *claimLog) Open(string) (broker.Log, error) { return l, nil }
+func (l *claimLog) Release(clientID string)         { l.released = append(l.released, clientID) }
+
+func (l *claimLog) Claim(context.Context, *hub.Subscription) { l.meanwhile() }
+
+func TestAClientThatIsRefusedOrHasLeftGivesUpWhatItClaimed(t *testing.T) {
+	s := use(t)
+	log := &claimLog{Log: memlog.Open(), meanwhile: func() {}}
+	settings := config(1, log)
+	mustOffer(t, s, settings)
+	defer s.Withdraw(settings)
+	defer release(t)
+	h := &hubtest.Hub{Hub: s.Core, T: t}
+	serve := func(sub hub.Subscription) (err error) {
+		defer func() { _ = recover() }() // how a stream is cut whose client has gone
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // so that the stream ends as soon as it has begun
+		return s.Serve(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil), sub, StreamOptions{
+			Hello: func(*hub.Client, hub.Welcome) []byte { return nil },
+		})
+	}
+	made := hubtest.As("made-up", "alice")
+	made.Generated = true
+	for _, sub := range []hub.Subscription{made, hubtest.As("chosen", "alice"), hubtest.As("anonymous", "")} {
+		if err := serve(sub); err != nil {
+			t.Error(err)
+		}
+	}
+	hubtest.Want(t, log.released, "made-up") // somebody may come back under the others
+
+	var first *hubtest.Client
+	log.meanwhile = func() { first = h.Join(hubtest.With("a")) }
+	for _, sub := range []hub.Subscription{hubtest.As("refused", "alice"), hubtest.As("", "")} {
+		if err := serve(sub); err != hub.ErrHubFull {
+			t.Errorf("a client was not refused: %v", err)
+		}
+		first.Leave()
+	}
+	hubtest.Want(t, log.released, "made-up", "refused")
 }
 
 func TestABrokerInPlaceOfOneThatIsAwayIsToldToBeUp(t *testing.T) {

@@ -26,11 +26,15 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, sub hub.Subscription
 	defer sub.Place.GiveUp()
 	h.Core.AwaitID(r.Context(), sub.LastEventID)
 	handler := h.streams.New(w, r, sub.WriteTimeout)
-	if h.Core.Admits(sub) == nil { // a client that is refused claims nothing
+	claims := h.Core.Admits(sub) == nil // a client that is refused claims nothing
+	if claims {
 		h.claim(r.Context(), &sub)
 	}
 	client, welcome, err := h.Core.Join(sub, handler)
 	if err != nil {
+		if claims && sub.User != "" && err != hub.ErrClientIDOwned { // others came first
+			h.release(sub.ClientID)
+		}
 		return err
 	}
 	defer h.CloseAtExit(r)()
@@ -48,7 +52,7 @@ func (h *Hub) serve(
 	serving := false
 	defer func() {
 		if !serving {
-			h.noteDisconnected(c, h.Core.Leave(c, hub.ErrAborted))
+			h.left(c, h.Core.Leave(c, hub.ErrAborted))
 		}
 	}()
 	h.noteConnected(c, welcome)
@@ -60,6 +64,14 @@ func (h *Hub) serve(
 	hello := o.Hello(c, welcome)
 	serving = true
 	return handler.Serve(c, hello)
+}
+
+// left does what is still to be done for a client that has left the hub.
+func (h *Hub) left(c *hub.Client, cause error) {
+	if c.Generated && c.User != "" { // nobody else knows it
+		h.release(c.ClientID)
+	}
+	h.noteDisconnected(c, cause)
 }
 
 // SetHeaders sets the headers of a response that is an event stream.

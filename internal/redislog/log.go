@@ -145,6 +145,7 @@ type Log struct {
 	subscription  *subscription
 	presence      *presence
 	ownersDoubted doubt // raised when Redis may lack owners
+	releases      releases
 
 	exhausted atomic.Bool // whether the log has no room for another entry
 
@@ -178,6 +179,7 @@ func (l *Log) Start(h *hub.Hub, ready func()) {
 	l.wg.Go(l.keepListening)
 	l.wg.Go(l.keepPresence)
 	l.wg.Go(l.keepOwners)
+	l.wg.Go(l.keepReleasing)
 	l.wg.Go(l.keepTrimming)
 }
 

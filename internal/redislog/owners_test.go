@@ -284,3 +284,58 @@ func TestClusterKeepsOwnersInTheHubsSlot(t *testing.T) {
 	b.awaitFree("bob")
 	a.wantOwned("alice")
 }
+
+func TestAReleasedClientIDLeavesNoKeyUnlessItIsInUse(t *testing.T) {
+	t.Parallel()
+	server := e2etest.RedisServer(t)
+	a, b := start(t, server.URL()), start(t, server.URL())
+	client := admin(t, server.URL())
+	claim := func(i *instance, clientID string) *reader {
+		s := hubtest.As(clientID, "alice")
+		s.Generated = true
+		i.log.Claim(t.Context(), &s)
+		return i.subscribe(s)
+	}
+	for _, id := range []string{"left", "kept", "here"} {
+		r := claim(a, id)
+		if id == "kept" {
+			a.publish("secret", hub.Address{Kind: hub.ToClient, Name: id})
+		}
+		if id != "here" {
+			r.leave()
+		}
+	}
+	claim(b, "elsewhere")
+	claim(a, "back").leave()
+	awaitPresence(a, b)
+	refused := hubtest.As("refused", "alice")
+	a.log.Claim(t.Context(), &refused)
+	for _, id := range []string{"left", "kept", "here", "elsewhere", "back", "refused", "never"} {
+		a.log.Release(id)
+	}
+	claim(b, "back")
+	e2etest.Await(t, "the keys of what is not in use to be gone", func() bool {
+		return client.Exists(t.Context(), "{sse:default}:owner:left", "{sse:default}:owner:refused").Val() == 0
+	})
+	for _, id := range []string{"kept", "here", "elsewhere", "back"} {
+		if owner := client.Get(t.Context(), "{sse:default}:owner:"+id).Val(); owner != "alice" {
+			t.Errorf("the key of %s, which is in use, says %q", id, owner)
+		}
+	}
+}
+
+func TestReleasesAreBounded(t *testing.T) {
+	t.Parallel()
+	var l Log
+	for i := range maxReleases + 10 {
+		if l.Release("a"); i == maxReleases/2 {
+			l.releases.turn()
+		}
+	}
+	due := l.releases.turn()
+	l.releases.turn() // nobody makes room meanwhile
+	l.releases.postpone(make([]string, maxReleases+len(due)))
+	if n := len(l.releases.due) + len(l.releases.waiting); n != maxReleases {
+		t.Errorf("%d client_ids wait", n)
+	}
+}
