@@ -8,7 +8,7 @@ type audience struct {
 	names     [kinds]map[string]named // client_ids and users
 	topics    map[string]*listeners
 	patterns  patternTree[listeners]
-	all       []*listeners // of topics and patterns, in no order, for walks in pieces
+	all       chunked[*listeners] // of topics and patterns, in no order, for walks in pieces
 	// changed holds the addresses whose numbers have changed since Hub.Listening; nil if nobody asks.
 	changed map[Address]struct{}
 
@@ -98,8 +98,8 @@ func (a *audience) addName(to Address, more int32, secret bool) {
 
 func (a *audience) join(l *listeners, name string) {
 	if l.clients == 0 {
-		l.name, l.slot = name, len(a.all)
-		a.all = append(a.all, l)
+		l.name, l.slot = name, a.all.n
+		a.all.push(l)
 	}
 	l.clients++
 	a.note(Address{ToTopic, name})
@@ -111,11 +111,9 @@ func (a *audience) leave(l *listeners) (last bool) {
 	if l.clients > 0 {
 		return false
 	}
-	end := len(a.all) - 1
-	a.all[l.slot] = a.all[end]
-	a.all[l.slot].slot = l.slot
-	a.all[end] = nil
-	a.all = a.all[:end]
+	moved := *a.all.at(a.all.n - 1)
+	*a.all.at(l.slot), moved.slot = moved, l.slot
+	a.all.popLast()
 	return true
 }
 
@@ -154,22 +152,48 @@ func (a *audience) count(to Address) int {
 	return int(a.names[to.Kind][to.Name].clients)
 }
 
+// maxMatch is how many steps it may take, under the hub's lock, to find the patterns that topics lie within.
+const maxMatch = 4096
+
 // reached returns how many clients a message to these addresses reaches; one that several of them reach counts
-// for each.
-func (a *audience) reached(to []Address) (clients int) {
+// for each. It gives up, and says so, if that takes too long.
+func (a *audience) reached(to []Address) (clients int, all bool) {
+	steps := maxMatch
 	for _, address := range to {
-		switch address.Kind {
-		case ToTopic:
-			if l := a.topics[address.Name]; l != nil {
-				clients += l.clients
-			}
-			if a.patterns.size > 0 {
-				a.patterns.match(address.Name, func(l *listeners) { clients += l.clients })
-			}
-		case ToBroadcast:
-			clients += a.everybody
-		default:
-			clients += int(a.names[address.Kind][address.Name].clients)
+		clients += a.exactly(address)
+		if address.Kind == ToTopic && a.patterns.size > 0 &&
+			!a.patterns.match(address.Name, &steps, func(l *listeners) { clients += l.clients }) {
+			return clients, false
+		}
+	}
+	return clients, true
+}
+
+// exactly returns how many clients a message to an address reaches, but for patterns.
+func (a *audience) exactly(to Address) int {
+	switch to.Kind {
+	case ToTopic:
+		if l := a.topics[to.Name]; l != nil {
+			return l.clients
+		}
+		return 0
+	case ToBroadcast:
+		return a.everybody
+	}
+	return int(a.names[to.Kind][to.Name].clients)
+}
+
+// reachedInStepsLocked is audience.reached for however many patterns. Who comes or goes meanwhile may count.
+func (h *Hub) reachedInStepsLocked(to []Address) (clients int) {
+	pauses := h.pausesLocked()
+	for _, address := range to {
+		clients += h.audience.exactly(address)
+		if address.Kind != ToTopic {
+			continue
+		}
+		walk := h.audience.patterns.walk(address.Name)
+		for walk.step(func(l *listeners) { clients += l.clients }) {
+			pauses.step()
 		}
 	}
 	return clients

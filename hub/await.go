@@ -34,10 +34,16 @@ func (a arrivals) decide(p Position) {
 	}
 }
 
-// decideAll lets everybody go on: the log does not go on as it did.
-func (a arrivals) decideAll() {
-	for p := range a {
-		a.decide(p)
+// decideAllLocked lets everybody go on: the log does not go on as it did. There may be many, so it does not wait for
+// that. Once the hub has ended nobody waits.
+func (h *Hub) decideAllLocked() {
+	if all := h.arrivals; len(all) > 0 && h.ended == nil {
+		h.arrivals = make(arrivals)
+		h.running.Go(func() {
+			for _, waited := range all {
+				close(waited.decided)
+			}
+		})
 	}
 }
 
@@ -45,7 +51,7 @@ func (a arrivals) decideAll() {
 func (h *Hub) stopAwaiting() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.arrivals.decideAll()
+	h.decideAllLocked()
 }
 
 // AwaitID returns when the hub has come as far as an ID, or is not going to soon: at once if that is

@@ -108,7 +108,7 @@ func BenchmarkPublish(b *testing.B) {
 				h.mu.Lock()
 				began := time.Now()
 				m.Position = Position{Major: h.last.Major + 1}
-				receivers := h.deliverLocked(m, now)
+				receivers, _ := h.deliverLocked(m, now)
 				locked = append(locked, time.Since(began))
 				h.mu.Unlock()
 				if i++; i%leastWindow == 0 { // else the processors are busy delivering

@@ -8,6 +8,7 @@ const (
 	MaxShown      = maxShown
 	OtherCause    = otherCause
 	MaxArrivals   = maxArrivals
+	MaxExpiries   = maxExpiries
 	MaxLeft       = maxLeft
 	MostExcess    = mostExcess
 )
@@ -35,7 +36,7 @@ type Leftovers struct {
 	Owners, Claims, Bars, Expiries int // of client_ids
 	Sources                        int
 	Arrivals                       int
-	Left                     int
+	Left                           int
 	Listeners                      int // topics, patterns, client_ids and users with clients
 	Kept                           int // addresses with messages
 	Indexed                        int // topics, patterns, client_ids and users in the shards
@@ -46,12 +47,12 @@ type Leftovers struct {
 func LeftoversOf(h *Hub) (l Leftovers) {
 	h.mu.Lock()
 	o := &h.owners
-	l.Owners, l.Claims, l.Bars, l.Expiries = len(o.byID), len(o.claimed), len(o.bars), len(o.expiry)+len(o.barOrder)
+	l.Owners, l.Claims, l.Bars, l.Expiries = len(o.byID), len(o.claimed), len(o.bars), o.expiry.n+o.barOrder.n
 	l.Sources, l.Arrivals, l.Left = len(h.sources), len(h.arrivals), len(h.past.Left)
 	a := h.audience
-	l.Listeners = len(a.all) + len(a.topics) + a.patterns.size + len(a.names[ToClient]) + len(a.names[ToUser])
+	l.Listeners = a.all.n + len(a.topics) + a.patterns.size + len(a.names[ToClient]) + len(a.names[ToUser])
 	l.Listeners += a.patterns.root.nodes()
-	l.Kept = len(h.history.all)
+	l.Kept = h.history.all.n
 	h.mu.Unlock()
 	h.askShards(func(s *shard) {
 		for _, names := range s.index.names {

@@ -26,7 +26,7 @@ type history struct {
 	frames *sequence
 	most   *measures
 	logs   [kinds]map[string]*addressLog
-	all    []*addressLog // in no order, for walks in pieces
+	all    chunked[*addressLog] // in no order, for walks in pieces
 	topics keptTree
 	bytes  int64  // what all that is kept costs in memory
 	front  uint64 // before this place nothing is kept
@@ -120,7 +120,7 @@ func (h *history) append(f *Frame, to []Address, now time.Time) {
 		} else {
 			*f.also = append(*f.also, &l.address)
 		}
-		h.trim(l, now)
+		h.trimUpTo(l, max(2, maxStep/len(to)), now) // more than comes in, so in the end all that is over
 	}
 	h.trimBytes()
 }
@@ -143,9 +143,9 @@ func ownAddresses(all []Address) *[]*Address {
 func (h *history) keep(f *Frame, a Address) *addressLog {
 	l := h.log(a)
 	if l == nil {
-		l = &addressLog{address: *ownAddress(a), trimmed: h.forgotten[slot(a)], slot: len(h.all)}
+		l = &addressLog{address: *ownAddress(a), trimmed: h.forgotten[slot(a)], slot: h.all.n}
 		h.logs[a.Kind][l.address.Name] = l
-		h.all = append(h.all, l)
+		h.all.push(l)
 		h.bytes += costOfLog(a)
 		if a.Kind == ToTopic {
 			h.topics.add(l)
@@ -193,17 +193,22 @@ func (h *history) unlink(l *addressLog) {
 // trim drops what one log has over the count and age limits: at most maxStep messages at a time. It returns how many
 // it has dropped.
 func (h *history) trim(l *addressLog, now time.Time) (dropped int) {
+	return h.trimUpTo(l, maxStep, now)
+}
+
+// trimUpTo is trim that drops at most so many.
+func (h *history) trimUpTo(l *addressLog, atMost int, now time.Time) (dropped int) {
 	over := max(0, len(l.frames)-h.limits.Count)
 	if h.limits.Age > 0 {
 		oldest := now.Add(-h.limits.Age).UnixNano()
-		for most := min(len(l.frames), over+maxStep); over < most && l.frames[over].time < oldest; {
+		for most := min(len(l.frames), over+atMost); over < most && l.frames[over].time < oldest; {
 			over++
 		}
 	}
 	if over == 0 {
 		return 0
 	}
-	return h.dropUnpinned(l, over)
+	return h.dropUnpinned(l, over, atMost)
 }
 
 // trimBytes drops what is over the limit of bytes, but for at most so many messages that it is a step of its own.
@@ -260,19 +265,19 @@ func (h *history) firstKept() *Frame {
 	return nil
 }
 
-// dropUnpinned drops the oldest messages of a log, at most maxStep, unless they are pinned. It returns how many.
-func (h *history) dropUnpinned(l *addressLog, over int) (dropped int) {
+// dropUnpinned drops the oldest messages of a log, at most so many, unless they are pinned. It returns how many.
+func (h *history) dropUnpinned(l *addressLog, over, atMost int) (dropped int) {
 	free := over
 	if h.pin != unpinned {
 		free = min(over, l.search(h.pin))
 	}
-	if dropped = min(free, maxStep); dropped > 0 {
+	if dropped = min(free, atMost); dropped > 0 {
 		h.drop(l, dropped)
 	}
 	if free > dropped {
 		return dropped
 	}
-	for most := min(over-free, l.excess+maxStep); l.excess < most; l.excess++ {
+	for most := min(over-free, l.excess+atMost); l.excess < most; l.excess++ {
 		h.excess++
 		h.excessBytes += int64(l.frames[l.excess].size())
 	}
@@ -328,11 +333,9 @@ func (h *history) drop(l *addressLog, n int) {
 	}
 	h.unlink(l)
 	delete(h.logs[l.address.Kind], l.address.Name)
-	last := len(h.all) - 1
-	h.all[l.slot] = h.all[last]
-	h.all[l.slot].slot = l.slot
-	h.all[last] = nil
-	h.all = h.all[:last]
+	moved := *h.all.at(h.all.n - 1)
+	*h.all.at(l.slot), moved.slot = moved, l.slot
+	h.all.popLast()
 	h.bytes -= costOfLog(l.address)
 	if l.directory != nil {
 		h.topics.remove(l)
@@ -358,9 +361,9 @@ func (h *history) forget(a Address, p Position) {
 			l.trimmed = p
 			l.directory.lost(p)
 		}
-		if !p.After(l.frames[len(l.frames)-1].position) {
-			return
-		}
+	}
+	if !h.onlyMarked(a, p) {
+		return
 	}
 	if mark := &h.forgotten[slot(a)]; p.After(*mark) {
 		*mark = p
@@ -368,6 +371,12 @@ func (h *history) forget(a Address, p Position) {
 	if a.Kind == ToTopic && p.After(h.floor) {
 		h.floor = p
 	}
+}
+
+// onlyMarked reports whether an address has nothing newer than p that is kept, whose log would tell of p.
+func (h *history) onlyMarked(a Address, p Position) bool {
+	l := h.log(a)
+	return l == nil || p.After(l.frames[len(l.frames)-1].position)
 }
 
 // forgetAll notes that anything up to p may be missing, whatever its address.

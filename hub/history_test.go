@@ -72,8 +72,8 @@ func (d *diary) sweep() {
 // setLimits makes other limits hold.
 func (d *diary) setLimits(limits HistoryLimits) {
 	d.limits = limits
-	for _, l := range slices.Clone(d.all) {
-		d.trim(l, d.now)
+	for at := d.all.n - 1; at >= 0; at = min(at, d.all.n) - 1 {
+		d.trim(*d.all.at(at), d.now)
 	}
 	for !d.trimBytes() {
 	}
@@ -113,8 +113,8 @@ func TestHistoryForgetsWhatIsOlderThanItsAge(t *testing.T) {
 
 	d.now = d.now.Add(time.Hour)
 	d.sweep()
-	if len(d.all) != 0 || d.oldest != nil || d.bytes != 0 || len(d.topics.root.topics) != 0 {
-		t.Errorf("of a topic whose messages have all aged %d logs and %d bytes are left", len(d.all), d.bytes)
+	if d.all.n != 0 || d.oldest != nil || d.bytes != 0 || len(d.topics.root.topics) != 0 {
+		t.Errorf("of a topic whose messages have all aged %d logs and %d bytes are left", d.all.n, d.bytes)
 	}
 	d.wantLost(12, "a") // what there was is known for ever
 }

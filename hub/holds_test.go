@@ -3,10 +3,13 @@
 package hub
 
 import (
+	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 )
@@ -35,6 +38,19 @@ func TestHolds(t *testing.T) {
 			big := make([]byte, 1<<20)
 			for range 20 {
 				_, _ = h.Append(&Message{To: Topics("big"), Data: big}, begin.Epoch)
+			}
+		}},
+		{"publish beside patterns that begin alike", func() {
+			topic, names := alike()
+			var clients []*Client
+			for some := range slices.Chunk(names, 100) {
+				clients = append(clients, enter(t, h, patterns(some...)))
+			}
+			for range 20 {
+				deliver(h, topic, begin.Epoch)
+			}
+			for _, c := range clients {
+				h.Leave(c, ErrGone)
 			}
 		}},
 		{"join, 100 patterns", func() { joinMany(t, h, 100, "") }},
@@ -69,11 +85,65 @@ func TestHolds(t *testing.T) {
 				h.Leave(c, ErrGone)
 			}
 		}},
+		{"users come and go", func() {
+			for i := range 2 * maxExpiries {
+				s := topics("lobby")
+				s.ClientID, s.User = fmt.Sprint("made-up-", i), "alice"
+				h.Leave(enter(t, h, s), ErrGone)
+			}
+		}},
+		{"waiting for IDs", func() {
+			h.Follow(Origin{Epoch: "shared", Sparse: true, Shared: true, Keeps: 1 << 20})
+			h.Announce("log_lost")
+			h.LogFound()
+			ctx, cancel := context.WithCancel(t.Context())
+			var waiting sync.WaitGroup
+			for i := range maxArrivals {
+				waiting.Go(func() { h.AwaitID(ctx, ID{"shared", Position{uint64(i + 1), 7}}.String()) })
+			}
+			for n := 0; n < maxArrivals; {
+				time.Sleep(time.Millisecond)
+				h.mu.Lock()
+				n = len(h.arrivals)
+				h.mu.Unlock()
+			}
+			h.Lose(Position{1 << 40, 0}, "history_trimmed")
+			waiting.Wait()
+			cancel()
+		}},
+		{"a sparse log", func() {
+			for i := range uint64(1_000_000) {
+				n := h.Deliver(&Message{To: Topics("news"), Data: payload[:1], Position: Position{1<<40 + i + 1, 0}})
+				h.Wait(t.Context(), n)
+			}
+		}},
+		{"marks of a file", func() {
+			gone := make(map[Address]Position)
+			for i := range uint64(1 << 16) {
+				gone[Address{ToTopic, fmt.Sprint("gone/", i)}] = Position{i + 1, 0}
+			}
+			h.Follow(Origin{Epoch: NewEpoch(), Trims: true})
+			h.ForgetOnly(gone, Position{})
+			h.Announce("broker_changed")
+			publishMany(h, 300_000)
+		}},
 		{"listening", func() { h.Listening(true); h.Listening(true); h.Listening(false); h.StopListening() }},
 		{"owners", func() { h.Owners() }},
 		{"lists", func() {
 			h.ListTopics("", 100)
 			h.ListClients(ClientQuery{Limit: 100})
+			all := choice{query: ClientQuery{}, most: 1000}
+			var most time.Duration
+			for _, s := range h.shards {
+				for at := math.MaxInt; at > 0; {
+					h.askShard(s, func(s *shard) {
+						began := threadTime()
+						at = all.look(s, at)
+						most = max(most, threadTime()-began)
+					})
+				}
+			}
+			t.Logf("%-40s %-18s longest %8v", "lists", "of a shard", most)
 			h.ListMessages("room/1/x", 100)
 		}},
 		{"reload: fewer messages", func() {
@@ -160,4 +230,22 @@ func joinMany(t *testing.T, h *Hub, n int, id string) {
 		s.LastEventID = id
 		h.Leave(enter(t, h, s), ErrGone)
 	}
+}
+
+// alike returns a topic and 65,536 patterns that have its beginning, in some spelling, and do not match it.
+func alike() (topic string, patterns []string) {
+	patterns = []string{""}
+	for range 16 {
+		topic += "a/"
+		for _, p := range patterns {
+			patterns = append(patterns, p+"*/")
+		}
+		for i := range len(patterns) / 2 {
+			patterns[i] += "a/"
+		}
+	}
+	for i := range patterns {
+		patterns[i] += "x"
+	}
+	return topic + "y", patterns
 }

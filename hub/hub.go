@@ -184,7 +184,7 @@ func (h *Hub) Leave(c *Client, cause error) error {
 	c.cause = cause
 	h.audience.remove(c)
 	h.countSourceLocked(c.Source, -1)
-	h.owners.leftBy(c.ClientID, time.Now())
+	h.leftByLocked(c.ClientID, time.Now())
 	c.shard.noteLocked(func(s *shard) { s.remove(c) })
 	h.stats.disconnected(cause)
 	return cause

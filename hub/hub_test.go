@@ -386,3 +386,39 @@ func TestAHubSurvivesEverythingAtOnce(t *testing.T) {
 		t.Fatal("somebody waits for ever")
 	}
 }
+
+// To find that a topic lies within none of these patterns takes more steps than the hub takes at once.
+func TestReceiversAreCountedAmongVeryManyPatternsThatBeginAlike(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := hubtest.New(t, hubtest.Plenty)
+		names, topic := []string{""}, ""
+		for range 12 {
+			for _, name := range names {
+				names = append(names, name+"*/")
+			}
+			for i := range len(names) / 2 {
+				names[i] += "a/"
+			}
+			topic += "a/"
+		}
+		for some := range slices.Chunk(names, 512) {
+			var ending []string
+			for _, name := range some {
+				ending = append(ending, name+"x")
+			}
+			h.Join(hubtest.With(ending...))
+		}
+		h.Publish(hub.Topics(topic+"y"), "nobody's")
+		if n := h.Count(hub.Topics(topic + "y")); n != 0 {
+			t.Errorf("a message to nobody reaches %d", n)
+		}
+		all, some := h.Join(hubtest.With("a/**")), h.Join(hubtest.With("*/a/a/**", topic+"y"))
+		position := h.Position().Position
+		position.Major++
+		if n := h.Deliver(&hub.Message{To: hub.Topics(topic+"y", "b"), Data: []byte("hi"), Position: position}); n != 3 {
+			t.Errorf("a message to two clients reaches %d addresses", n)
+		}
+		all.Want("hi")
+		some.Want("hi")
+	})
+}

@@ -1,5 +1,7 @@
 package hub
 
+import "math"
+
 // index finds the clients of one shard that an address reaches. The shard's goroutine owns it.
 type index struct {
 	everybody clientSet
@@ -111,7 +113,8 @@ func (x *index) reachedAt(a *Address, visit func(*clientSet)) {
 		visit(set)
 	}
 	if a.Kind == ToTopic {
-		x.patterns.match(a.Name, visit)
+		steps := math.MaxInt
+		x.patterns.match(a.Name, &steps, visit)
 	}
 }
 

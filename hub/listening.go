@@ -26,7 +26,7 @@ func (h *Hub) Listening(all bool) map[Address]int {
 
 func (h *Hub) allListeningLocked() map[Address]int {
 	a := h.audience
-	room := len(a.all) + len(a.names[ToClient]) + len(a.names[ToUser])
+	room := a.all.n + len(a.names[ToClient]) + len(a.names[ToUser])
 	h.mu.Unlock() // so much room takes a while to make
 	counts := make(map[Address]int, room+room/8)
 	h.mu.Lock()
@@ -41,8 +41,8 @@ func (h *Hub) allListeningLocked() map[Address]int {
 		}
 	}
 	// From the end: what moves meanwhile into the place of another was looked at.
-	for at := len(a.all) - 1; at >= 0; at = min(at, len(a.all)) - 1 {
-		counts[Address{ToTopic, a.all[at].name}] = a.all[at].clients
+	for at := a.all.n - 1; at >= 0; at = min(at, a.all.n) - 1 {
+		counts[Address{ToTopic, (*a.all.at(at)).name}] = (*a.all.at(at)).clients
 		pauses.step()
 	}
 	return counts

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -32,64 +33,108 @@ type ClientQuery struct {
 // ListClients returns a page of clients in the order they joined, and the number that the next page
 // goes on after; 0 if this is the last.
 func (h *Hub) ListClients(q ClientQuery) (page []ClientInfo, next uint64) {
-	type row struct {
-		serial uint64
-		info   ClientInfo
-	}
-	var rows []row
-	h.askShards(func(s *shard) {
-		for _, c := range s.choices(q) {
-			rows = append(rows, row{c.serial, c.info()})
-		}
-	})
-	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(a.serial, b.serial) })
-	if len(rows) > q.Limit {
-		rows = rows[:q.Limit]
-		next = rows[q.Limit-1].serial
-	}
-	page = make([]ClientInfo, len(rows))
-	for i, r := range rows {
-		page[i] = r.info
-	}
-	return page, next
-}
-
-// askShards has each shard that has clients run something, one after the other.
-func (h *Hub) askShards(ask func(*shard)) {
+	chosen := choice{query: q, most: q.Limit + 1}
 	for _, s := range h.shards {
-		done := make(chan struct{})
-		h.mu.Lock()
-		if !s.working {
-			h.mu.Unlock()
-			continue
+		for at, there := math.MaxInt, true; at > 0 && there; {
+			there = h.askShard(s, func(s *shard) { at = chosen.look(s, at) })
 		}
-		s.noteLocked(func(s *shard) {
-			defer close(done)
-			ask(s)
-		})
-		h.mu.Unlock()
-		<-done
 	}
+	clients := chosen.cut()
+	if len(clients) > q.Limit {
+		clients = clients[:q.Limit]
+		next = clients[q.Limit-1].serial
+	}
+	infos := make([]ClientInfo, len(clients))
+	for _, s := range h.shards {
+		for from := 0; from < len(clients); from += infoStep {
+			h.askShard(s, func(s *shard) {
+				for i := from; i < min(from+infoStep, len(clients)); i++ {
+					if c := clients[i].client; c.shard == s {
+						infos[i] = c.info()
+					}
+				}
+			})
+		}
+	}
+	gone := func(info ClientInfo) bool { return info.Topics == nil } // and its shard has no more clients
+	return slices.DeleteFunc(infos, gone), next
 }
 
-// choices returns the clients that a query chooses, no more than one page and one.
-func (s *shard) choices(q ClientQuery) (chosen []*Client) {
-	address := everybody
+// How many clients of a shard are looked at, and told of, while its others wait.
+const (
+	lookStep = 1024
+	infoStep = 64 // each may have many topics
+)
+
+// choice gathers the clients that a query chooses: those that joined first.
+type choice struct {
+	query ClientQuery
+	most  int
+	rows  []choiceRow
+}
+
+type choiceRow struct {
+	serial uint64
+	client *Client
+}
+
+// look goes through some of a shard's clients, from below a place in its index downwards. It returns where to go on; 0
+// if that was all.
+func (x *choice) look(s *shard, at int) int {
+	address, q := everybody, &x.query
 	switch {
 	case q.Topic != "":
 		address = Address{ToTopic, q.Topic}
 	case q.User != "":
 		address = Address{ToUser, q.User}
 	}
-	if set := s.index.get(address); set != nil {
-		for _, m := range set.members {
-			if c := m.client; c.serial > q.After && (q.User == "" || c.User == q.User) {
-				chosen = append(chosen, c)
+	set := s.index.get(address)
+	if set == nil {
+		return 0
+	}
+	at = min(at, len(set.members)) // what has moved there from behind was looked at
+	rest := max(0, at-lookStep)
+	for _, m := range set.members[rest:at] {
+		if c := m.client; c.serial > q.After && (q.User == "" || c.User == q.User) {
+			if len(x.rows) >= 2*x.most {
+				x.cut()
 			}
+			x.rows = append(x.rows, choiceRow{c.serial, c})
 		}
 	}
-	slices.SortFunc(chosen, func(a, b *Client) int { return cmp.Compare(a.serial, b.serial) })
-	return chosen[:min(len(chosen), q.Limit+1)]
+	return rest
+}
+
+// cut leaves no more than are wanted, in order and each once.
+func (x *choice) cut() []choiceRow {
+	slices.SortFunc(x.rows, func(a, b choiceRow) int { return cmp.Compare(a.serial, b.serial) })
+	x.rows = slices.Compact(x.rows)
+	x.rows = x.rows[:min(len(x.rows), x.most)]
+	return x.rows
+}
+
+// askShards has each shard that has clients run something, one after the other.
+func (h *Hub) askShards(ask func(*shard)) {
+	for _, s := range h.shards {
+		h.askShard(s, ask)
+	}
+}
+
+// askShard has a shard run something, if it has clients.
+func (h *Hub) askShard(s *shard, ask func(*shard)) (asked bool) {
+	done := make(chan struct{})
+	h.mu.Lock()
+	if asked = s.working; asked {
+		s.noteLocked(func(s *shard) {
+			defer close(done)
+			ask(s)
+		})
+	}
+	h.mu.Unlock()
+	if asked {
+		<-done
+	}
+	return asked
 }
 
 func (c *Client) info() ClientInfo {
@@ -146,20 +191,20 @@ func (h *Hub) keptLocked(a Address) []*Frame {
 func (h *Hub) topicsAfter(after string) (names []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	room := len(h.audience.all) + len(h.history.all)
+	room := h.audience.all.n + h.history.all.n
 	h.mu.Unlock() // so much room takes a while to make
 	names = make([]string, 0, room+room/8)
 	h.mu.Lock()
 	pauses := h.pausesLocked()
 	// From the end: what moves meanwhile into the place of another was looked at.
-	for at := len(h.audience.all) - 1; at >= 0; at = min(at, len(h.audience.all)) - 1 {
-		if name := h.audience.all[at].name; name > after {
+	for at := h.audience.all.n - 1; at >= 0; at = min(at, h.audience.all.n) - 1 {
+		if name := (*h.audience.all.at(at)).name; name > after {
 			names = append(names, name)
 		}
 		pauses.step()
 	}
-	for at := len(h.history.all) - 1; at >= 0; at = min(at, len(h.history.all)) - 1 {
-		if a := h.history.all[at].address; a.Kind == ToTopic && a.Name > after {
+	for at := h.history.all.n - 1; at >= 0; at = min(at, h.history.all.n) - 1 {
+		if a := (*h.history.all.at(at)).address; a.Kind == ToTopic && a.Name > after {
 			names = append(names, a.Name)
 		}
 		pauses.step()
@@ -168,7 +213,7 @@ func (h *Hub) topicsAfter(after string) (names []string) {
 }
 
 // topicsLocked returns how many topics and patterns have clients or kept messages.
-func (h *Hub) topicsLocked() int { return len(h.audience.all) + h.audience.onlyKept }
+func (h *Hub) topicsLocked() int { return h.audience.all.n + h.audience.onlyKept }
 
 // MessageInfo is what an operator sees of a kept message.
 type MessageInfo struct {

@@ -8,6 +8,9 @@ import "time"
 // barTime is how long a client_id that an operator closed may not come back.
 const barTime = time.Minute
 
+// maxExpiries is how many owners are remembered that may be out of use; beyond that the first is looked at early.
+const maxExpiries = 100_000
+
 // maxBars is how many kicks are remembered; beyond that the first ends early.
 const maxBars = 100_000
 
@@ -17,8 +20,8 @@ type owners struct {
 	byID     map[string]owner
 	claimed  map[string]struct{}  // client_ids since Claimed; nil if nobody asks
 	bars     map[string]time.Time // by client_id until when it may not join
-	expiry   []expiry             // of owners that need not be in use, by time
-	barOrder []expiry             // of bars, by time; at most maxBars
+	expiry   chunked[expiry]      // of owners that need not be in use, about by time; at most maxExpiries
+	barOrder chunked[expiry]      // of bars, by time; at most maxBars
 
 	allClaimed bool // all in byID count as claimed, too
 }
@@ -46,28 +49,38 @@ func (o *owners) barred(clientID string, now time.Time) bool {
 
 // bar refuses a client_id for a while.
 func (o *owners) bar(clientID string, until time.Time) {
-	if len(o.barOrder) == maxBars {
+	if o.barOrder.n == maxBars {
 		o.endFirstBar()
 	}
 	o.bars[clientID] = until
-	o.barOrder = append(o.barOrder, expiry{clientID, until})
+	o.barOrder.push(expiry{clientID, until})
 }
 
 // endFirstBar forgets the oldest kick, and the bar unless a newer kick has renewed it.
 func (o *owners) endFirstBar() {
-	first := o.barOrder[0]
+	first := o.barOrder.popFirst()
 	if o.bars[first.clientID].Equal(first.at) {
 		delete(o.bars, first.clientID)
 	}
-	o.barOrder = o.barOrder[1:]
 }
 
-// leftBy notes that a client has left. The owner of its client_id is forgotten a while later, if it is out of use then:
-// meanwhile somebody who comes back may be sent messages, which are not to become another's.
-func (o *owners) leftBy(clientID string, now time.Time) {
-	if _, owned := o.byID[clientID]; owned {
-		o.expiry = append(o.expiry, expiry{clientID, now.Add(sweepInterval)})
+// leftByLocked notes that a client has left. The owner of its client_id is forgotten a while later, if it is out of use
+// then: meanwhile somebody who comes back may be sent messages, which are not to become another's.
+func (h *Hub) leftByLocked(clientID string, now time.Time) {
+	if _, owned := h.owners.byID[clientID]; owned {
+		h.expireLocked(clientID, now.Add(sweepInterval), now)
 	}
+}
+
+// expireLocked has the owner of a client_id looked at later, whether it may be forgotten.
+func (h *Hub) expireLocked(clientID string, at, now time.Time) {
+	o := &h.owners
+	if o.expiry.n == maxExpiries {
+		if first := o.expiry.popFirst(); !h.inUseLocked(first.clientID, now) {
+			o.forget(first.clientID)
+		}
+	}
+	o.expiry.push(expiry{clientID, at})
 }
 
 // forget lets a client_id be anybody's again.
@@ -135,7 +148,7 @@ func (h *Hub) claimLocked(clientID, user string) {
 func (h *Hub) ownLocked(clientID string, o owner) {
 	h.owners.byID[clientID] = o
 	if !o.until.IsZero() {
-		h.owners.expiry = append(h.owners.expiry, expiry{clientID, o.until})
+		h.expireLocked(clientID, o.until, time.Now())
 	}
 	if a := (Address{ToClient, clientID}); h.audience.count(a) > 0 {
 		h.endAtLocked(a, o.user, ErrClaimed)
@@ -170,11 +183,10 @@ func (h *Hub) forgetExpiredLocked(now time.Time) (done bool) {
 	o := &h.owners
 	for range maxStep {
 		switch {
-		case len(o.barOrder) > 0 && !now.Before(o.barOrder[0].at):
+		case o.barOrder.n > 0 && !now.Before(o.barOrder.at(0).at):
 			o.endFirstBar()
-		case len(o.expiry) > 0 && !now.Before(o.expiry[0].at):
-			h.ownerLocked(o.expiry[0].clientID, now)
-			o.expiry = o.expiry[1:]
+		case o.expiry.n > 0 && !now.Before(o.expiry.at(0).at):
+			h.ownerLocked(o.expiry.popFirst().clientID, now)
 		default:
 			return true
 		}
@@ -216,8 +228,11 @@ func (h *Hub) Own(clientID, user string, until time.Time) {
 func (h *Hub) Owners() map[string]string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	owners, pauses := make(map[string]string), h.pausesLocked()
-	now := time.Now()
+	room := len(h.owners.byID) + len(h.history.logs[ToClient]) + len(h.audience.names[ToClient])
+	h.mu.Unlock() // so much room takes a while to make
+	owners := make(map[string]string, room)
+	h.mu.Lock()
+	pauses, now := h.pausesLocked(), time.Now()
 	for id, o := range h.owners.byID {
 		if h.inUseLocked(id, now) {
 			owners[id] = o.user
@@ -260,7 +275,14 @@ func (h *Hub) RestoreOwned(m *Message, user string) {
 func (h *Hub) Claimed() map[Position]string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	o, claims, pauses := &h.owners, make(map[Position]string), h.pausesLocked()
+	o, pauses := &h.owners, h.pausesLocked()
+	room := len(o.claimed)
+	if o.allClaimed {
+		room += len(o.byID)
+	}
+	h.mu.Unlock() // so much room takes a while to make
+	claims := make(map[Position]string, room)
+	h.mu.Lock()
 	note := func(id string) {
 		l, user := h.history.log(Address{ToClient, id}), o.byID[id].user
 		if l != nil && user != "" {

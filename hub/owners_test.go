@@ -250,3 +250,26 @@ func TestALogIsToldOwnersWithTheirMessages(t *testing.T) {
 		wantRefused(h, hubtest.As("c", "bob"), hub.ErrClientIDOwned)
 	})
 }
+
+func TestWhoComesAndGoesCanNotHaveEndlessOwnersRemembered(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := hubtest.New(t, hubtest.Plenty)
+		stays := h.Join(hubtest.As("stays", "alice"))
+		h.Join(hubtest.As("stays", "alice")).Leave()
+		for i := range hub.MaxExpiries {
+			h.Own(fmt.Sprint("elsewhere", i), "bob", time.Now().Add(time.Minute))
+		}
+		for i := range 10 {
+			h.Join(hubtest.As(fmt.Sprint("c", i), "alice")).Leave()
+		}
+		if l := hub.LeftoversOf(h.Hub); l.Expiries != hub.MaxExpiries || l.Owners != hub.MaxExpiries+1 {
+			t.Errorf("the hub holds %d owners, %d of them for a while", l.Owners, l.Expiries)
+		}
+		wantRefused(h, hubtest.As("stays", "bob"), hub.ErrClientIDOwned)
+		stays.Leave()
+		hubtest.Pause(2 * hub.SweepInterval)
+		if l := hub.LeftoversOf(h.Hub); l.Owners != 0 || l.Expiries != 0 {
+			t.Errorf("minutes later the hub holds %d owners, %d of them for a while", l.Owners, l.Expiries)
+		}
+	})
+}

@@ -119,14 +119,19 @@ func (n *patternNode[T]) removeBelow(rest string, more bool) (empty bool) {
 	return n.literal == nil && n.any == nil && n.rest == nil
 }
 
-// match calls visit with the value of each pattern that a topic lies within.
-func (t *patternTree[T]) match(topic string, visit func(*T)) {
+// match calls visit with the value of each pattern that a topic lies within. It gives up after so many steps, and
+// reports whether it came to the end: of a topic with very many segments, very many patterns may have the beginning.
+func (t *patternTree[T]) match(topic string, steps *int, visit func(*T)) (all bool) {
 	if t.size > 0 {
-		t.root.match(topic, visit)
+		t.root.match(topic, steps, visit)
 	}
+	return *steps >= 0
 }
 
-func (n *patternNode[T]) match(topic string, visit func(*T)) {
+func (n *patternNode[T]) match(topic string, steps *int, visit func(*T)) {
+	if *steps--; *steps < 0 {
+		return
+	}
 	if n.rest != nil {
 		visit(n.rest)
 	}
@@ -138,9 +143,46 @@ func (n *patternNode[T]) match(topic string, visit func(*T)) {
 		switch {
 		case child == nil:
 		case more:
-			child.match(rest, visit)
+			child.match(rest, steps, visit)
 		case child.value != nil:
 			visit(child.value)
 		}
 	}
+}
+
+// patternWalk is match in steps, between which the tree may change.
+type patternWalk[T any] struct{ todo []patternStep[T] }
+
+type patternStep[T any] struct {
+	node *patternNode[T]
+	rest string // of the topic, from this node on
+}
+
+// walk begins a walk to the patterns that a topic lies within.
+func (t *patternTree[T]) walk(topic string) patternWalk[T] {
+	return patternWalk[T]{[]patternStep[T]{{&t.root, topic}}}
+}
+
+// step takes one step. It reports whether there was one to take.
+func (w *patternWalk[T]) step(visit func(*T)) bool {
+	last := len(w.todo) - 1
+	if last < 0 {
+		return false
+	}
+	n, topic := w.todo[last].node, w.todo[last].rest
+	w.todo = w.todo[:last]
+	if n.rest != nil {
+		visit(n.rest)
+	}
+	segment, rest, more := strings.Cut(topic, "/")
+	for _, child := range [2]*patternNode[T]{n.literal[segment], n.any} {
+		switch {
+		case child == nil:
+		case more:
+			w.todo = append(w.todo, patternStep[T]{child, rest})
+		case child.value != nil:
+			visit(child.value)
+		}
+	}
+	return true
 }

@@ -12,34 +12,39 @@ const (
 // positions remembers the newest positions that a sparse log gave out, in order. A nil positions
 // remembers nothing: a dense log's need no remembering.
 type positions struct {
-	all   []Position
-	least int // of the newest are remembered
+	all  chunked[Position]
+	most int // are remembered
 }
 
 func newPositions(kept int) *positions {
-	return &positions{least: min(max(fewestPositions, kept), mostPositions)}
+	return &positions{most: min(max(fewestPositions, kept), mostPositions)}
 }
 
 func (s *positions) add(p Position) {
 	if s == nil {
 		return
 	}
-	if len(s.all) == 2*s.least {
-		s.all = append(s.all[:0], s.all[s.least:]...)
+	if s.all.n == s.most {
+		s.all.popFirst()
 	}
-	s.all = append(s.all, p)
+	s.all.push(p)
 }
 
 func (s *positions) has(p Position) bool {
-	i := sort.Search(len(s.all), func(i int) bool { return !p.After(s.all[i]) })
-	return i < len(s.all) && s.all[i] == p
+	i := s.search(p)
+	return i < s.all.n && *s.all.at(i) == p
+}
+
+// search returns the index of the first position at or after p.
+func (s *positions) search(p Position) int {
+	return sort.Search(s.all.n, func(i int) bool { return !p.After(*s.all.at(i)) })
 }
 
 // before returns the position given out before p.
 func (s *positions) before(p Position) (Position, bool) {
-	i := sort.Search(len(s.all), func(i int) bool { return !p.After(s.all[i]) })
+	i := s.search(p)
 	if i == 0 {
 		return Position{}, false
 	}
-	return s.all[i-1], true
+	return *s.all.at(i - 1), true
 }

@@ -70,7 +70,7 @@ func (h *Hub) Follow(o Origin) {
 	}
 	h.given.add(h.last) // clients are told it
 	h.noteIDsLocked()
-	h.arrivals.decideAll()
+	h.decideAllLocked()
 }
 
 // noteIDsLocked tells encoders what the next IDs look like.
@@ -174,12 +174,19 @@ func (h *Hub) Forget(a Address, p Position) {
 func (h *Hub) ForgetOnly(gone map[Address]Position, floor Position) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.history.dropped) > 0 {
-		return
-	}
-	h.history.floor = floor
+	pauses := h.pausesLocked()
 	for a, p := range gone {
 		h.history.forget(a, p)
+		pauses.step()
+	}
+	for a, p := range gone { // until they are all there, the floor that there was stands for them
+		if a.Kind == ToTopic && p.After(floor) && h.history.onlyMarked(a, p) {
+			floor = p
+		}
+		pauses.step()
+	}
+	if len(h.history.dropped) == 0 {
+		h.history.floor = floor
 	}
 }
 
@@ -218,7 +225,7 @@ func (h *Hub) Lose(p Position, reason string) {
 	h.last = p
 	h.given.add(p)
 	h.noteIDsLocked()
-	h.arrivals.decideAll()
+	h.decideAllLocked()
 	gap := h.tellLocked(reason)
 	h.losses = append(h.losses, place{gap.seq, p, h.epoch})
 }
@@ -252,10 +259,9 @@ func (h *Hub) Deliver(m *Message) (receivers int) {
 	h.Encode(m)
 	now := time.Now()
 	h.mu.Lock()
-	receivers = h.deliverLocked(m, now)
+	receivers, counted := h.deliverLocked(m, now)
 	h.mu.Unlock()
-	h.wake(receivers)
-	return receivers
+	return h.delivered(m, receivers, counted)
 }
 
 // DeliverUnlessEnded is Deliver for a log that ends with the hub. Once the hub has ended nobody would
@@ -268,10 +274,9 @@ func (h *Hub) DeliverUnlessEnded(m *Message) (receivers int, err error) {
 		h.mu.Unlock()
 		return 0, err
 	}
-	receivers = h.deliverLocked(m, now)
+	receivers, counted := h.deliverLocked(m, now)
 	h.mu.Unlock()
-	h.wake(receivers)
-	return receivers, nil
+	return h.delivered(m, receivers, counted), nil
 }
 
 // Append is DeliverUnlessEnded for a log that is nowhere but here: the message gets the position that comes next. It
@@ -294,20 +299,30 @@ func (h *Hub) Append(m *Message, epoch string) (receivers int, err error) {
 	if !m.Ephemeral {
 		m.Position = Position{Major: h.last.Major + 1}
 	}
-	receivers = h.deliverLocked(m, now)
+	receivers, counted := h.deliverLocked(m, now)
 	h.mu.Unlock()
-	h.wake(receivers)
-	return receivers, nil
+	return h.delivered(m, receivers, counted), nil
 }
 
-func (h *Hub) deliverLocked(m *Message, now time.Time) (receivers int) {
+// deliverLocked appends a message to the log. It reports whether all its receivers are counted.
+func (h *Hub) deliverLocked(m *Message, now time.Time) (receivers int, counted bool) {
 	f := h.keepLocked(m, 0, now)
-	if receivers = h.audience.reached(m.To); receivers > 0 {
+	if receivers, counted = h.audience.reached(m.To); receivers > 0 || !counted {
 		h.heardLocked(f.seq)
 	} else {
 		f.traits |= unheard
 	}
-	return receivers
+	return receivers, counted
+}
+
+// delivered has the shards read a message that stands in the log, and counts the rest of its receivers.
+func (h *Hub) delivered(m *Message, receivers int, counted bool) int {
+	if counted {
+		h.wake(receivers)
+		return receivers
+	}
+	h.wake(1)
+	return h.Count(m.To)
 }
 
 // wake has the shards read the log, if somebody waits for it or very much has gathered.
@@ -339,5 +354,9 @@ func (h *Hub) Dropped() []*Message {
 func (h *Hub) Count(to []Address) (clients int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.audience.reached(to)
+	clients, all := h.audience.reached(to)
+	if !all {
+		clients = h.reachedInStepsLocked(to)
+	}
+	return clients
 }

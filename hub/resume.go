@@ -1,6 +1,9 @@
 package hub
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // resumeLocked finds where a client goes on, and whether that is exact.
 func (h *Hub) resumeLocked(c *Client, lastEventID string, hint place, now time.Time) Welcome {
@@ -98,20 +101,26 @@ func (h *Hub) lookBack(c *Client, lastEventID string) (found place) {
 		return place{}
 	}
 	wanted, at := h.limits.History.Count, h.frames.next
+	kept := make([]*Frame, 0, blockSize)
 	for epoch := h.epoch; h.epoch == epoch && at > h.begin && wanted > 0; {
 		i := h.frames.find(at - 1)
 		if i < 0 {
 			break
 		}
-		b := h.frames.blocks[i]
-		for n := len(b.frames) - 1; n >= 0 && wanted > 0; n-- {
-			if f := b.frames[n]; f != nil && f.seq < at && f.seq >= h.begin && f.kept > 0 && c.gets(f) {
+		b, kept := h.frames.blocks[i], kept[:0]
+		for _, f := range slices.Backward(b.frames) {
+			if f != nil && f.seq < at && f.seq >= h.begin && f.kept > 0 {
+				kept = append(kept, f)
+			}
+		}
+		at = b.first
+		h.mu.Unlock() // to match so many patterns takes a while
+		for _, f := range kept {
+			if wanted > 0 && c.gets(f) {
 				found = place{f.seq, f.position, epoch}
 				wanted--
 			}
 		}
-		at = b.first
-		h.mu.Unlock() // for others, a moment
 		h.mu.Lock()
 	}
 	return found

@@ -26,18 +26,18 @@ func (h *Hub) trimAll() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	history := h.history
-	for at := len(history.all) - 1; at >= 0 && h.history == history; {
-		at = min(at, len(history.all)-1) // what has moved there from behind was looked at
+	for at := history.all.n - 1; at >= 0 && h.history == history; {
+		at = min(at, history.all.n-1) // what has moved there from behind was looked at
 		now := time.Now()
 		for steps := maxStep; steps > 0 && at >= 0; steps -= 4 { // to find a log takes longer than to drop a message
 			dropped := 0
-			if l := history.all[at]; len(l.frames) > history.limits.Count || history.limits.Age > 0 {
+			if l := (*history.all.at(at)); len(l.frames) > history.limits.Count || history.limits.Age > 0 {
 				dropped = history.trim(l, now)
 			}
 			if steps -= dropped; dropped < maxStep { // else there may be more
 				at--
 			}
-			at = min(at, len(history.all)-1)
+			at = min(at, history.all.n-1)
 		}
 		h.pauseLocked()
 	}

@@ -12,7 +12,7 @@ import (
 // Publish puts a batch into the hub's log; see [broker.Log].
 func (h *Hub) Publish(ctx context.Context, batch []*broker.Publication) (int, error) {
 	n, err := h.withBroker(ctx, func(ctx context.Context, log broker.Log) (int, error) {
-		if err := h.left.recall(ctx, batch); err != nil {
+		if err := h.before.recall(ctx, batch); err != nil {
 			return 0, err
 		}
 		return log.Publish(ctx, batch)
@@ -42,7 +42,7 @@ func (h *Hub) CheckKeys(ctx context.Context, batch []*broker.Publication) (int, 
 		return len(batch), nil
 	}
 	return h.withBroker(ctx, func(ctx context.Context, log broker.Log) (int, error) {
-		if err := h.left.recall(ctx, batch); err != nil {
+		if err := h.before.recall(ctx, batch); err != nil {
 			return 0, err
 		}
 		return log.CheckKeys(ctx, batch)

@@ -52,7 +52,7 @@ type Hub struct {
 	brokerMu sync.RWMutex // held for reading while the broker is used, for writing while it changes
 	broker   broker.Log   // nil before the first config has started, and once the hub is closed
 	identity string       // of broker
-	left     leftLogs     // what is known of the brokers before
+	before   leftLogs     // what is known of the brokers before this one
 }
 
 // Settings is what one config says about a hub.
@@ -119,7 +119,7 @@ func (h *Hub) Destruct() error {
 func (h *Hub) closeBroker() error {
 	h.brokerMu.Lock()
 	defer h.brokerMu.Unlock()
-	h.left.closeAll()
+	h.before.closeAll()
 	if h.broker == nil {
 		return nil
 	}
@@ -180,7 +180,7 @@ func (h *Hub) applyLocked(s *Settings) {
 	if h.broker == nil {
 		h.recall()
 	} else {
-		h.left.add(h.broker)
+		h.before.add(h.broker)
 		h.logIf(h.broker.Close(), "closing the broker that was replaced")
 	}
 	h.broker, h.identity = s.opened, s.Module.Identity()

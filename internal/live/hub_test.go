@@ -457,7 +457,7 @@ func TestKeysAreRememberedOverReloadsThatChangeTheBroker(t *testing.T) {
 	for i := range 3 { // no more than so many are remembered
 		change(fmt.Sprint("more ", i))
 	}
-	if n := len(h.left.logs); n != maxLeftLogs {
+	if n := len(h.before.logs); n != maxLeftLogs {
 		t.Errorf("%d brokers of before are remembered", n)
 	}
 }
