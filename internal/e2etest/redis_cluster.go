@@ -1,6 +1,7 @@
 package e2etest
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -107,15 +108,12 @@ func (c *Cluster) MoveSlot(key string, from, to *Redis, wait time.Duration, firs
 	source, target := from.must("CLUSTER", "MYID"), to.must("CLUSTER", "MYID")
 	to.must("CLUSTER", "SETSLOT", slot, "IMPORTING", source)
 	from.must("CLUSTER", "SETSLOT", slot, "MIGRATING", target)
-	move := func(keys ...string) {
-		for _, key := range keys {
-			from.must("MIGRATE", "127.0.0.1", strconv.Itoa(to.port), key, "0", "5000", "REPLACE")
-		}
-	}
+	migrate := []string{"MIGRATE", "127.0.0.1", strconv.Itoa(to.port), "", "0", "5000", "REPLACE", "KEYS"}
+	move := func(keys ...string) { from.must(append(slices.Clone(migrate), keys...)...) }
 	move(first...)
 	time.Sleep(wait)
 	for {
-		keys := strings.Fields(from.must("CLUSTER", "GETKEYSINSLOT", slot, "100"))
+		keys := strings.Fields(from.must("CLUSTER", "GETKEYSINSLOT", slot, "1000"))
 		if len(keys) == 0 {
 			break
 		}
