@@ -3,6 +3,8 @@ package redislog
 import (
 	"bytes"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -79,9 +81,24 @@ func publishToReceive(b *testing.B, url string) {
 		ours = append(ours, time.Since(began))
 	}
 	o, best50 := median(ours), median(best)
+	b.ReportMetric(redisTime(b, bare)/float64(len(ours)), "script-us")
 	b.ReportMetric(float64(o.Microseconds()), "p50-us")
 	b.ReportMetric(float64(best50.Microseconds()), "bare-p50-us")
 	b.ReportMetric(float64(o)/float64(best50), "ratio")
+}
+
+// redisTime returns how many microseconds Redis has spent in scripts.
+func redisTime(b *testing.B, client *redis.Client) float64 {
+	b.Helper()
+	stats := client.Info(b.Context(), "commandstats").Val()
+	_, rest, _ := strings.Cut(stats, "cmdstat_evalsha:calls=")
+	_, rest, _ = strings.Cut(rest, "usec=")
+	text, _, _ := strings.Cut(rest, ",")
+	spent, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return spent
 }
 
 // receive enters a client and returns what its stream sends to for each message.
@@ -153,6 +170,7 @@ func publishersAtOnce(b *testing.B, url string) {
 		many = append(many, perSecond(publishers, xadd))
 		one = append(one, perSecond(1, xadd))
 	}
+	b.ReportMetric(redisTime(b, bare)/float64(len(ours)*publishers*atOnce), "script-us")
 	middle := func(all []float64) float64 { slices.Sort(all); return all[len(all)/2] }
 	b.ReportMetric(middle(ours), "publishes/s")
 	b.ReportMetric(middle(ours)/middle(one), "times-one")
