@@ -2,7 +2,9 @@ package sse
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -15,7 +17,7 @@ import (
 func init() { caddy.RegisterModule(BoltBroker{}) }
 
 // BoltBroker keeps a hub's log in a file of this machine. Acknowledged messages survive restarts and crashes,
-// and clients resume exactly. One process, one hub, one file.
+// and clients resume exactly. One process, one hub, one file; a hub that is renamed takes its file along.
 type BoltBroker struct {
 	// The file. It is made if it does not exist; its directory must exist. Placeholders such as {env.X} are
 	// replaced.
@@ -54,26 +56,44 @@ func (b *BoltBroker) Identity() string { return fmt.Sprintf("bolt %t %s", *b.Syn
 // lock is the process's.
 var boltFiles = caddy.NewUsagePool()
 
-// Open implements [broker.Module]. If the config before has the file open, both share it.
-func (b *BoltBroker) Open(hub string) (broker.Log, error) {
+// Open implements [broker.Module]. If the config before has the file open, both share it, even if it is
+// another hub's there: the log of this hub then begins once that one has ended.
+func (b *BoltBroker) Open(string) (broker.Log, error) {
 	path, err := boltlog.Path(b.File)
 	if err != nil {
 		return nil, err
 	}
 	value, _, err := boltFiles.LoadOrNew(path, func() (caddy.Destructor, error) {
-		return boltlog.OpenFile(path, hub)
+		return boltlog.OpenFile(path)
 	})
 	if err != nil {
 		return nil, err
 	}
-	file := value.(*boltlog.File)
 	release := func() error {
 		_, err := boltFiles.Delete(path)
 		return err
 	}
-	if owner := file.Hub(); owner != hub {
-		_ = release()
-		return nil, fmt.Errorf("the log file %s is that of hub %q; give each hub a file of its own", path, owner)
+	options := boltlog.Options{Sync: *b.Sync, Logger: b.logger, Release: release}
+	return boltlog.Open(value.(*boltlog.File), options), nil
+}
+
+// checkBoltFiles says which hubs of one config have their logs in one file.
+func checkBoltFiles(brokers map[string]broker.Module) error {
+	owners := make(map[string]string) // by path
+	for _, hub := range slices.Sorted(maps.Keys(brokers)) {
+		bolt, ok := brokers[hub].(*BoltBroker)
+		if !ok {
+			continue
+		}
+		path, err := boltlog.Path(bolt.File)
+		if err != nil {
+			return fmt.Errorf("hub %s: %w", hub, err)
+		}
+		if owner, taken := owners[path]; taken {
+			return fmt.Errorf("hub %s: the log file %s is that of hub %q; give each hub a file of its own",
+				hub, path, owner)
+		}
+		owners[path] = hub
 	}
-	return boltlog.Open(file, boltlog.Options{Sync: *b.Sync, Logger: b.logger, Release: release}), nil
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/internal/boltlog"
 )
 
 func TestTwoHubsDoNotShareAFile(t *testing.T) {
@@ -18,33 +19,44 @@ func TestTwoHubsDoNotShareAFile(t *testing.T) {
 	if err := os.Symlink(file, link); err != nil {
 		t.Skip(err)
 	}
-	opened := func(path, hub string) (broker.Log, error) {
-		on := true
-		b := &BoltBroker{File: path, Sync: &on, logger: zap.NewNop()}
-		return b.Open(hub)
-	}
+	bolt := func(path string) broker.Module { return &BoltBroker{File: path} }
 	for _, names := range [][2]string{{file, file}, {link, file}, {file, link}} {
-		first, err := opened(names[0], "one")
+		err := checkBoltFiles(map[string]broker.Module{
+			"one": bolt(names[0]), "two": bolt(names[1]), "three": new(MemoryBroker),
+		})
+		if err == nil || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), `"one"`) {
+			t.Errorf("two hubs with %v get the error %v", names, err)
+		}
+	}
+	err := checkBoltFiles(map[string]broker.Module{
+		"one": bolt(file), "two": bolt(file + "2"), "three": new(MemoryBroker), "four": new(MemoryBroker),
+	})
+	if err != nil {
+		t.Errorf("hubs with files of their own get the error %v", err)
+	}
+}
+
+func TestFileIsClosedOnceNoHubHasIt(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "sse.db")
+	opened := func(hub string) broker.Log {
+		on := true
+		log, err := (&BoltBroker{File: file, Sync: &on, logger: zap.NewNop()}).Open(hub)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := opened(names[1], "two"); err == nil || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), `"one"`) {
-			t.Errorf("a second hub gets the error %v", err)
+		return log
+	}
+	for _, log := range []broker.Log{opened("one"), opened("one"), opened("renamed")} {
+		if err := log.Close(); err != nil {
+			t.Error(err)
 		}
-		same, err := opened(names[1], "one")
-		if err != nil {
-			t.Errorf("the same hub doesn't get the file again: %v", err)
-		}
-		for _, log := range []broker.Log{first, same} {
-			if err := log.Close(); err != nil {
-				t.Error(err)
-			}
-		}
-		other, err := opened(file, "two") // once the first has let it go
-		if err != nil {
-			t.Fatalf("the file is still open: %v", err)
-		}
-		_ = other.Close()
+	}
+	path, err := boltlog.Path(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, open := boltFiles.References(path); open {
+		t.Errorf("the file is still open, %d times", n)
 	}
 }
 

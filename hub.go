@@ -141,6 +141,13 @@ func notDefined(hub string) error {
 // Start offers this config's settings to the hubs that its routes use. They count once the config before has
 // stopped. An error leaves everything as it was.
 func (a *App) Start() error {
+	brokers := make(map[string]broker.Module)
+	for name := range a.used {
+		brokers[name] = a.Hubs[name].broker
+	}
+	if err := checkBoltFiles(brokers); err != nil {
+		return err
+	}
 	a.offers = make(map[*live.Hub]*live.Settings)
 	for name, hub := range a.used {
 		config := a.Hubs[name]

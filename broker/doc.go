@@ -50,7 +50,8 @@
 // A config that is loaded anew keeps the log that runs if the module's Identity is the same. If it is
 // another, the module opens a second log while the first still runs. Then the first is closed and the
 // second is started on the same hub, whose clients stay. So two logs of one process may be open on the same
-// file, but only one of them is started.
+// file. If a hub is renamed, its new log is even started, on another hub, before the old one is closed: a log
+// that shares something with its predecessor waits for that before it feeds the hub.
 //
 // Publish and CheckKeys are called after ready, from many goroutines at once. When Close is called, none of
 // these calls is under way, and none comes after it. The hub may have ended before: its context

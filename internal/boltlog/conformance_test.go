@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 	"go.uber.org/zap"
@@ -36,7 +37,9 @@ func (m *conformingModule) Open(string) (broker.Log, error) {
 			return commit(change)
 		}
 	}
-	return Open(file, Options{Sync: true, Logger: zap.NewNop(), Release: release}), nil
+	log := Open(file, Options{Sync: true, Logger: zap.NewNop(), Release: release})
+	log.closePatience = time.Minute
+	return log, nil
 }
 
 func TestConformance(t *testing.T) {

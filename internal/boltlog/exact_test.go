@@ -105,7 +105,7 @@ func (r *records) step() {
 		})
 	default:
 		ahead := time.Duration(r.random.IntN(120)) * time.Minute
-		r.update(foldMarks(time.Hour, 3+r.random.IntN(20), time.Now().Add(ahead)))
+		r.fold(time.Hour, 3+r.random.IntN(20), time.Now().Add(ahead))
 		r.again(r.restart)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -18,18 +19,27 @@ import (
 )
 
 // File is an open file with a log. Logs that follow one another, as a config is reloaded, may share it.
+//
+// Of several logs that have it open, one at a time uses it: the one that has put something into turn.
 type File struct {
-	path    string // without symbolic links, so that each file has one path
-	hubName string // hub that the file was opened for
-	db      *bbolt.DB
-	// doubtful tells that the newest commit may be lost, or may not last.
+	path string // without symbolic links, so that each file has one path
+	turn chan struct{}
+
+	dbMu sync.RWMutex // held for reading while db is used, for writing while another one takes its place
+	db   *bbolt.DB
+
+	// doubtful tells that the newest commit may be lost, or may not last. It belongs to the log that has the
+	// turn.
 	doubtful bool
-	// update is db.Update. Tests make it fail.
+	// update is transact. Tests make it fail.
 	update func(func(*bbolt.Tx) error) error
 }
 
 // lockTimeout is how long another process may take to close a file.
 const lockTimeout = time.Second
+
+// growBy is how many bytes a file grows ahead of what is needed.
+const growBy = 1 << 20
 
 // Path makes sure that there is a file at a path, if only an empty one. It returns the file's one path,
 // without symbolic links.
@@ -42,18 +52,31 @@ func Path(path string) (string, error) {
 	return filepath.EvalSymlinks(path)
 }
 
-// OpenFile opens the file at a path that Path returned, for a hub. It reads all of the file once, so that
-// damage is an error now and not a crash later.
-func OpenFile(path, hubName string) (*File, error) {
+// OpenFile opens the file at a path that Path returned. It reads all of the file once, so that damage is an
+// error now and not a crash later.
+func OpenFile(path string) (*File, error) {
 	db, doubtful, err := openChecked(path)
 	if err != nil {
 		return nil, explainOpen(path, err)
 	}
-	return &File{path: path, hubName: hubName, db: db, doubtful: doubtful, update: db.Update}, nil
+	f := &File{path: path, turn: make(chan struct{}, 1), db: db, doubtful: doubtful}
+	f.update = f.transact
+	return f, nil
 }
 
-// Hub returns the name of the hub that the file was opened for.
-func (f *File) Hub() string { return f.hubName }
+// transact changes the file, in one transaction.
+func (f *File) transact(change func(*bbolt.Tx) error) error {
+	f.dbMu.RLock()
+	defer f.dbMu.RUnlock()
+	return f.db.Update(change)
+}
+
+// view reads the file.
+func (f *File) view(read func(*bbolt.Tx) error) error {
+	f.dbMu.RLock()
+	defer f.dbMu.RUnlock()
+	return f.db.View(read)
+}
 
 // Size implements broker.Sizer: it returns how many bytes the file has.
 func (f *File) Size() int64 {
@@ -141,8 +164,45 @@ func openChecked(path string) (db *bbolt.DB, doubtful bool, err error) {
 			return nil, false, err
 		}
 	}
-	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
-	return db, doubtful, err
+	if db, err = openDB(path); err != nil {
+		return nil, false, err
+	}
+	_ = removeIfThere(path + copySuffix) // what was killed while it shrank the file has left it
+	return db, doubtful, nil
+}
+
+// openDB opens a file that is sound.
+func openDB(path string) (*bbolt.DB, error) {
+	for {
+		var file *os.File
+		db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+			Timeout:      lockTimeout,
+			FreelistType: bbolt.FreelistMapType,
+			// The list of free pages would be written with each commit, however long it is. It is made again
+			// at the start, when all of the file is read anyway.
+			NoFreelistSync: true,
+			OpenFile: func(name string, flag int, mode fs.FileMode) (_ *os.File, err error) {
+				file, err = os.OpenFile(name, flag, mode)
+				return file, err
+			},
+		})
+		if err != nil {
+			return nil, err
+		}
+		opened, err := file.Stat()
+		var named os.FileInfo
+		if err == nil {
+			named, err = os.Stat(path)
+		}
+		switch {
+		case err != nil:
+			return nil, errors.Join(err, db.Close())
+		case os.SameFile(opened, named):
+			db.AllocSize = growBy
+			return db, nil
+		}
+		_ = db.Close() // another process has replaced it by a smaller copy while this one waited for its lock
+	}
 }
 
 // checkFile reads all of a file and says what is wrong with it. Meanwhile nobody else can write the file.

@@ -4,11 +4,16 @@
 // A message is committed to the file, then delivered, then answered. Requests that wait at the same time
 // share a commit. Without Options.Sync a commit is not waited for on disk; after the machine has crashed, the
 // log then goes on under another epoch, and clients are told a gap.
+//
+// What the hub no longer keeps is removed in small pieces between commits, at least as fast as new messages
+// come. A publisher waits for one such piece at most, an exit for none: what is left is removed at the next
+// start. There the file shrinks, too.
+//
+// Nobody waits for a disk that does not answer, but publishers for diskPatience, and Close for closePatience.
 package boltlog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -35,6 +40,7 @@ type Options struct {
 func Open(file *File, o Options) *Log {
 	l := &Log{
 		Options: o, File: file, queue: make(chan *pendingBatch), maxRecordBytes: broker.MaxRecordBytes,
+		closePatience: closePatience, hopeless: make(chan struct{}),
 	}
 	l.context, l.cancel = context.WithCancel(context.Background())
 	return l
@@ -44,39 +50,40 @@ func Open(file *File, o Options) *Log {
 type Log struct {
 	Options
 	*File
-	replica *hub.Hub
+	replica *hub.Hub           // nil before Start
 	queue   chan *pendingBatch // unbuffered: a batch that nobody has taken is not under way
 
 	// The fields below belong to the committing goroutine.
 
+	ready     func()                  // lets requests in; only the first call counts
 	loaded    bool                    // whether the replica has what the file keeps
 	epoch     string                  // name of the log, once it has been read
 	unremoved []*hub.Message          // messages that the hub has dropped and the file still has
+	grown     int                     // bytes stored since some of unremoved were removed
+	tidied    bool                    // whether nothing was stored since
+	marks     markSize                // about how large the marks are
 	claims    map[hub.Position]string // owners to be stored with the messages at these positions
-	// recordBytes is how much of the file the records of idempotency keys take, and recordsGrown by how much
-	// the commit under way changes that.
-	recordBytes, recordsGrown int
-	maxRecordBytes            int
-	forgetFrom                []byte // the key from which on records are looked at next; nil for the first
+	// recordBytes is how much of the file the records of idempotency keys take.
+	recordBytes    int
+	maxRecordBytes int
+	forgetFrom     []byte     // the key from which on records are looked at next; nil for the first
+	stuck          chan error // gets what becomes of the work that was given up; nil for none
+	err            error      // what Close returns
+	// unshrinkable tells that the file could not be shrunk, which is not tried again in this run.
+	unshrinkable bool
 
-	context context.Context // ends with Close
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
-}
-
-// pendingBatch is one request's messages on their way into the file.
-type pendingBatch struct {
-	batch     []*broker.Publication
-	published int           // messages that were published
-	err       error         // why not all were
-	done      chan struct{} // closed when both are set
+	context  context.Context // ends with Close
+	cancel   context.CancelFunc
+	hopeless chan struct{} // closed when Close has waited closePatience for the disk
+	wg       sync.WaitGroup
+	// closePatience is the constant. Tests, on machines with much to do, have more of it.
+	closePatience time.Duration
 }
 
 const (
 	maxCommitBatch  = 1024            // messages of one commit, about
-	maxTrimBatch    = 10_000          // messages removed by one commit
+	maxCommitBytes  = 1 << 20         // bytes of one commit, about
 	maxRestoreBytes = 16 << 20        // message bytes restored before what is over the limits is removed
-	maxMarks        = 1 << 16         // addresses of which the file knows what was removed
 	probeSize       = 1 << 20         // bytes of the commit that tries a file again
 	tendFileEvery   = 2 * time.Second // interval of tend
 	cleanFileEvery  = 5 * time.Minute // interval of clean
@@ -84,24 +91,40 @@ const (
 
 // Start implements broker.Log.
 func (l *Log) Start(h *hub.Hub, ready func()) {
-	l.replica = h
+	l.replica, l.ready = h, sync.OnceFunc(ready)
+	l.wg.Go(l.run)
+}
+
+// run is the log's life, from Start to Close.
+func (l *Log) run() {
+	if !l.awaitTurn() {
+		l.err = l.Release()
+		return
+	}
+	defer l.leave()
 	if err := l.load(); err != nil {
 		l.fail(err)
 	} else {
-		h.LogFound()
+		l.replica.LogFound()
 	}
-	l.wg.Go(l.commitPending)
-	ready()
+	l.ready()
+	l.commitPending()
+	if l.loaded { // else the run never began, or its last commit is in doubt
+		l.err = l.onDisk(l.end)
+	}
 }
 
-// Close implements broker.Log. Batches that are under way are still published and answered.
+// Close implements broker.Log. Batches that are under way are still published and answered, if the disk does
+// so within closePatience.
 func (l *Log) Close() error {
 	l.cancel()
-	l.wg.Wait()
-	if !l.loaded {
-		return l.Release() // the run never began, or its last commit is in doubt
+	if l.replica == nil {
+		return l.Release()
 	}
-	return errors.Join(l.end(), l.Release())
+	late := time.AfterFunc(l.closePatience, func() { close(l.hopeless) })
+	defer late.Stop()
+	l.wg.Wait()
+	return l.err
 }
 
 // Publish implements broker.Log.
@@ -109,15 +132,25 @@ func (l *Log) Publish(ctx context.Context, batch []*broker.Publication) (int, er
 	if len(batch) == 0 {
 		return 0, nil
 	}
-	p := &pendingBatch{batch: batch, done: make(chan struct{})}
+	p := newBatch(batch)
+	late := time.NewTimer(diskPatience)
+	defer late.Stop()
 	select {
 	case l.queue <- p:
 	case <-ctx.Done():
 		return 0, broker.ErrUnavailable
 	case <-l.context.Done():
 		return 0, broker.ErrUnavailable
+	case <-late.C:
+		return 0, fmt.Errorf("%w: %w", broker.ErrUnavailable, errSilent)
 	}
-	<-p.done // without ctx: a disk answers, even if late
+	late.Reset(diskPatience)
+	defer context.AfterFunc(ctx, func() { late.Reset(leavePatience) })()
+	select {
+	case <-p.done:
+	case <-late.C:
+		return 0, fmt.Errorf("%w: %w", broker.ErrUnknownOutcome, errSilent)
+	}
 	for _, m := range batch[:p.published] {
 		l.replica.Wait(ctx, m.Receipt.Receivers)
 	}
@@ -125,8 +158,13 @@ func (l *Log) Publish(ctx context.Context, batch []*broker.Publication) (int, er
 }
 
 // CheckKeys implements broker.Log.
-func (l *Log) CheckKeys(_ context.Context, batch []*broker.Publication) (fine int, err error) {
-	err = l.db.View(func(tx *bbolt.Tx) error {
+func (l *Log) CheckKeys(ctx context.Context, batch []*broker.Publication) (int, error) {
+	return patiently(ctx, func() (int, error) { return l.checkKeys(batch) })
+}
+
+// checkKeys is CheckKeys on a disk that answers.
+func (l *Log) checkKeys(batch []*broker.Publication) (fine int, err error) {
+	err = l.view(func(tx *bbolt.Tx) error {
 		answers := tx.Bucket(answersBucket)
 		if answers == nil { // the first run could not begin yet
 			return broker.ErrUnavailable
@@ -149,10 +187,8 @@ func (l *Log) CheckKeys(_ context.Context, batch []*broker.Publication) (fine in
 	return fine, err
 }
 
-// fail tells the hub that the file can't be read or written.
-func (l *Log) fail(err error) { l.replica.LogLost(fmt.Errorf("the log file %s: %w", l.path, err)) }
-
-// commitPending commits the batches that wait, one commit at a time. During a commit the next batches gather.
+// commitPending commits the batches that wait, one commit at a time, until the log is closed. During a commit
+// the next batches gather.
 func (l *Log) commitPending() {
 	tending, cleaning := time.NewTicker(tendFileEvery), time.NewTicker(cleanFileEvery)
 	defer tending.Stop()
@@ -167,146 +203,22 @@ func (l *Log) commitPending() {
 			l.clean()
 		case <-l.context.Done():
 			l.commitRest()
-			l.trim()
 			return
 		}
 	}
 }
 
-// commitRest commits the batches that still wait when the log is closed.
+// commitRest commits the batches that still wait when the log is closed, and stores claims.
 func (l *Log) commitRest() {
 	for {
 		select {
 		case first := <-l.queue:
 			l.commit(l.gather(first))
 		default:
+			if err := l.noteClaims(); err != nil {
+				l.fail(err)
+			}
 			return
 		}
 	}
-}
-
-// gather returns a batch and those that wait behind it, as many as fit into a commit.
-func (l *Log) gather(first *pendingBatch) (pending []*pendingBatch) {
-	pending, messages := append(pending, first), len(first.batch)
-	for messages < maxCommitBatch {
-		select {
-		case next := <-l.queue:
-			pending = append(pending, next)
-			messages += len(next.batch)
-		default:
-			return pending
-		}
-	}
-	return pending
-}
-
-// commit puts batches into the file, then delivers and answers them.
-func (l *Log) commit(pending []*pendingBatch) {
-	defer func() {
-		for _, p := range pending {
-			close(p.done)
-		}
-	}()
-	fresh, err := l.write(pending)
-	if err != nil {
-		l.fail(err)
-		outcome := broker.ErrUnavailable
-		if l.landed() {
-			outcome = broker.ErrUnknownOutcome
-			l.doubtful, l.loaded = true, false // so that the log goes on under another name
-		}
-		for _, p := range pending {
-			p.published, p.err = 0, fmt.Errorf("%w: %w", outcome, err)
-		}
-		return
-	}
-	l.replica.LogFound()
-	for _, m := range fresh {
-		l.replica.Deliver(m.Message)
-	}
-}
-
-// write makes one commit of all the batches. It returns the messages to be delivered.
-func (l *Log) write(pending []*pendingBatch) (fresh []*broker.Publication, err error) {
-	if err := l.load(); err != nil {
-		return nil, err
-	}
-	l.gatherClaims()
-	l.recordsGrown = 0
-	err = l.update(func(tx *bbolt.Tx) error {
-		if err := l.storeClaims(tx); err != nil {
-			return err
-		}
-		for _, p := range pending {
-			stored, err := l.store(tx, p)
-			if err != nil {
-				return err
-			}
-			fresh = append(fresh, stored...)
-		}
-		return storeLast(tx)
-	})
-	if err == nil {
-		l.claims = nil
-		l.recordBytes += l.recordsGrown
-	}
-	return fresh, err
-}
-
-// landed reports whether a commit that failed is in the file nevertheless. Such a commit failed at its very
-// end, and nobody knows whether it lasts.
-func (l *Log) landed() bool {
-	if !l.loaded {
-		return false
-	}
-	var end hub.Position
-	_ = l.db.View(func(tx *bbolt.Tx) error {
-		end = lastPosition(tx)
-		return nil
-	})
-	return end.After(l.replica.Position().Position)
-}
-
-// store puts one batch into a transaction. It returns the messages to be delivered: all but those whose keys
-// had an answer. A key that is refused ends its own batch and no other.
-func (l *Log) store(tx *bbolt.Tx, p *pendingBatch) (fresh []*broker.Publication, err error) {
-	p.published, p.err = 0, nil
-	log, records := tx.Bucket(logBucket), newBatchRecords(tx)
-	for _, m := range p.batch {
-		var found bool
-		if m.Key != "" {
-			if found, p.err = l.findRepeated(records, m); p.err != nil {
-				break
-			}
-		}
-		p.published++
-		if found {
-			continue
-		}
-		m.Receipt = broker.Receipt{Receivers: l.replica.Reach(m.To)}
-		m.Time = time.Now()
-		if !m.Ephemeral {
-			if err := storeMessage(log, m.Message, l.replica.OwnerOf(m.Message)); err != nil {
-				return nil, err
-			}
-			m.Receipt.ID = hub.ID{Epoch: l.epoch, Position: m.Position}.String()
-		}
-		if m.Key != "" {
-			records.add(m)
-		}
-		fresh = append(fresh, m)
-	}
-	grown, err := records.store()
-	l.recordsGrown += grown
-	return fresh, err
-}
-
-// findRepeated looks whether a message was published under its key before. If it was not, there must be room
-// for its record.
-func (l *Log) findRepeated(records *batchRecords, m *broker.Publication) (found bool, err error) {
-	found, err = records.find(m)
-	if !found && err == nil && l.recordBytes+l.recordsGrown >= l.maxRecordBytes {
-		err = broker.ErrKeysFull
-	}
-	return found, err
 }

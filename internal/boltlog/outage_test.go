@@ -66,7 +66,7 @@ func TestLogThatNeverBeganLeavesTheFileUnchanged(t *testing.T) {
 	if err := d.log.Close(); err != nil {
 		t.Error(err)
 	}
-	next.Start(d.hub.Hub, func() {})
+	startLog(next, d.hub.Hub)
 	d.hub.Apply(hub.Limits{})
 	e2etest.Await(t, "the log has tried again", func() bool { return attempts.Load() >= 2 })
 	d.log = next
@@ -208,7 +208,7 @@ func TestDamageToAnOpenFileIsAnError(t *testing.T) {
 	}
 	key := positionKey(hub.Position{Major: 1})
 	d.update(func(tx *bbolt.Tx) error { return twist(tx.Bucket(logBucket), key) })
-	err = d.log.db.View(func(tx *bbolt.Tx) error {
+	err = d.log.view(func(tx *bbolt.Tx) error {
 		_, err := readStored(key, tx.Bucket(logBucket).Get(key))
 		return err
 	})

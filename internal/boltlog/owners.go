@@ -4,6 +4,8 @@ import (
 	"maps"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
 // The owner of a client_id stands in the file with the messages that are kept for it, and is removed with
@@ -12,27 +14,29 @@ import (
 
 // noteClaims stores the owners of client_ids that were claimed since the last commit.
 func (l *Log) noteClaims() error {
-	if l.gatherClaims(); len(l.claims) == 0 {
+	claims := l.gatherClaims()
+	if len(claims) == 0 {
 		return nil
 	}
-	err := l.update(l.storeClaims)
+	err := l.change(func(tx *bbolt.Tx) error { return storeClaims(tx, claims) })
 	if err == nil {
 		l.claims = nil
 	}
 	return err
 }
 
-// gatherClaims adds the replica's new claims to those that are still to be stored.
-func (l *Log) gatherClaims() {
+// gatherClaims adds the replica's new claims to those that are still to be stored, and returns all of them.
+func (l *Log) gatherClaims() map[hub.Position]string {
 	claims := l.replica.Claimed()
 	maps.Copy(claims, l.claims)
 	l.claims = claims
+	return claims
 }
 
 // storeClaims stores the new owners with the messages that stand for them.
-func (l *Log) storeClaims(tx *bbolt.Tx) error {
+func storeClaims(tx *bbolt.Tx, claims map[hub.Position]string) error {
 	log := tx.Bucket(logBucket)
-	for position, user := range l.claims {
+	for position, user := range claims {
 		key := positionKey(position)
 		sealed := log.Get(key)
 		if sealed == nil {

@@ -76,7 +76,7 @@ func TestClaimIsStoredWithMessagesAlreadyKept(t *testing.T) {
 // storedOwner returns whose the client_id is according to the message at a position.
 func (d *diskHub) storedOwner(position uint64) (owner string) {
 	d.t.Helper()
-	err := d.log.db.View(func(tx *bbolt.Tx) error {
+	err := d.log.view(func(tx *bbolt.Tx) error {
 		key := positionKey(hub.Position{Major: position})
 		s, err := readStored(key, tx.Bucket(logBucket).Get(key))
 		owner = s.Owner

@@ -37,8 +37,8 @@ func checkPages(file io.ReaderAt, fileSize int64, pageSize int) (torn bool, err 
 	if _, err := file.ReadAt(metas, 0); err != nil {
 		return false, fmt.Errorf("reading its first pages: %w", err)
 	}
-	first, ok0 := parseMeta(metas)
-	meta, ok1 := parseMeta(metas[pageSize:])
+	first, ok0 := parseMeta(metas, 0)
+	meta, ok1 := parseMeta(metas[pageSize:], 1)
 	switch {
 	case !ok0 && !ok1:
 		return false, errors.New("both of its first pages are broken")
@@ -64,16 +64,17 @@ func checkPages(file io.ReaderAt, fileSize int64, pageSize int) (torn bool, err 
 // metaPage is what one of the first two pages notes of a commit.
 type metaPage struct{ root, freelist, pages, transaction uint64 }
 
-// parseMeta reads one of the first two pages. It is not ok if the checksum is wrong.
-func parseMeta(page []byte) (meta metaPage, ok bool) {
+// parseMeta reads one of the first two pages. It is not ok if the checksum is wrong, or the other page stands
+// in its place.
+func parseMeta(page []byte, id uint64) (meta metaPage, ok bool) {
 	const magic, version, checksumAt = 0xED0CDAED, 2, 56
 	b := page[headerSize:]
 	u64 := func(at int) uint64 { return binary.NativeEndian.Uint64(b[at:]) }
 	sum := fnv.New64a()
 	_, _ = sum.Write(b[:checksumAt])
 	meta = metaPage{root: u64(16), freelist: u64(32), pages: u64(40), transaction: u64(48)}
-	ok = binary.NativeEndian.Uint32(b) == magic && binary.NativeEndian.Uint32(b[4:]) == version &&
-		u64(checksumAt) == sum.Sum64()
+	ok = binary.NativeEndian.Uint64(page) == id && binary.NativeEndian.Uint32(b) == magic &&
+		binary.NativeEndian.Uint32(b[4:]) == version && u64(checksumAt) == sum.Sum64()
 	return meta, ok
 }
 

@@ -76,6 +76,15 @@ func (b *batchRecords) find(p *broker.Publication) (found bool, err error) {
 	return r.Find(p)
 }
 
+// findOrFit is find for a message that is to be published. Unless it was, there must be room for its record.
+func (b *batchRecords) findOrFit(p *broker.Publication, room int) (found bool, err error) {
+	found, err = b.find(p)
+	if !found && err == nil && room <= 0 {
+		err = broker.ErrKeysFull
+	}
+	return found, err
+}
+
 // add notes that a message is published, which find did not find.
 func (b *batchRecords) add(p *broker.Publication) {
 	r := b.byKey[p.Key]
@@ -112,7 +121,7 @@ func measureRecords(tx *bbolt.Tx) (size int, err error) {
 func (l *Log) forgetRecords(now time.Time) error {
 	var old [][]byte
 	var next []byte
-	err := l.db.View(func(tx *bbolt.Tx) error {
+	err := l.look(func(tx *bbolt.Tx) error {
 		old, next = overRecords(tx, l.forgetFrom, now)
 		return nil
 	})
@@ -124,7 +133,7 @@ func (l *Log) forgetRecords(now time.Time) error {
 		return nil
 	}
 	freed := 0
-	err = l.update(func(tx *bbolt.Tx) error {
+	err = l.change(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket(answersBucket)
 		for _, key := range old {
 			value, err := get(bucket, key)
@@ -161,11 +170,22 @@ func overRecords(tx *bbolt.Tx, from []byte, now time.Time) (old [][]byte, next [
 	return old, nil
 }
 
-// Records implements broker.Rememberer. The file is closed with the log, so its records are copied.
+// Records implements broker.Rememberer. The file is closed with the log, so its records are copied, unless the
+// disk does not answer soon.
 func (l *Log) Records() broker.Records {
-	kept := make(leftRecords)
-	now := time.Now()
-	err := l.db.View(func(tx *bbolt.Tx) error {
+	ctx, cancel := context.WithTimeout(context.Background(), l.closePatience)
+	defer cancel()
+	kept, err := patiently(ctx, l.copyRecords)
+	if err != nil {
+		return nil
+	}
+	return kept
+}
+
+// copyRecords is Records on a disk that answers.
+func (l *Log) copyRecords() (leftRecords, error) {
+	kept, now := make(leftRecords), time.Now()
+	err := l.view(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket(answersBucket)
 		if bucket == nil {
 			return errors.New("the first run has not begun")
@@ -177,10 +197,7 @@ func (l *Log) Records() broker.Records {
 			return nil
 		})
 	})
-	if err != nil {
-		return nil
-	}
-	return kept
+	return kept, err
 }
 
 // leftRecords are the values of the records that a file had when its log was closed, by key.

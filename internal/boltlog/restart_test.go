@@ -137,7 +137,8 @@ func TestFoldedMarksAreAGapForOlderIDs(t *testing.T) {
 	for name, c := range map[string]struct {
 		keep time.Duration
 		most int
-	}{"old": {time.Hour, 100}, "too many": {3 * time.Hour, 1}} {
+		left int
+	}{"old": {time.Hour, 100, 0}, "too many": {3 * time.Hour, 1, 1}} {
 		t.Run(name, func(t *testing.T) {
 			d := newDiskHub(t, hub.Limits{History: hub.HistoryLimits{Count: 1}})
 			begin := d.publish(hub.Topics("kept"), "k")
@@ -145,11 +146,11 @@ func TestFoldedMarksAreAGapForOlderIDs(t *testing.T) {
 			last := d.publishAll("b", 1, 3)
 			d.restart()
 			two := time.Now().Add(2 * time.Hour)
-			d.update(foldMarks(3*time.Hour, 100, two)) // neither old nor too many
+			d.fold(3*time.Hour, 100, two) // neither old nor too many
 			d.restart()
 			d.hub.Join(hubtest.Returning(hubtest.With("kept"), begin)).WantResume(hub.ResumeComplete, begin)
 
-			d.update(foldMarks(c.keep, c.most, two))
+			d.fold(c.keep, c.most, two)
 			for range 2 {
 				d.restart()
 				d.hub.Join(hubtest.Returning(hubtest.With("silent"), begin)).WantResume(hub.ResumeGap, begin)
@@ -160,7 +161,7 @@ func TestFoldedMarksAreAGapForOlderIDs(t *testing.T) {
 				lost.WantResume(hub.ResumeGap, d.beginning(), "k")
 			}
 			d.update(func(tx *bbolt.Tx) error {
-				if n := tx.Bucket(marksBucket).Stats().KeyN; n != 0 {
+				if n := tx.Bucket(marksBucket).Stats().KeyN; n != c.left {
 					t.Errorf("%d marks are left", n)
 				}
 				return nil
@@ -234,10 +235,10 @@ func TestLowerLimitsAreAppliedInBoundedMemory(t *testing.T) {
 	d.log.update = func(change func(*bbolt.Tx) error) error {
 		runtime.GC() // memory is at its most when the log is about to remove something
 		most = max(most, heapBytes())
-		return d.log.db.Update(change)
+		return d.log.transact(change)
 	}
 	d.hub = hubtest.New(t, d.limits)
-	d.log.Start(d.hub.Hub, func() {})
+	startLog(d.log, d.hub.Hub)
 	if grown := int64(most) - int64(before); grown > maxRestoreBytes*3/2 {
 		t.Errorf("loading %d MB took %d MB of memory", messages*size>>20, grown>>20)
 	}
@@ -313,7 +314,7 @@ func TestNewOptionsOnTheSameFileGoUnnoticed(t *testing.T) {
 		if err := d.log.Close(); err != nil {
 			t.Error(err)
 		}
-		next.Start(d.hub.Hub, func() {})
+		startLog(next, d.hub.Hub)
 		d.log = next
 		if d.log.db.NoSync == sync {
 			t.Errorf("sync is not %t", sync)
@@ -346,7 +347,7 @@ func TestAnotherFileIsAGapWithoutADisconnect(t *testing.T) {
 			if err := d.log.Close(); err != nil {
 				t.Error(err)
 			}
-			next.Start(d.hub.Hub, func() {})
+			startLog(next, d.hub.Hub)
 			before := d.module
 			d.log, d.module = next, other.module
 			got := live.Events()

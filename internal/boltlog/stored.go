@@ -1,9 +1,7 @@
 package boltlog
 
 import (
-	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"time"
@@ -153,87 +151,4 @@ func (s *storedMessage) message(key []byte) *hub.Message {
 		m.Retry, m.HasRetry = *s.Retry, true
 	}
 	return m
-}
-
-// removeMessages takes messages out of the log and marks their addresses: a mark tells the newest message
-// that an address has lost.
-func removeMessages(tx *bbolt.Tx, messages []*hub.Message) error {
-	log, marks := tx.Bucket(logBucket), tx.Bucket(marksBucket)
-	now := uint64(time.Now().UnixMilli())
-	for _, m := range messages {
-		if err := log.Delete(positionKey(m.Position)); err != nil {
-			return err
-		}
-		for _, to := range m.To {
-			address := addressKey(to)
-			mark, err := get(marks, address)
-			if err != nil {
-				return err
-			}
-			if positionOf(mark).After(m.Position) {
-				continue
-			}
-			if err := put(marks, address, binary.BigEndian.AppendUint64(positionKey(m.Position), now)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// readMarks returns the newest message that was removed by address, and the position up to which marks may be
-// missing.
-func readMarks(tx *bbolt.Tx) (gone map[hub.Address]hub.Position, floor hub.Position, err error) {
-	folded, err := get(tx.Bucket(metaBucket), floorKey)
-	if err != nil {
-		return nil, floor, err
-	}
-	gone = make(map[hub.Address]hub.Position)
-	err = each(tx.Bucket(marksBucket), func(address, mark []byte) error {
-		gone[addressOf(address)] = positionOf(mark)
-		return nil
-	})
-	return gone, positionOf(folded), err
-}
-
-// foldMarks bounds the marks. It removes those older than keep, or all if there are more than most, and
-// raises the floor to the newest of them. A client that comes back with an ID from before the floor is told a
-// gap.
-func foldMarks(keep time.Duration, most int, now time.Time) func(*bbolt.Tx) error {
-	return func(tx *bbolt.Tx) error {
-		meta, marks := tx.Bucket(metaBucket), tx.Bucket(marksBucket)
-		over := marks.Stats().KeyN > most
-		folded, err := get(meta, floorKey)
-		if err != nil {
-			return err
-		}
-		floor := positionOf(folded)
-		var old [][]byte
-		err = each(marks, func(address, mark []byte) error {
-			made := time.UnixMilli(int64(binary.BigEndian.Uint64(mark[8:])))
-			if !over && now.Sub(made) < keep {
-				return nil
-			}
-			old = append(old, bytes.Clone(address))
-			if p := positionOf(mark); p.After(floor) {
-				floor = p
-			}
-			return nil
-		})
-		for _, address := range old {
-			err = errors.Join(err, marks.Delete(address))
-		}
-		if err != nil || len(old) == 0 {
-			return err
-		}
-		return put(meta, floorKey, positionKey(floor))
-	}
-}
-
-// addressKey returns the key of an address's mark.
-func addressKey(a hub.Address) []byte { return append([]byte{byte(a.Kind)}, a.Name...) }
-
-// addressOf reads the address of a mark from its key.
-func addressOf(key []byte) hub.Address {
-	return hub.Address{Kind: hub.Kind(key[0]), Name: string(key[1:])}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 	"go.uber.org/zap"
@@ -24,6 +25,8 @@ type diskHub struct {
 	module *testModule
 	limits hub.Limits
 	hasty  bool // whether commits are answered before they are on disk
+
+	keepSize bool // whether the file never shrinks
 
 	hub *hubtest.Hub
 	log *Log // nil while it is closed
@@ -47,15 +50,25 @@ func newDiskHubIn(t testing.TB, dir string, limits hub.Limits) *diskHub {
 	return d
 }
 
+// newDiskHubThatKeepsItsSize starts a hub on a new file that never shrinks.
+func newDiskHubThatKeepsItsSize(t testing.TB) *diskHub {
+	d := &diskHub{t: t, module: newModule(filepath.Join(t.TempDir(), "sse.db"), true), limits: hubtest.Plenty}
+	d.keepSize = true
+	d.start()
+	t.Cleanup(d.stop)
+	return d
+}
+
 // start begins a run on the file with a new hub.
 func (d *diskHub) start() {
 	d.t.Helper()
 	d.log = openTestLog(d.t, d.module)
-	db := d.log.db
-	d.log.update = func(change func(*bbolt.Tx) error) error {
+	d.log.unshrinkable = d.keepSize
+	file := d.log.File
+	file.update = func(change func(*bbolt.Tx) error) error {
 		commit := func() error {
-			return db.Update(func(tx *bbolt.Tx) error {
-				db.NoSync = db.NoSync || d.hasty // bbolt reads it under the lock that is held here
+			return file.transact(func(tx *bbolt.Tx) error {
+				tx.DB().NoSync = tx.DB().NoSync || d.hasty // bbolt reads it under the lock that is held here
 				return change(tx)
 			})
 		}
@@ -65,7 +78,14 @@ func (d *diskHub) start() {
 		return commit()
 	}
 	d.hub = hubtest.New(d.t, d.limits)
-	d.log.Start(d.hub.Hub, func() {})
+	startLog(d.log, d.hub.Hub)
+}
+
+// startLog starts a log and waits until it is ready.
+func startLog(log *Log, h *hub.Hub) {
+	ready := make(chan struct{})
+	log.Start(h, func() { close(ready) })
+	<-ready
 }
 
 // meddle has a function run in place of each commit from now on.
@@ -116,7 +136,7 @@ func useFile(path string) (file *File, release func() error, err error) {
 	}
 	shared := openFiles.byPath[path]
 	if shared == nil {
-		if file, err = OpenFile(path, "test"); err != nil {
+		if file, err = OpenFile(path); err != nil {
 			return nil, nil, err
 		}
 		shared = &sharedFile{File: file}
@@ -141,7 +161,9 @@ func openTestLog(t testing.TB, module *testModule) *Log {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Open(file, Options{Sync: module.Sync, Logger: module.logger, Release: release})
+	log := Open(file, Options{Sync: module.Sync, Logger: module.logger, Release: release})
+	log.closePatience = time.Minute
+	return log
 }
 
 // stop ends the run in good order.
@@ -205,15 +227,25 @@ func (d *diskHub) publishAll(topic string, first, last int) (id string) {
 // update changes the file without the log's knowledge.
 func (d *diskHub) update(change func(*bbolt.Tx) error) {
 	d.t.Helper()
-	if err := d.log.db.Update(change); err != nil {
+	if err := d.log.transact(change); err != nil {
 		d.t.Fatal(err)
 	}
+}
+
+// fold folds the marks in the file, down to a number of them, at a time.
+func (d *diskHub) fold(keep time.Duration, most int, now time.Time) (left markSize) {
+	d.t.Helper()
+	d.update(func(tx *bbolt.Tx) (err error) {
+		left, err = foldMarks(tx, keep, markSize{most, 1 << 20}, now)
+		return err
+	})
+	return left
 }
 
 // kept returns how many messages stand in the file.
 func (d *diskHub) kept() (n int) {
 	d.t.Helper()
-	err := d.log.db.View(func(tx *bbolt.Tx) error {
+	err := d.log.view(func(tx *bbolt.Tx) error {
 		n = tx.Bucket(logBucket).Stats().KeyN
 		return nil
 	})
@@ -226,7 +258,7 @@ func (d *diskHub) kept() (n int) {
 // commits returns how many transactions have been committed.
 func (d *diskHub) commits() (n int) {
 	d.t.Helper()
-	err := d.log.db.View(func(tx *bbolt.Tx) error {
+	err := d.log.view(func(tx *bbolt.Tx) error {
 		n = tx.ID()
 		return nil
 	})
@@ -239,7 +271,7 @@ func (d *diskHub) commits() (n int) {
 // unsynced returns the boot that a run without sync has left in the file.
 func (d *diskHub) unsynced() (boot []byte) {
 	d.t.Helper()
-	err := d.log.db.View(func(tx *bbolt.Tx) error {
+	err := d.log.view(func(tx *bbolt.Tx) error {
 		value, err := get(tx.Bucket(metaBucket), unsyncedKey)
 		boot = bytes.Clone(value)
 		return err

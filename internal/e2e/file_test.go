@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -92,6 +93,56 @@ func TestAFileThatCanNotBeUsedFailsTheReloadAndChangesNothing(t *testing.T) {
 	}
 	e2etest.Publish(t, events, "all is as it was")
 	stream.Expect(t, "all is as it was")
+}
+
+func TestAHubWithAFileMayBeRenamedInAReload(t *testing.T) {
+	t.Parallel()
+	named := func(hub, more string) string {
+		return fmt.Sprintf("{\n\tsse {\n\t\thub %s {\n\t\t\tbroker bolt {{dir}}/log.db\n\t\t}\n%s\t}\n}\n", hub, more) +
+			strings.Replace(openSite, "sse /events {", "sse /events {\n\t\thub "+hub, 1)
+	}
+	server := e2etest.Start(t, named("first", ""))
+	events := server.URL("/events?topic=news")
+	stream := e2etest.Subscribe(t, events)
+	begin := stream.Connected(t).ID
+	e2etest.Publish(t, events, "0")
+	stream.Expect(t, "0")
+
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for range 3 { // Caddy starts a config's apps in any order
+		bad := named("second", "") + fmt.Sprintf("http://%s {\n\tsse /events {\n\t\thub second\n\t}\n}\n", taken.Addr())
+		if err := server.Reload(bad); err == nil {
+			t.Fatal("a port that is taken was accepted")
+		}
+		both := named("second", "\t\tbroker bolt {{dir}}/log.db\n") + "http://127.0.0.1:{{other}} {\n\tsse /events\n}\n"
+		if err := server.Reload(both); err == nil || !strings.Contains(err.Error(), "give each hub a file of its own") {
+			t.Fatalf("two hubs on one file are answered %v", err)
+		}
+	}
+	e2etest.Publish(t, events, "1")
+	stream.Expect(t, "1")
+
+	messages := []string{"0", "1"}
+	for i, hub := range []string{"second", "third", "first"} {
+		if err := server.Reload(named(hub, "")); err != nil {
+			t.Fatal(err)
+		}
+		message := "in " + hub
+		e2etest.Publish(t, events, message)
+		messages = append(messages, message)
+		back := e2etest.Subscribe(t, events, e2etest.LastEventID(begin))
+		if got := back.Connected(t).Resume; got != "complete" {
+			t.Errorf("after %d renames the first ID is told %q", i+1, got)
+		}
+		for _, message := range messages {
+			back.Expect(t, message)
+		}
+		back.Close()
+	}
 }
 
 func TestATruncatedFileStopsTheStartWithAReason(t *testing.T) {

@@ -49,7 +49,8 @@ func (h *Hub) CheckKeys(ctx context.Context, batch []*broker.Publication) (int, 
 	})
 }
 
-// withBroker runs a publisher's request once there is a broker. It ends the request soon after the hub ends.
+// withBroker runs a publisher's request once there is a broker. It ends the request soon after the hub ends,
+// or another broker is to replace this one.
 func (h *Hub) withBroker(
 	ctx context.Context, do func(context.Context, broker.Log) (int, error),
 ) (int, error) {
@@ -63,6 +64,7 @@ func (h *Hub) withBroker(
 	if h.broker == nil {
 		return 0, hub.ErrHubClosed
 	}
+	defer context.AfterFunc(h.calls, cancel)()
 	return do(ctx, h.broker)
 }
 

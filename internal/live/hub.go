@@ -46,13 +46,15 @@ type Hub struct {
 
 	current atomic.Pointer[Settings] // the settings that count
 
-	mu       sync.Mutex  // guards settings
-	settings []*Settings // of the configs that have started, the oldest first; the first counts
+	mu       sync.Mutex         // guards settings
+	settings []*Settings        // of the configs that have started, the oldest first; the first counts
+	endCalls context.CancelFunc // ends calls
 
-	brokerMu sync.RWMutex // held for reading while the broker is used, for writing while it changes
-	broker   broker.Log   // nil before the first config has started, and once the hub is closed
-	identity string       // of broker
-	before   leftLogs     // what is known of the brokers before this one
+	brokerMu sync.RWMutex    // held for reading while the broker is used, for writing while it changes
+	broker   broker.Log      // nil before the first config has started, and once the hub is closed
+	identity string          // of broker
+	calls    context.Context // of what publishers ask of broker; ends soon after another is to replace it
+	before   leftLogs        // what is known of the brokers before this one
 }
 
 // Settings is what one config says about a hub.
@@ -77,6 +79,7 @@ func Acquire(name string) *Hub {
 		h := &Hub{Core: hub.NewHub(hub.Limits{}), Name: name, ready: make(chan struct{})}
 		h.Refusals.Interval, h.Failures.Interval, h.unemitted.Interval = time.Second, time.Second, time.Second
 		h.record = recordOf(name)
+		h.calls, h.endCalls = context.WithCancel(context.Background())
 		h.current.Store(&Settings{Logger: zap.NewNop(), Emit: func(string, map[string]any) {}})
 		h.Core.BrokerChanged = h.noteBroker
 		h.streams.Hub, h.streams.Left = h.Core, h.left
@@ -175,8 +178,12 @@ func (h *Hub) applyLocked(s *Settings) {
 	if s.opened == nil {
 		return
 	}
+	late := time.AfterFunc(drainTime/2, h.endCalls) // else a broker that does not answer would hold up the reload
 	h.brokerMu.Lock()
 	defer h.brokerMu.Unlock()
+	late.Stop()
+	h.endCalls()
+	h.calls, h.endCalls = context.WithCancel(context.Background())
 	if h.broker == nil {
 		h.recall()
 	} else {

@@ -155,6 +155,44 @@ func TestAHubThatNeverStartedClosesToo(t *testing.T) {
 	}
 }
 
+// silentLog is a log of which no publisher hears again, before it leaves.
+type silentLog struct{ *memlog.Log }
+
+func (silentLog) Publish(ctx context.Context, _ []*broker.Publication) (int, error) {
+	<-ctx.Done()
+	return 0, broker.ErrUnknownOutcome
+}
+
+type silent struct{}
+
+func (silent) Identity() string { return "silent" }
+
+func (silent) Open(string) (broker.Log, error) { return silentLog{memlog.Open()}, nil }
+
+func TestABrokerThatDoesNotAnswerHoldsUpNoReload(t *testing.T) {
+	h := use(t)
+	defer release(t)
+	first := config(1, silent{})
+	mustOffer(t, h, first)
+	refused := make(chan error)
+	go func() {
+		_, err := h.Publish(context.Background(), brokertest.One("a", "1", ""))
+		refused <- err
+	}()
+	for h.brokerMu.TryLock() { // until the broker is asked
+		h.brokerMu.Unlock()
+		time.Sleep(time.Millisecond)
+	}
+	mustOffer(t, h, config(1, memory{}))
+	if !hubtest.ReturnsSoon(func() { h.Withdraw(first) }) {
+		t.Fatal("the reload hangs")
+	}
+	if err := <-refused; !errors.Is(err, broker.ErrUnknownOutcome) {
+		t.Errorf("the publisher is told %v", err)
+	}
+	h.mustPublish(t, "a", "2")
+}
+
 func TestRequestsWaitUntilTheHubHasStarted(t *testing.T) {
 	hub := use(t)
 	defer release(t)
