@@ -1,19 +1,23 @@
 package hub
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/caddy-sse/caddy-sse/topic"
+)
 
 // audience counts who listens where, from when a client has joined until it leaves. It is guarded by Hub.mu.
 type audience struct {
 	everybody int
 	names     [kinds]map[string]named // client_ids and users
 	topics    map[string]*listeners
-	patterns  patternTree[listeners]
+	patterns  topic.Tree[listeners]
 	all       []*listeners // of topics and patterns, in no order, for walks in pieces
 	// changed holds the addresses whose numbers have changed since Hub.Listening; nil if nobody asks.
 	changed map[Address]struct{}
 
-	kept     func(topic string) bool // whether history keeps something of a topic
-	onlyKept int                     // topics that have kept messages and no clients
+	kept     func(name string) bool // whether history keeps something of a topic
+	onlyKept int                    // topics that have kept messages and no clients
 }
 
 // listeners is how many clients listen to a topic or pattern itself.
@@ -55,7 +59,7 @@ func (a *audience) add(c *Client) {
 		a.join(l, name)
 	}
 	for _, pattern := range c.patterns {
-		a.join(a.patterns.add(pattern), pattern)
+		a.join(a.patterns.Add(pattern), pattern)
 	}
 }
 
@@ -76,8 +80,8 @@ func (a *audience) remove(c *Client) {
 		}
 	}
 	for _, pattern := range c.patterns {
-		if a.leave(a.patterns.get(pattern)) {
-			a.patterns.remove(pattern)
+		if a.leave(a.patterns.Get(pattern)) {
+			a.patterns.Remove(pattern)
 		}
 	}
 }
@@ -120,9 +124,9 @@ func (a *audience) leave(l *listeners) (last bool) {
 }
 
 // keeps notes that history keeps something of a topic from now on, or does so no longer.
-func (a *audience) keeps(topic string, something bool) {
+func (a *audience) keeps(name string, something bool) {
 	switch {
-	case a.topics[topic] != nil:
+	case a.topics[name] != nil:
 	case something:
 		a.onlyKept++
 	default:
@@ -144,7 +148,7 @@ func (a *audience) count(to Address) int {
 	case ToTopic:
 		l := a.topics[to.Name]
 		if l == nil && strings.Contains(to.Name, "*") {
-			l = a.patterns.get(to.Name)
+			l = a.patterns.Get(to.Name)
 		}
 		if l == nil {
 			return 0
@@ -163,8 +167,8 @@ func (a *audience) reached(to []Address) (clients int) {
 			if l := a.topics[address.Name]; l != nil {
 				clients += l.clients
 			}
-			if a.patterns.size > 0 {
-				a.patterns.match(address.Name, func(l *listeners) { clients += l.clients })
+			if a.patterns.Len() > 0 {
+				a.patterns.Match(address.Name, func(l *listeners) { clients += l.clients })
 			}
 		case ToBroadcast:
 			clients += a.everybody

@@ -1,24 +1,27 @@
-package hub
+package topic
 
 import "strings"
 
-// patternTree holds a value for each pattern, in a tree by segments: what a topic costs to look up is its
-// segments, however many patterns there are beside.
-type patternTree[T any] struct {
-	root patternNode[T]
+// Tree holds a value for each of many patterns, by their segments. What it costs to look up a topic does not
+// grow with patterns that don't cover it. The zero Tree is empty. Callers see to it that one uses it at a time.
+type Tree[T any] struct {
+	root node[T]
 	size int
 }
 
-// patternNode is one beginning of patterns.
-type patternNode[T any] struct {
-	literal map[string]*patternNode[T] // by the next segment
-	any     *patternNode[T]            // where the next segment is "*"
-	value   *T                         // of the pattern that ends here
-	rest    *T                         // of the pattern that goes on with a final "**"
+// Len returns how many patterns have a value.
+func (t *Tree[T]) Len() int { return t.size }
+
+// node is one beginning of patterns.
+type node[T any] struct {
+	literal map[string]*node[T] // by the next segment
+	any     *node[T]            // where the next segment is "*"
+	value   *T                  // of the pattern that ends here
+	rest    *T                  // of the pattern that goes on with a final "**"
 }
 
 // at returns where the value of a pattern stands, in a node that is made unless it is there.
-func (t *patternTree[T]) at(pattern string) **T {
+func (t *Tree[T]) at(pattern string) **T {
 	n := &t.root
 	for {
 		segment, rest, more := strings.Cut(pattern, "/")
@@ -33,26 +36,26 @@ func (t *patternTree[T]) at(pattern string) **T {
 	}
 }
 
-func (n *patternNode[T]) child(segment string) *patternNode[T] {
+func (n *node[T]) child(segment string) *node[T] {
 	if segment == "*" {
 		if n.any == nil {
-			n.any = new(patternNode[T])
+			n.any = new(node[T])
 		}
 		return n.any
 	}
 	child := n.literal[segment]
 	if child == nil {
-		child = new(patternNode[T])
+		child = new(node[T])
 		if n.literal == nil {
-			n.literal = make(map[string]*patternNode[T])
+			n.literal = make(map[string]*node[T])
 		}
 		n.literal[strings.Clone(segment)] = child
 	}
 	return child
 }
 
-// add returns the value of a pattern, made new unless it is there.
-func (t *patternTree[T]) add(pattern string) *T {
+// Add returns the value of a pattern, made new unless it is there.
+func (t *Tree[T]) Add(pattern string) *T {
 	at := t.at(pattern)
 	if *at == nil {
 		*at = new(T)
@@ -61,8 +64,8 @@ func (t *patternTree[T]) add(pattern string) *T {
 	return *at
 }
 
-// get returns the value of a pattern; nil if there is none.
-func (t *patternTree[T]) get(pattern string) *T {
+// Get returns the value of a pattern; nil if there is none.
+func (t *Tree[T]) Get(pattern string) *T {
 	n := &t.root
 	for n != nil {
 		segment, rest, more := strings.Cut(pattern, "/")
@@ -85,14 +88,17 @@ func (t *patternTree[T]) get(pattern string) *T {
 	return n.value
 }
 
-// remove takes a pattern's value out, and every node that it leaves empty.
-func (t *patternTree[T]) remove(pattern string) {
+// Remove takes out the value of a pattern, if it has one.
+func (t *Tree[T]) Remove(pattern string) {
+	if t.Get(pattern) == nil {
+		return
+	}
 	t.root.remove(pattern)
 	t.size--
 }
 
-// remove reports whether it leaves the node empty.
-func (n *patternNode[T]) remove(pattern string) (empty bool) {
+// remove takes out a value that is there, and the nodes that it leaves empty. It reports whether this is one.
+func (n *node[T]) remove(pattern string) (empty bool) {
 	segment, rest, more := strings.Cut(pattern, "/")
 	switch {
 	case segment == "**" && !more:
@@ -111,7 +117,7 @@ func (n *patternNode[T]) remove(pattern string) (empty bool) {
 	return n.literal == nil && n.any == nil && n.value == nil && n.rest == nil
 }
 
-func (n *patternNode[T]) removeBelow(rest string, more bool) (empty bool) {
+func (n *node[T]) removeBelow(rest string, more bool) (empty bool) {
 	if more {
 		return n.remove(rest)
 	}
@@ -119,14 +125,14 @@ func (n *patternNode[T]) removeBelow(rest string, more bool) (empty bool) {
 	return n.literal == nil && n.any == nil && n.rest == nil
 }
 
-// match calls visit with the value of each pattern that a topic lies within.
-func (t *patternTree[T]) match(topic string, visit func(*T)) {
+// Match calls visit with the value of each pattern that covers the topic.
+func (t *Tree[T]) Match(topic string, visit func(*T)) {
 	if t.size > 0 {
 		t.root.match(topic, visit)
 	}
 }
 
-func (n *patternNode[T]) match(topic string, visit func(*T)) {
+func (n *node[T]) match(topic string, visit func(*T)) {
 	if n.rest != nil {
 		visit(n.rest)
 	}
@@ -134,7 +140,7 @@ func (n *patternNode[T]) match(topic string, visit func(*T)) {
 		return
 	}
 	segment, rest, more := strings.Cut(topic, "/")
-	for _, child := range [2]*patternNode[T]{n.literal[segment], n.any} {
+	for _, child := range [2]*node[T]{n.literal[segment], n.any} {
 		switch {
 		case child == nil:
 		case more:
