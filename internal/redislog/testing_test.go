@@ -36,6 +36,8 @@ type instance struct {
 	ready chan struct{}
 	// tailAt is the address where the tail reads; empty for the address where messages go.
 	tailAt string
+	// ahead is how far the instance's clock is ahead of the right time.
+	ahead time.Duration
 
 	mu      sync.Mutex // guards readers
 	readers []*reader
@@ -110,6 +112,7 @@ func (i *instance) open(o Options) {
 		client.Dialer = i.log.dialer(true)
 		i.log.tailing = redis.NewUniversalClient(client)
 	}
+	i.log.clock.wall = func() time.Time { return time.Now().Add(i.ahead) }
 	var once sync.Once
 	i.log.Start(i.Hub, func() { once.Do(func() { close(i.ready) }) })
 }
