@@ -2,8 +2,9 @@ package topic
 
 import "strings"
 
-// Tree holds a value for each of many patterns, by their segments. What it costs to look up a topic does not
-// grow with patterns that don't cover it. The zero Tree is empty. Callers see to it that one uses it at a time.
+// Tree holds a value for each of many patterns, by their segments. What it costs to look up a topic does
+// not grow with patterns that don't cover it. The zero Tree is empty. Callers see to it that one uses it at
+// a time.
 type Tree[T any] struct {
 	root node[T]
 	size int

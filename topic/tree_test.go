@@ -34,7 +34,7 @@ func TestTreeKeepsNothingOfWhatIsRemoved(t *testing.T) {
 		*tree.Add(pattern)++
 	}
 	if again := tree.Add("a/*"); *again != 1 || tree.Len() != len(patterns) {
-		t.Errorf("adding a pattern again gives %d, of %d patterns; want its value, of %d", *again, tree.Len(), len(patterns))
+		t.Errorf("adding a pattern again gives %d, of %d patterns", *again, tree.Len())
 	}
 	for _, missing := range []string{"b", "a/b", "a/b/**", "*", "a/b/c/*/**"} {
 		if tree.Get(missing) != nil {

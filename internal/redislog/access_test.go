@@ -18,7 +18,8 @@ import (
 // redisCommands are the commands that the ACL user of one hub needs, as the README lists them.
 const redisCommands = "hello client|setname ping get set del pttl exists pexpire eval evalsha " +
 	"xadd xread xrange xrevrange xtrim xinfo|stream xgroup|create xgroup|destroy " +
-	"hset hget hmget hdel sadd srem smembers publish subscribe time"
+	"hset hget hmget hdel hlen hincrby hscan sadd srem zadd zrem zscore zcard zrangebyscore zdiff unlink " +
+	"publish subscribe time"
 
 func TestACLUserNeedsOnlyTheHubsKeysAndTheseCommands(t *testing.T) {
 	server := e2etest.RedisServer(t)

@@ -10,8 +10,8 @@ import (
 // clockSlop is a difference between clocks that does no harm.
 const clockSlop = time.Minute
 
-// clock knows how this instance's clock differs from that of Redis, which gives out the IDs of entries. It may
-// be hours. Until set is called it counts as none.
+// clock knows how this instance's clock differs from that of Redis, which gives out the IDs of entries. It
+// may be hours. Until set is called it counts as none.
 type clock struct {
 	wall  func() time.Time // this instance's clock
 	ahead atomic.Int64     // how far it is ahead of Redis's, a time.Duration

@@ -232,17 +232,14 @@ func (l *Log) call(ctx context.Context, pending []*pendingBatch) ([]any, error) 
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 	}
-	instances := l.presence.others()
-	keys := []string{l.logKey, l.epochKey}
-	for _, instance := range instances {
-		keys = append(keys, l.presence.key(instance))
-	}
+	p := l.presence
+	keys := []string{l.logKey, l.epochKey, p.key(p.instance), p.totals}
 	_, cluster := l.publishing.(*redis.ClusterClient) // where this instance may be subscribed at another server
 	args := make([]any, 0, 5+16*len(pending))         // enough for messages with one topic
 	args = append(args,
-		l.MaxLen, broker.IdempotencyPeriod.Milliseconds(), hub.NewEpoch(), len(instances), !cluster)
-	for i, p := range pending {
-		for _, m := range p.batch {
+		l.MaxLen, broker.IdempotencyPeriod.Milliseconds(), hub.NewEpoch(), !p.alone(), !cluster)
+	for i, some := range pending {
+		for _, m := range some.batch {
 			if m.Key != "" {
 				keys = append(keys, l.idemKey+m.Key)
 			}
@@ -294,20 +291,20 @@ func (l *Log) appendMessage(args []any, batch int, m *broker.Publication) ([]any
 // publishScript publishes messages in order. A message whose idempotency key has an answer gets that answer
 // again. A message that is refused ends its batch, but not the others.
 //
-// KEYS: the log, the epoch, the presence of the other instances, the idempotency keys.
+// KEYS: the log, the epoch, the presence of this instance, the totals, the idempotency keys.
 //
-// ARGV: max_len, how long answers are kept in ms, an epoch for a new log, the number of instances, whether
-// all subscribers of the channel are on this server; then for each message its batch, "log" or "channel",
-// whether it has a key, its fingerprint, the number of receivers known already, its addresses and its fields,
-// both with their number before them.
+// ARGV: max_len, how long answers are kept in ms, an epoch for a new log, whether there are other
+// instances, whether all subscribers of the channel are on this server; then for each message its batch,
+// "log" or "channel", whether it has a key, its fingerprint, the number of receivers known already, its
+// addresses and its fields, both with their number before them.
 //
 // It returns for each message "<epoch> <entry ID or -> <receivers>", with " again" behind an answer of
 // before, or why the message was not published. It must not raise an error once it has published something:
 // the caller would take that for the outcome of the whole call.
-var publishScript = redis.NewScript(`
+var publishScript = redis.NewScript(elsewhereLua + `
 local epoch = redis.call('GET', KEYS[2])
-local instances, alone = tonumber(ARGV[4]), ARGV[5] == '1'
-local key, arg = 2 + instances, 6
+local others, alone = ARGV[4] == '1', ARGV[5] == '1'
+local key, arg = 4, 6
 local replies, refused = {}, nil
 local function failed(reply) return type(reply) == 'table' and reply.err end
 local function rename()
@@ -347,13 +344,8 @@ while arg <= #ARGV do
 	elseif kept then
 		reply, refused = 'conflict', batch
 	else
-		for i = 3, 2 + instances do
-			for a = address, address + addresses - 1 do
-				local clients = redis.pcall('HGET', KEYS[i], ARGV[a])
-				if clients and not failed(clients) then
-					receivers = receivers + tonumber(clients)
-				end
-			end
+		if others then
+			receivers = receivers + elsewhere(KEYS[3], KEYS[4], unpack(ARGV, address, address + addresses - 1))
 		end
 		local function answered(at)
 			reply = epoch .. ' ' .. at .. ' ' .. receivers

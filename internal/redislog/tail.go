@@ -140,8 +140,8 @@ func (t *tail) connect() error {
 	return t.switchTo(node, epoch)
 }
 
-// readClock looks how this instance's clock differs from that of Redis. Where Redis does not let it, the clocks
-// count as the same.
+// readClock looks how this instance's clock differs from that of Redis. Where Redis does not let it, the
+// clocks count as the same.
 func (t *tail) readClock(ctx context.Context, node redis.Cmdable) error {
 	now, err := node.Time(ctx).Result()
 	switch {
@@ -388,7 +388,8 @@ func (t *tail) follow() error {
 	}
 }
 
-// countAdded has the stream trimmed now and then. Publishers here trim what they add; other programs need not.
+// countAdded has the stream trimmed now and then. Publishers here trim what they add; other programs need
+// not.
 func (t *tail) countAdded(n int) {
 	if t.added += n; t.added > max(t.MaxLen/10, tailCount) {
 		t.added = 0

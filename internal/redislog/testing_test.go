@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"errors"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -298,13 +297,13 @@ func awaitPresence(instances ...*instance) {
 			if i == other {
 				continue
 			}
-			e2etest.Await(i.t, "an instance to be known to another", func() bool {
-				return slices.Contains(i.log.presence.others(), other.log.presence.instance)
+			e2etest.Await(i.t, "an instance to know that there are others", func() bool {
+				return !i.log.presence.alone()
 			})
 			key := other.log.presence.key(other.log.presence.instance)
 			e2etest.Await(i.t, "an instance to have told who listens to it", func() bool {
-				n, _ := i.log.publishing.HGet(i.t.Context(), key, presenceField(everybody)).Int()
-				return n == other.present()
+				told := i.log.publishing.HMGet(i.t.Context(), key, "alive", presenceField(everybody)).Val()
+				return told[0] != nil && cmp.Or(told[1], any("0")) == any(strconv.Itoa(other.present()))
 			})
 		}
 	}

@@ -69,8 +69,8 @@ end
 return removed + redis.call('XTRIM', KEYS[1], 'MINID', '~', oldest)
 `)
 
-// wantedSince returns the time, by Redis's clock, from which the hub's history keeps messages, less some slack,
-// in Unix milliseconds. It returns 0 if messages have no maximum age.
+// wantedSince returns the time, by Redis's clock, from which the hub's history keeps messages, less some
+// slack, in Unix milliseconds. It returns 0 if messages have no maximum age.
 func (l *Log) wantedSince(slack time.Duration) uint64 {
 	age := l.replica.Limits().History.Age
 	if age <= 0 {
