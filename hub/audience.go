@@ -1,19 +1,23 @@
 package hub
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/caddy-sse/caddy-sse/topic"
+)
 
 // audience counts who listens where, from when a client has joined until it leaves. It is guarded by Hub.mu.
 type audience struct {
 	everybody int
 	names     [kinds]map[string]named // client_ids and users
 	topics    map[string]*listeners
-	patterns  patternTree[listeners]
+	patterns  topic.Tree[listeners]
 	all       chunked[*listeners] // of topics and patterns, in no order, for walks in pieces
 	// changed holds the addresses whose numbers have changed since Hub.Listening; nil if nobody asks.
 	changed map[Address]struct{}
 
-	kept     func(topic string) bool // whether history keeps something of a topic
-	onlyKept int                     // topics that have kept messages and no clients
+	kept     func(name string) bool // whether history keeps something of a topic
+	onlyKept int                    // topics that have kept messages and no clients
 }
 
 // listeners is how many clients listen to a topic or pattern itself.
@@ -55,7 +59,7 @@ func (a *audience) add(c *Client) {
 		a.join(l, name)
 	}
 	for _, pattern := range c.patterns {
-		a.join(a.patterns.add(pattern), pattern)
+		a.join(a.patterns.Add(pattern), pattern)
 	}
 }
 
@@ -76,8 +80,8 @@ func (a *audience) remove(c *Client) {
 		}
 	}
 	for _, pattern := range c.patterns {
-		if a.leave(a.patterns.get(pattern)) {
-			a.patterns.remove(pattern)
+		if a.leave(a.patterns.Get(pattern)) {
+			a.patterns.Remove(pattern)
 		}
 	}
 }
@@ -118,9 +122,9 @@ func (a *audience) leave(l *listeners) (last bool) {
 }
 
 // keeps notes that history keeps something of a topic from now on, or does so no longer.
-func (a *audience) keeps(topic string, something bool) {
+func (a *audience) keeps(name string, something bool) {
 	switch {
-	case a.topics[topic] != nil:
+	case a.topics[name] != nil:
 	case something:
 		a.onlyKept++
 	default:
@@ -142,7 +146,7 @@ func (a *audience) count(to Address) int {
 	case ToTopic:
 		l := a.topics[to.Name]
 		if l == nil && strings.Contains(to.Name, "*") {
-			l = a.patterns.get(to.Name)
+			l = a.patterns.Get(to.Name)
 		}
 		if l == nil {
 			return 0
@@ -161,8 +165,7 @@ func (a *audience) reached(to []Address) (clients int, all bool) {
 	steps := maxMatch
 	for _, address := range to {
 		clients += a.exactly(address)
-		if address.Kind == ToTopic && a.patterns.size > 0 &&
-			!a.patterns.match(address.Name, &steps, func(l *listeners) { clients += l.clients }) {
+		if address.Kind == ToTopic && !a.patterns.MatchWithin(address.Name, &steps, func(l *listeners) { clients += l.clients }) {
 			return clients, false
 		}
 	}
@@ -191,8 +194,8 @@ func (h *Hub) reachedInStepsLocked(to []Address) (clients int) {
 		if address.Kind != ToTopic {
 			continue
 		}
-		walk := h.audience.patterns.walk(address.Name)
-		for walk.step(func(l *listeners) { clients += l.clients }) {
+		walk := h.audience.patterns.Walk(address.Name)
+		for walk.Step(func(l *listeners) { clients += l.clients }) {
 			pauses.step()
 		}
 	}

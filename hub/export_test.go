@@ -50,30 +50,18 @@ func LeftoversOf(h *Hub) (l Leftovers) {
 	l.Owners, l.Claims, l.Bars, l.Expiries = len(o.byID), len(o.claimed), len(o.bars), o.expiry.n+o.barOrder.n
 	l.Sources, l.Arrivals, l.Left = len(h.sources), len(h.arrivals), len(h.past.Left)
 	a := h.audience
-	l.Listeners = a.all.n + len(a.topics) + a.patterns.size + len(a.names[ToClient]) + len(a.names[ToUser])
-	l.Listeners += a.patterns.root.nodes()
+	l.Listeners = a.all.n + len(a.topics) + a.patterns.Len() + len(a.names[ToClient]) + len(a.names[ToUser])
 	l.Kept = h.history.all.n
 	h.mu.Unlock()
 	h.askShards(func(s *shard) {
 		for _, names := range s.index.names {
 			l.Indexed += len(names)
 		}
-		l.Indexed += s.index.patterns.size + s.index.patterns.root.nodes()
+		l.Indexed += s.index.patterns.Len()
 		l.Appointments += len(s.appointments)
 		if s.timer != nil {
 			l.Timers++
 		}
 	})
 	return l
-}
-
-// nodes returns how many nodes there are below one.
-func (n *patternNode[T]) nodes() (count int) {
-	for _, child := range n.literal {
-		count += 1 + child.nodes()
-	}
-	if n.any != nil {
-		count += 1 + n.any.nodes()
-	}
-	return count
 }

@@ -1,12 +1,12 @@
 package hub
 
-import "math"
+import "github.com/caddy-sse/caddy-sse/topic"
 
 // index finds the clients of one shard that an address reaches. The shard's goroutine owns it.
 type index struct {
 	everybody clientSet
 	names     [kinds]map[string]*clientSet // topics, client_ids, users
-	patterns  patternTree[clientSet]
+	patterns  topic.Tree[clientSet]
 }
 
 // clientSet holds the clients of one address or pattern in no particular order, with removal in
@@ -47,7 +47,7 @@ func (x *index) add(c *Client) {
 		x.named(Address{ToTopic, name}).add(c)
 	}
 	for _, pattern := range c.patterns {
-		set := x.patterns.add(pattern)
+		set := x.patterns.Add(pattern)
 		set.address = Address{ToTopic, pattern}
 		set.add(c)
 	}
@@ -80,7 +80,7 @@ func (x *index) drop(set *clientSet) {
 		delete(names, set.address.Name)
 		return
 	}
-	x.patterns.remove(set.address.Name)
+	x.patterns.Remove(set.address.Name)
 }
 
 // get returns the clients that listen at an address or pattern itself; nil if there are none.
@@ -91,7 +91,7 @@ func (x *index) get(a Address) *clientSet {
 	if set := x.names[a.Kind][a.Name]; set != nil || a.Kind != ToTopic {
 		return set
 	}
-	return x.patterns.get(a.Name)
+	return x.patterns.Get(a.Name)
 }
 
 // reached calls visit with every client set that a frame reaches. A client may be in several of them.
@@ -113,8 +113,7 @@ func (x *index) reachedAt(a *Address, visit func(*clientSet)) {
 		visit(set)
 	}
 	if a.Kind == ToTopic {
-		steps := math.MaxInt
-		x.patterns.match(a.Name, &steps, visit)
+		x.patterns.Match(a.Name, visit)
 	}
 }
 

@@ -55,12 +55,12 @@ func (b *both) reaches(to ...Address) []string {
 // wantEmpty checks that nothing is left of clients that left.
 func (b *both) wantEmpty(t *testing.T) {
 	t.Helper()
-	left := len(b.index.everybody.members) + b.index.patterns.size + b.index.patterns.root.nodes()
+	left := len(b.index.everybody.members) + b.index.patterns.Len()
 	for _, names := range b.index.names {
 		left += len(names)
 	}
 	a := b.audience
-	left += a.everybody + len(a.topics) + a.all.n + a.patterns.size + a.patterns.root.nodes()
+	left += a.everybody + len(a.topics) + a.all.n + a.patterns.Len()
 	for _, names := range a.names {
 		left += len(names)
 	}

@@ -2,6 +2,7 @@ package redislog
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -175,4 +176,39 @@ func publishersAtOnce(b *testing.B, url string) {
 	b.ReportMetric(middle(ours), "publishes/s")
 	b.ReportMetric(middle(ours)/middle(one), "times-one")
 	b.ReportMetric(middle(ours)/middle(many), "times-64")
+}
+
+// BenchmarkPublishBesideManyInstances measures what a publish to ten topics costs Redis beside 99 other
+// instances, against one to one topic with no other. The ratio is to stay below 2. A part of it is the
+// message: the same beside no other instance is told as well.
+func BenchmarkPublishBesideManyInstances(b *testing.B) {
+	server := e2etest.RedisServer(b)
+	client := admin(b, server.URL())
+	i := start(b, server.URL())
+	ten, fields := tenTopics()
+	one := ten[:1]
+	const publishes = 2000
+	cost := func(receivers int, topics []hub.Address) float64 {
+		awaitReceivers(b, i, receivers, topics...)
+		do(b, client, "CONFIG RESETSTAT")
+		for range publishes {
+			i.publish(string(benchmarkData), topics...)
+		}
+		stats := client.Info(b.Context(), "commandstats").Val()
+		_, rest, _ := strings.Cut(stats, "cmdstat_evalsha:")
+		var calls, usec int
+		if _, err := fmt.Sscanf(rest, "calls=%d,usec=%d,", &calls, &usec); err != nil {
+			b.Fatal(err)
+		}
+		return float64(usec) / float64(calls)
+	}
+	for b.Loop() {
+		do(b, client, "FLUSHALL")
+		alone, aloneTen := cost(0, one), cost(0, ten)
+		simulate(b, client, 99, fields...)
+		beside := cost(990, ten)
+		b.ReportMetric(alone, "us-alone")
+		b.ReportMetric(aloneTen/alone, "ratio-ten-topics")
+		b.ReportMetric(beside/alone, "ratio")
+	}
 }

@@ -23,13 +23,12 @@ type entry struct {
 	fields   []string // names and values in turn
 }
 
-// message returns the message in an entry.
-func (e entry) message() (*hub.Message, error) {
+// message returns the message in an entry, which was added at that time.
+func (e entry) message(at time.Time) (*hub.Message, error) {
 	if len(e.fields)%2 != 0 {
 		return nil, errors.New("a field has no value")
 	}
-	now := uint64(time.Now().UnixMilli()) // bounds a position that any program may have chosen
-	m := &hub.Message{Position: e.position, Time: time.UnixMilli(int64(min(e.position.Major, now)))}
+	m := &hub.Message{Position: e.position, Time: at}
 	var target ingest.Target
 	seen := make([]string, 0, 8) // names other than topic
 	for i := 0; i < len(e.fields); i += 2 {

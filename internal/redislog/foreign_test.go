@@ -3,11 +3,9 @@ package redislog
 import (
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/caddy-sse/caddy-sse/broker"
@@ -63,15 +61,6 @@ func TestAnyProgramMayAddToTheStream(t *testing.T) {
 		t.Errorf("after a foreign entry's ID a client resumes with %q", back.Resume)
 	}
 	back.want(`{"json":1}`, "two\nlines", "")
-}
-
-func TestMessageTimeIsNeverInTheFuture(t *testing.T) {
-	for _, major := range []uint64{math.MaxUint64, math.MaxInt64, 1 << 60} {
-		m, err := entry{position: hub.Position{Major: major}, fields: []string{"topic", "a", "data", "x"}}.message()
-		if err != nil || time.Since(m.Time).Abs() > time.Hour {
-			t.Errorf("the message at %d is of %v, error %v", major, m.Time, err)
-		}
-	}
 }
 
 // An instance that is cut off from the channel refuses ephemeral messages, even before it has noticed.

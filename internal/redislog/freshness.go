@@ -3,8 +3,6 @@ package redislog
 import (
 	"sync/atomic"
 	"time"
-
-	"github.com/caddy-sse/caddy-sse/hub"
 )
 
 // freshness is the time up to which this instance has the log. The tail sets it, anybody may read it.
@@ -19,9 +17,9 @@ func (f *freshness) hasAll() {
 	f.behind.Store(false)
 }
 
-// hasUpTo notes that this instance has the log up to a position, and that there is more.
-func (f *freshness) hasUpTo(p hub.Position) {
-	f.asOf.Store(min(int64(p.Major), time.Now().UnixMilli())) // any program may have chosen the position
+// hasUpTo notes that this instance has the log up to an entry of that age, and that there is more.
+func (f *freshness) hasUpTo(age time.Duration) {
+	f.asOf.Store(time.Now().Add(-age).UnixMilli())
 	f.behind.Store(true)
 }
 

@@ -102,12 +102,14 @@ func Open(hubName string, o Options) *Log {
 		presence:      newPresence(base),
 		subscription:  newSubscription(),
 		ownersDoubted: newDoubt(),
+		overfull:      newDoubt(),
 		queue:         make(chan *pendingBatch, maxPending),
 		tried:         make(chan struct{}),
 		unasked:       rate.Sometimes{Interval: time.Second},
 		forbidden:     rate.Sometimes{Interval: time.Minute},
 		misconfigured: rate.Sometimes{Interval: time.Minute},
 	}
+	l.clock.wall = time.Now
 	l.context, l.cancel = context.WithCancel(context.Background())
 	l.severed, l.sever = context.WithCancel(context.Background())
 	publishing, tailing := o.redisOptions(), o.redisOptions()
@@ -140,12 +142,14 @@ type Log struct {
 	tried  chan struct{} // closed once the tail has tried to join the log, successfully or not
 	joined atomic.Bool   // whether the replica has what the log kept, so that what comes is new
 
+	clock         clock
 	acked         acks
 	freshness     freshness
 	subscription  *subscription
 	presence      *presence
 	ownersDoubted doubt // raised when Redis may lack owners
 	releases      releases
+	overfull      doubt // raised when the stream may have grown beyond MaxLen
 
 	exhausted atomic.Bool // whether the log has no room for another entry
 
@@ -166,8 +170,6 @@ const (
 	closeTime  = time.Second / 2 // how long Redis may take to answer the last publishes
 	minBackoff = 50 * time.Millisecond
 	maxBackoff = time.Second
-	trimEvery  = time.Minute
-	clockSlop  = time.Minute // how far Redis's clock and ours may differ
 )
 
 // Start implements broker.Log.
@@ -251,7 +253,7 @@ func (b *backoff) wait(ctx context.Context) {
 	}
 }
 
-// doubt wakes the goroutine that told Redis something, because Redis may have lost it.
+// doubt wakes the goroutine that sees to something in Redis, because it may no longer be as it should.
 type doubt chan struct{}
 
 func newDoubt() doubt { return make(doubt, 1) }

@@ -77,16 +77,16 @@ func (l *Log) Claim(ctx context.Context, s *hub.Subscription) {
 // claimOrLearn claims a client_id for the user who asks, or tells the replica that it is another's. It takes
 // the client_id away from an owner only if it is certainly in use nowhere.
 func (l *Log) claimOrLearn(ctx context.Context, q ownerQuestion) error {
-	owners, err := l.askOwners(ctx, nil, q)
+	owners, err := l.askOwners(ctx, "", q)
 	if err != nil || owners[0] == "" || owners[0] == q.user {
 		return err
 	}
 	owner := owners[0]
-	instances, all := l.presence.known()
+	term, all := l.presence.known()
 	if all && l.catchUp(ctx) && !l.mayBeKeptElsewhere(q.clientID) {
 		if _, inUse := l.replica.Owner(q.clientID); !inUse {
 			q.way = takeOver
-			if owners, err = l.askOwners(ctx, instances, q); err == nil {
+			if owners, err = l.askOwners(ctx, term, q); err == nil {
 				owner = owners[0]
 			}
 		}
@@ -130,25 +130,29 @@ func (l *Log) mayBeKeptElsewhere(clientID string) bool {
 // replica knows.
 func (l *Log) noteOwner(q ownerQuestion, owner string) {
 	if owner != "" && owner != q.user {
-		l.replica.Own(q.clientID, owner, time.Now().Add(presenceTTL))
+		l.replica.Own(q.clientID, owner, time.Now().Add(presenceSettles))
 	}
 }
 
-// askOwners returns the owner of each client_id, empty if there is none. A takeOver needs the other
-// instances.
+// askOwners returns the owner of each client_id, empty if there is none. A takeOver needs the name of
+// totals that have all.
 func (l *Log) askOwners(
-	ctx context.Context, instances []string, questions ...ownerQuestion,
+	ctx context.Context, term string, questions ...ownerQuestion,
 ) (owners []string, err error) {
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
 		return nil, err
 	}
 	ttl, _ := ownerTimes(l.replica.Limits().History)
-	args := []any{len(instances), ttl.Milliseconds(), (ttl - presenceTTL).Milliseconds(), l.kickChannel}
-	var keys []string
-	for _, instance := range instances {
-		keys = append(keys, l.presence.key(instance))
+	keys := []string{l.presence.key(l.presence.instance), l.presence.totals}
+	if term != "" {
+		older, err := l.olderInstances(ctx, node)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, older...)
 	}
+	args := []any{len(keys), ttl.Milliseconds(), (ttl - presenceSettles).Milliseconds(), l.kickChannel, term}
 	for _, q := range questions {
 		keys = append(keys, l.ownerKey+q.clientID)
 		args = append(args, q.clientID, q.user, string(q.way), q.generated)
@@ -160,25 +164,26 @@ func (l *Log) askOwners(
 	return owners, err
 }
 
-// ownersScript answers questions. A client_id is in use elsewhere if presence says so, or if its key was set
-// or renewed so recently that presence may not say so yet.
+// ownersScript answers questions. A client_id is in use elsewhere if presence says so, or if the key was
+// set or renewed, or the totals begun, so recently that presence may not say so yet.
 //
-// KEYS: the presence of the other instances, the owners' keys.
+// KEYS: the presence of the instance that asks, the totals, the presence of older instances; the owners'
+// keys.
 //
-// ARGV: the number of instances, how long a key lives in ms, above which remaining time a key counts as
-// recent, the kick channel; then for each owner's key its client_id, the user who asks, the way, and whether
-// the client_id was just generated. If it was not, the other instances are told of its new owner.
-var ownersScript = redis.NewScript(`
-local instances, ttl, fresh = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+// ARGV: the number of keys before the owners', how long a key lives in ms, above which remaining time a key
+// counts as recent, the kick channel, the name of totals that have all; then for each owner's key its
+// client_id, the user who asks, the way, and whether the client_id was just generated. If it was not, the
+// other instances are told of its new owner.
+var ownersScript = redis.NewScript(elsewhereLua + `
+local before, ttl, fresh = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local function inUseElsewhere(key, id)
 	if redis.call('PTTL', key) >= fresh then return true end
-	for i = 1, instances do
-		if tonumber(redis.call('HGET', KEYS[i], 'c:' .. id) or 0) > 0 then return true end
-	end
+	if redis.call('HGET', KEYS[2], 'term') ~= ARGV[5] then return true end
+	return elsewhere(KEYS[1], KEYS[2], 'c:' .. id) + toldBefore(3, before, 'c:' .. id) > 0
 end
 local owners = {}
-for i = instances + 1, #KEYS do
-	local key, arg = KEYS[i], 5 + 4 * (i - instances - 1)
+for i = before + 1, #KEYS do
+	local key, arg = KEYS[i], 6 + 4 * (i - before - 1)
 	local id, user, way, generated = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
 	local owner = redis.call('GET', key)
 	if owner and owner ~= user and way == 'take' and not inUseElsewhere(key, id) then
@@ -202,7 +207,7 @@ return owners
 func (l *Log) hearKick(payload string) {
 	clientID, user, claimed := strings.Cut(payload, " ")
 	if claimed {
-		l.replica.Own(clientID, user, time.Now().Add(presenceTTL))
+		l.replica.Own(clientID, user, time.Now().Add(presenceSettles))
 		return
 	}
 	l.replica.Kick(clientID)
@@ -224,7 +229,7 @@ func (l *Log) keepOwners() {
 			continue // the owners are doubted when the log is in reach again
 		}
 		if err := l.renewOwners(); err != nil {
-			next = presenceTTL
+			next = presenceSettles
 			l.logFailure("renewing the owners of client_ids failed", err)
 		}
 	}
@@ -238,7 +243,7 @@ func (l *Log) renewOwners() error {
 	}
 	for some := range slices.Chunk(questions, ownersChunk) {
 		ctx, cancel := context.WithTimeout(l.context, l.Timeout)
-		owners, err := l.askOwners(ctx, nil, some...)
+		owners, err := l.askOwners(ctx, "", some...)
 		cancel()
 		if err != nil {
 			return err

@@ -68,7 +68,7 @@ func TestUnusedClientIDGoesToTheNextUser(t *testing.T) {
 	awaitPresence(a, b)
 	e2etest.Await(t, "the claim to be old", func() bool {
 		ttl, _ := ownerTimes(hubtest.Plenty.History)
-		return client.PTTL(t.Context(), ownerOfC).Val() < ttl-presenceTTL
+		return client.PTTL(t.Context(), ownerOfC).Val() < ttl-presenceSettles
 	})
 	b.wantOwned("bob") // alice is still there
 	b.wantOwned("")
@@ -256,7 +256,7 @@ func TestRedisIsNotAskedAboutGeneratedClientIDs(t *testing.T) {
 func TestOwnerKeysOutliveMessagesAndAreRenewedInTime(t *testing.T) {
 	for _, age := range []time.Duration{0, time.Second, time.Hour, 1000 * time.Hour} {
 		ttl, every := ownerTimes(hub.HistoryLimits{Age: age})
-		if ttl < age+2*every || every <= 0 || ttl <= presenceTTL {
+		if ttl < age+2*every || every <= 0 || ttl <= presenceSettles {
 			t.Errorf("with messages of %v the keys live for %v and are renewed every %v", age, ttl, every)
 		}
 	}

@@ -3,7 +3,6 @@ package redislog
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"slices"
 	"sync"
@@ -16,49 +15,64 @@ import (
 )
 
 const (
-	presenceEvery = 500 * time.Millisecond // how often an instance tells what has changed
-	presenceTTL   = 3 * time.Second        // how long the counts of a dead instance live on
-	presenceChunk = 1000                   // arguments of one command; even
+	presenceEvery   = 500 * time.Millisecond // how often an instance tells what has changed
+	presenceSettles = 3 * time.Second        // how long until every living instance has told all it has
+	deadAfter       = 6 * time.Second        // how long an instance is silent until its counts are taken back
+	presenceChunk   = 250                    // addresses of one call: Redis does nothing else meanwhile
 )
 
-// presence counts the clients at each address over all instances. Each instance keeps a hash in Redis of its
-// addresses with their numbers of clients. A publish reads the hashes in the call that it makes anyway. Only
-// patterns can't be looked up by topic; they are fetched ahead.
+// presence counts the clients at each address over all instances. Each instance adds its changes to totals
+// in Redis. A publish reads them in the call that it makes anyway. Only patterns can't be looked up by
+// topic: each instance knows those of the others.
 type presence struct {
-	base      string // beginning of the hashes' keys
-	instance  string // random name of this instance
-	instances string // key of the set of all instances
-	doubted   doubt  // raised when Redis may lack what this instance told
+	base     string // beginning of the keys
+	instance string // random name of this instance
+	totals   string // key of the totals
+	doubted  doubt  // raised when Redis may lack what this instance told
 
-	mu       sync.Mutex     // guards all below
-	names    []string       // other instances that are alive
-	read     time.Time      // when names were read last
-	since    time.Time      // since when names have been read without a break
-	patterns map[string]int // the other instances' patterns with their numbers of clients
+	mu       sync.Mutex      // guards all below
+	term     string          // name of the totals
+	others   int             // number of other instances
+	read     time.Time       // when the others were read last
+	since    time.Time       // since when they have been read without a break, under this term
+	patterns topic.Tree[int] // the other instances' patterns with their numbers of clients
+	upTo     int64           // the last change of patterns that was read
+	began    int64           // the last change when reading all patterns began
 }
 
 func newPresence(base string) *presence {
-	return &presence{
-		base: base + "presence:", instance: rand.Text(), instances: base + "instances", doubted: newDoubt(),
-	}
+	return &presence{base: base, instance: rand.Text(), totals: base + "totals", doubted: newDoubt()}
 }
 
 // key returns the key of an instance's hash.
-func (p *presence) key(instance string) string { return p.base + instance }
+func (p *presence) key(instance string) string { return p.base + "presence:" + instance }
 
-// others returns the other instances that were alive a moment ago.
-func (p *presence) others() []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.names
+// instances returns the key of the set of all instances. Those before the totals were there know no other.
+func (p *presence) instances() string { return p.base + "instances" }
+
+// living returns the key of the sorted set of instances with the times of their last calls.
+func (p *presence) living() string { return p.base + "living" }
+
+// keys returns what tellScript and sweepScript need to tell of an instance.
+func (p *presence) keys(instance string) []string {
+	return []string{
+		p.key(instance), p.totals, p.living(), p.instances(), p.base + "patterns", p.base + "patterns:gone",
+	}
 }
 
-// known returns the other instances, and whether they are certainly all: every instance that is alive has had
-// the time to tell, and this one the time to read it.
-func (p *presence) known() (others []string, all bool) {
+// alone reports whether there was no other instance a moment ago.
+func (p *presence) alone() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.names, time.Since(p.read) < presenceTTL && time.Since(p.since) > presenceTTL
+	return p.others == 0
+}
+
+// known returns the name of the totals, and whether they certainly have all: every instance that is alive has
+// had the time to tell.
+func (p *presence) known() (term string, all bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.term, time.Since(p.read) < presenceSettles && time.Since(p.since) > presenceSettles
 }
 
 // countPatterns returns how many clients of other instances listen to patterns that match.
@@ -66,65 +80,58 @@ func (p *presence) countPatterns(to []hub.Address) (clients int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, a := range to {
-		for pattern, n := range p.patterns {
-			if a.Kind == hub.ToTopic && topic.Match(pattern, a.Name) {
-				clients += n
-			}
+		if a.Kind == hub.ToTopic {
+			p.patterns.Match(a.Name, func(n *int) { clients += *n })
 		}
 	}
 	return clients
 }
 
-// presenceField returns the field of an address in an instance's hash.
+// presenceField returns the field of an address in the totals and in an instance's hash.
 func presenceField(a hub.Address) string {
+	if a.Kind == hub.ToTopic && topic.IsPattern(a.Name) {
+		return "p:" + a.Name
+	}
 	return string("tcub"[a.Kind]) + ":" + a.Name
 }
 
-// The other fields of an instance's hash.
-const (
-	aliveField    = "alive"    // there as long as the instance lives
-	patternsField = "patterns" // a JSON object: the number of clients by pattern
-)
-
 // keepPresence exchanges presence with the other instances while Redis is in reach.
 func (l *Log) keepPresence() {
-	own := &ownPresence{stale: true}
+	stale := true // whether Redis may lack what this instance told, so that everything must be told again
 	ticker := time.NewTicker(presenceEvery)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
 		case <-l.presence.doubted:
-			own.stale = true
+			stale = true
 		case <-l.context.Done():
 			l.endPresence()
 			return
 		}
 		if !l.replica.LogInReach() {
-			l.forgetTold(own)
+			// Changes are not noted meanwhile: they could be without end.
+			stale = true
+			l.replica.StopListening()
 			continue
 		}
-		ctx, cancel := context.WithTimeout(l.context, l.Timeout)
-		again := own.stale
-		err := l.exchangePresence(ctx, own)
-		cancel()
+		again := stale
+		err := l.exchangePresence(again)
+		stale = err != nil
+		if errors.Is(err, errUntold) {
+			continue
+		}
 		if err == nil || refusesWrites(err) {
 			l.noteRefusal(err)
 		}
-		if err == nil && again {
+		switch {
+		case err != nil:
+			l.replica.StopListening()
+			l.logFailure("telling who listens here failed", err)
+		case again:
 			l.ownersDoubted.raise()
 		}
-		if err != nil {
-			l.forgetTold(own)
-			l.logFailure("telling who listens here failed", err)
-		}
 	}
-}
-
-// forgetTold has everything told again once Redis is back. Changes are not noted meanwhile: they could be without end.
-func (l *Log) forgetTold(own *ownPresence) {
-	own.stale = true
-	l.replica.StopListening()
 }
 
 // refusesWrites reports whether the error means that the server takes no messages: it is a replica, is full,
@@ -134,163 +141,202 @@ func refusesWrites(err error) bool {
 		redis.HasErrorPrefix(err, "MISCONF")
 }
 
-// ownPresence is what this instance has told the others.
-type ownPresence struct {
-	patterns map[string]int // number of clients by pattern
-	stale    bool           // whether Redis may lack it, so that everything must be told again
-}
+// errUntold means that the totals lack what this instance has told before.
+var errUntold = errors.New("the counts of this instance are not in the totals")
 
-// exchangePresence writes what has changed here and reads the presence of the others.
-func (l *Log) exchangePresence(ctx context.Context, own *ownPresence) error {
-	node, err := l.node(ctx, l.publishing)
+// exchangePresence tells what has changed here, or all there is, and reads what has changed on the others.
+func (l *Log) exchangePresence(all bool) error {
+	node, err := l.node(l.context, l.publishing)
 	if err != nil {
 		return err
 	}
-	p := l.presence
-	key := p.key(p.instance)
-	if own.stale { // fails on a full server, which would let everything be deleted and take nothing
-		if err := p.claim(ctx, node, key); err != nil {
-			return err
+	var r told
+	if all {
+		if r, err = l.tellAll(node); err == nil {
+			_, err = l.olderInstances(l.context, node) // removes those that died with all others
 		}
+	} else {
+		r, err = l.tell(node, l.replica.Listening(false))
 	}
-	pipe := node.Pipeline()
-	kept := pipe.PExpire(ctx, key, presenceTTL) // first, to see whether the hash is still there
-	own.tell(ctx, pipe, key, l.replica.Listening(own.stale))
-	pipe.PExpire(ctx, key, presenceTTL)
-	pipe.SAdd(ctx, p.instances, p.instance)
-	all := pipe.SMembers(ctx, p.instances)
-	if _, err := pipe.Exec(ctx); err != nil {
+	if err != nil {
 		return err
 	}
-	own.stale = !kept.Val() && !own.stale
-	return p.readOthers(ctx, node, all.Val())
-}
-
-// claim sets the key of this instance up as a hash. What else somebody has put there goes: it may never expire.
-func (p *presence) claim(ctx context.Context, node redis.Cmdable, key string) error {
-	err := node.HSet(ctx, key, aliveField, 1).Err()
-	if !redis.HasErrorPrefix(err, "WRONGTYPE") {
-		return err
-	}
-	if err := node.Del(ctx, key).Err(); err != nil {
-		return err
-	}
-	return node.HSet(ctx, key, aliveField, 1).Err()
-}
-
-// tell adds the changes to the pipeline. If Redis may lack something, the changes are everything there is.
-func (o *ownPresence) tell(
-	ctx context.Context, pipe redis.Pipeliner, key string, changes map[hub.Address]int,
-) {
-	fields := []any{aliveField, 1}
-	var gone []string
-	patternsChanged := o.stale
-	if o.stale {
-		pipe.Del(ctx, key)
-		o.patterns = make(map[string]int)
-	}
-	for a, n := range changes {
-		switch {
-		case a.Kind == hub.ToTopic && topic.IsPattern(a.Name):
-			o.patterns[a.Name] = n
-			patternsChanged = true
-			if n == 0 {
-				delete(o.patterns, a.Name)
-			}
-		case n > 0:
-			fields = append(fields, presenceField(a), n)
-		default:
-			gone = append(gone, presenceField(a))
-		}
-	}
-	if patternsChanged {
-		encoded, _ := json.Marshal(o.patterns) // a map of numbers always encodes
-		fields = append(fields, patternsField, encoded)
-	}
-	for some := range slices.Chunk(fields, presenceChunk) {
-		pipe.HSet(ctx, key, some...)
-	}
-	for some := range slices.Chunk(gone, presenceChunk) {
-		pipe.HDel(ctx, key, some...)
-	}
-}
-
-// readOthers reads which of the other instances are alive, and their patterns. The hash of a dead instance
-// has expired; its name is removed as well.
-func (p *presence) readOthers(ctx context.Context, node redis.Cmdable, instances []string) error {
-	pipe := node.Pipeline()
-	replies := make(map[string]*redis.SliceCmd)
-	for _, instance := range instances {
-		if instance != p.instance {
-			replies[instance] = pipe.HMGet(ctx, p.key(instance), aliveField, patternsField)
-		}
-	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return err
-	}
-	var alive []string
-	patterns := make(map[string]int)
-	for instance, reply := range replies {
-		if reply.Val()[0] == nil {
-			if err := node.SRem(ctx, p.instances, instance).Err(); err != nil {
+	until := time.Now().Add(presenceEvery)
+	for _, instance := range r.dead {
+		for at := "0"; at != "" && time.Now().Before(until); {
+			if at, err = l.sweep(l.context, node, instance, at); err != nil {
 				return err
 			}
-			continue
-		}
-		alive = append(alive, instance)
-		var theirs map[string]int
-		if encoded, ok := reply.Val()[1].(string); ok && json.Unmarshal([]byte(encoded), &theirs) == nil {
-			for pattern, n := range theirs {
-				patterns[pattern] += n
-			}
 		}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.names, p.patterns = alive, patterns
-	if time.Since(p.read) > presenceTTL {
-		p.since = time.Now()
-	}
-	p.read = time.Now()
 	return nil
 }
 
-// Connections implements broker.Kicker.
-func (l *Log) Connections(ctx context.Context, clientID string, wait bool) (elsewhere int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, l.Timeout+2*presenceEvery)
-	defer cancel()
-	elsewhere, err = l.connectionsTold(ctx, clientID)
-	if err != nil || elsewhere > 0 || !wait {
-		return elsewhere, err
+// tellAll tells the number of clients at each address here. It joins first, in case Redis does not know this
+// instance. What Redis has beyond that is no longer so.
+func (l *Log) tellAll(node redis.Cmdable) (r told, err error) {
+	if _, err := l.tell(node, nil); err != nil && !errors.Is(err, errUntold) {
+		return r, err
 	}
-	select {
-	case <-time.After(2 * presenceEvery): // one to learn of a new instance, one for its counts
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	case <-l.context.Done():
-		return 0, hub.ErrHubClosed
+	counts := l.replica.Listening(true)
+	if r, err = l.tell(node, counts); err != nil || r.addresses == len(counts) {
+		return r, err
 	}
-	return l.connectionsTold(ctx, clientID)
-}
-
-// connectionsTold returns the number of connections that the other instances have told.
-func (l *Log) connectionsTold(ctx context.Context, clientID string) (elsewhere int, err error) {
-	node, err := l.node(ctx, l.publishing)
-	if err != nil {
-		return 0, err
-	}
-	field := presenceField(hub.Address{Kind: hub.ToClient, Name: clientID})
-	for _, instance := range l.presence.others() {
-		count, err := node.HGet(ctx, l.presence.key(instance), field).Int()
-		if err != nil && !errors.Is(err, redis.Nil) {
-			return 0, err
+	key, over := l.presence.key(l.presence.instance), make(map[hub.Address]int)
+	for cursor, first := uint64(0), true; first || cursor > 0; first = false {
+		ctx, cancel := context.WithTimeout(l.context, l.Timeout)
+		var pairs []string
+		pairs, cursor, err = node.HScan(ctx, key, cursor, "", presenceChunk).Result()
+		cancel()
+		if err != nil {
+			return r, err
 		}
-		elsewhere += count
+		for pair := range slices.Chunk(pairs, 2) {
+			if a, ok := addressOf(pair[0]); ok && counts[a] == 0 {
+				over[a] = 0
+			}
+		}
 	}
-	return elsewhere, nil
+	return l.tell(node, over)
 }
 
-// endPresence removes this instance's counts, if Redis is in reach. Otherwise they expire.
+// addressOf is the inverse of presenceField.
+func addressOf(field string) (a hub.Address, ok bool) {
+	if len(field) < 2 || field[1] != ':' {
+		return a, false
+	}
+	switch a.Name = field[2:]; field[0] {
+	case 't', 'p':
+		a.Kind = hub.ToTopic
+	case 'c':
+		a.Kind = hub.ToClient
+	case 'u':
+		a.Kind = hub.ToUser
+	case 'b':
+		a.Kind = hub.ToBroadcast
+	default:
+		return a, false
+	}
+	return a, true
+}
+
+// tell tells the number of clients at some addresses, in pieces, and reads all that has changed on the
+// others. errUntold says that what was told before is not in the totals.
+func (l *Log) tell(node redis.Cmdable, counts map[hub.Address]int) (r told, err error) {
+	fields := make([]any, 0, 2*min(len(counts), presenceChunk))
+	untold := false
+	call := func() error {
+		if r, err = l.callTell(node, l.presence.instance, fields); err != nil {
+			return err
+		}
+		fields, untold = fields[:0], untold || !r.joined
+		l.clock.set(r.at)
+		l.presence.note(r)
+		return nil
+	}
+	for a, n := range counts {
+		if fields = append(fields, presenceField(a), n); len(fields) == 2*presenceChunk {
+			if err := call(); err != nil {
+				return r, err
+			}
+		}
+	}
+	for r.more = true; r.more; {
+		if err := call(); err != nil {
+			return r, err
+		}
+	}
+	if untold {
+		return r, errUntold
+	}
+	return r, nil
+}
+
+// told is what an instance gets for what it tells.
+type told struct {
+	joined    bool      // whether it had joined before, so that all it ever told is in the totals
+	term      string    // name of the totals
+	at        time.Time // by Redis's clock
+	others    int       // number of other instances
+	addresses int       // those that the instance has told
+	dead      []string  // instances whose counts are to be taken back
+	again     bool      // whether the patterns begin again
+	began     int64     // the last change when reading all patterns began
+	upTo      int64     // the last change of patterns that was read
+	more      bool      // whether there are more
+	patterns  []any     // each changed pattern and its number of clients on other instances
+}
+
+// callTell has an instance tell fields with their numbers.
+func (l *Log) callTell(node redis.Cmdable, instance string, fields []any) (r told, err error) {
+	p := l.presence
+	term, all := p.known()
+	p.mu.Lock()
+	args := append([]any{
+		instance, rand.Text(), term, p.upTo, p.began, all, deadAfter.Milliseconds(),
+	}, fields...)
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(l.context, l.Timeout)
+	defer cancel()
+	reply, err := tellScript.Run(ctx, node, p.keys(instance), args...).Slice()
+	switch {
+	case errors.Is(err, redis.Nil):
+		return r, errUntold
+	case err != nil:
+		return r, err
+	case len(reply) != 11:
+		return r, errUnexpectedReply
+	}
+	number := func(i int) int64 { n, _ := reply[i].(int64); return n }
+	r = told{
+		joined: number(0) == 1, at: time.UnixMilli(number(2)), others: int(number(3)), addresses: int(number(4)),
+		again: number(6) == 1, began: number(7), upTo: number(8), more: number(9) == 1,
+	}
+	r.term, _ = reply[1].(string)
+	dead, _ := reply[5].([]any)
+	for _, name := range dead {
+		r.dead = append(r.dead, name.(string))
+	}
+	r.patterns, _ = reply[10].([]any)
+	return r, nil
+}
+
+// note takes in what this instance got for what it told.
+func (p *presence) note(r told) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r.term != p.term || time.Since(p.read) > presenceSettles {
+		p.since = time.Now()
+	}
+	p.read, p.term, p.others, p.began, p.upTo = time.Now(), r.term, r.others, r.began, r.upTo
+	if r.again {
+		p.patterns = topic.Tree[int]{}
+	}
+	for pair := range slices.Chunk(r.patterns, 2) {
+		pattern, _ := pair[0].(string)
+		if n, _ := pair[1].(int64); n > 0 {
+			*p.patterns.Add(pattern) = int(n)
+		} else {
+			p.patterns.Remove(pattern)
+		}
+	}
+}
+
+// sweep takes back a piece of what a dead instance has told. It returns where the next piece begins; empty if
+// there is none.
+func (l *Log) sweep(ctx context.Context, node redis.Cmdable, instance, at string) (next string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
+	defer cancel()
+	next, err = sweepScript.Run(
+		ctx, node, l.presence.keys(instance), instance, deadAfter.Milliseconds(), at).Text()
+	if errors.Is(err, redis.Nil) {
+		return "", nil
+	}
+	return next, err
+}
+
+// endPresence takes back what this instance has told, if Redis is in reach. What takes too long is left to
+// the others.
 func (l *Log) endPresence() {
 	l.replica.StopListening()
 	if !l.replica.LogInReach() {
@@ -302,9 +348,9 @@ func (l *Log) endPresence() {
 	if err != nil {
 		return
 	}
-	p := l.presence
-	pipe := node.Pipeline()
-	pipe.Del(ctx, p.key(p.instance))
-	pipe.SRem(ctx, p.instances, p.instance)
-	_, _ = pipe.Exec(ctx)
+	instance := l.presence.instance
+	err = node.ZAddXX(ctx, l.presence.living(), redis.Z{Score: 0, Member: instance}).Err() // dead from now on
+	for at := "0"; at != "" && err == nil; {
+		at, err = l.sweep(ctx, node, instance, at)
+	}
 }

@@ -200,18 +200,14 @@ func (l *Log) call(ctx context.Context, pending []*pendingBatch) ([]any, error) 
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 	}
-	instances := l.presence.others()
-	keys := []string{l.logKey, l.epochKey, l.recordBytesKey}
-	for _, instance := range instances {
-		keys = append(keys, l.presence.key(instance))
-	}
+	p := l.presence
+	keys := []string{l.logKey, l.epochKey, l.recordBytesKey, p.key(p.instance), p.totals}
 	_, cluster := l.publishing.(*redis.ClusterClient) // where this instance may be subscribed at another server
 	args := make([]any, 0, 6+16*len(pending))         // enough for messages with one topic
 	args = append(args,
-		l.MaxLen, broker.IdempotencyPeriod.Milliseconds(), hub.NewEpoch(), len(instances), !cluster,
-		l.maxRecordBytes)
-	for i, p := range pending {
-		for _, m := range p.batch {
+		l.MaxLen, broker.IdempotencyPeriod.Milliseconds(), hub.NewEpoch(), !p.alone(), !cluster, l.maxRecordBytes)
+	for i, some := range pending {
+		for _, m := range some.batch {
 			if m.Key != "" {
 				keys = append(keys, l.idemKey+m.Key)
 			}
@@ -259,20 +255,21 @@ func (l *Log) appendMessage(args []any, batch int, m *broker.Publication) ([]any
 // publishScript publishes messages in order. A message that was published before under its idempotency key is
 // not published again. A message that is refused ends its batch, but not the others.
 //
-// KEYS: the log, the epoch, the bytes of records, the presence of the other instances, the idempotency keys.
+// KEYS: the log, the epoch, the bytes of records, the presence of this instance, the totals, the idempotency
+// keys.
 //
-// ARGV: max_len, how long records are kept in ms, an epoch for a new log, the number of instances, whether
-// all subscribers of the channel are on this server, how many bytes records may hold; then for each message
-// its batch, "log" or "channel", its place in its request as recordPlace writes it, the number of receivers
-// known already, its addresses and its fields, both with their number before them.
+// ARGV: max_len, how long records are kept in ms, an epoch for a new log, whether there are other instances,
+// whether all subscribers of the channel are on this server, how many bytes records may hold; then for each
+// message its batch, "log" or "channel", its place in its request as recordPlace writes it, the number of
+// receivers known already, its addresses and its fields, both with their number before them.
 //
 // It returns for each message "<epoch> <entry ID or -> <receivers>", or "again" with the record of the key
 // behind it, if this batch has not been told it yet, or why the message was not published. It must not raise
 // an error once it has published something: the caller would take that for the outcome of the whole call.
-var publishScript = redis.NewScript(recordsLua + `
+var publishScript = redis.NewScript(recordsLua + elsewhereLua + `
 local epoch = redis.call('GET', KEYS[2])
-local instances, alone = tonumber(ARGV[4]), ARGV[5] == '1'
-local key, arg = 3 + instances, 7
+local others, alone = ARGV[4] == '1', ARGV[5] == '1'
+local key, arg = 5, 7
 local refused = nil
 local function rename()
 	local renamed = redis.pcall('SET', KEYS[2], ARGV[3])
@@ -313,13 +310,8 @@ while arg <= #ARGV do
 	elseif state ~= 'new' then
 		reply, refused = state, batch
 	else
-		for i = 4, 3 + instances do
-			for a = address, address + addresses - 1 do
-				local clients = redis.pcall('HGET', KEYS[i], ARGV[a])
-				if clients and not failed(clients) then
-					receivers = receivers + tonumber(clients)
-				end
-			end
+		if others then
+			receivers = receivers + elsewhere(KEYS[4], KEYS[5], unpack(ARGV, address, address + addresses - 1))
 		end
 		if kind == 'log' then
 			local done = append(unpack(ARGV, first, last))

@@ -16,8 +16,8 @@ type releases struct {
 }
 
 const (
-	releaseEvery = presenceTTL + time.Second // a claim counts as recent for presenceTTL
-	maxReleases  = 100_000                   // the keys of others expire
+	releaseEvery = presenceSettles + time.Second // a claim counts as recent for presenceSettles
+	maxReleases  = 100_000                       // the keys of others expire
 )
 
 // Release implements broker.Claimer.
@@ -57,13 +57,12 @@ func (l *Log) keepReleasing() {
 		}
 		due := l.releases.turn()
 		for len(due) > 0 {
-			// Each instance more is another look that the script takes for each client_id.
-			instances, all := l.presence.known()
-			some := due[:min(len(due), max(1, ownersChunk/(1+len(instances))))]
+			term, all := l.presence.known()
+			some := due[:min(len(due), ownersChunk)]
 			if !all || !l.replica.LogInReach() {
 				break
 			}
-			if err := l.release(instances, some); err != nil {
+			if err := l.release(term, some); err != nil {
 				l.logFailure("releasing client_ids failed", err)
 				break
 			}
@@ -73,8 +72,9 @@ func (l *Log) keepReleasing() {
 	}
 }
 
-// release removes the keys of client_ids that are certainly in use nowhere.
-func (l *Log) release(instances, clientIDs []string) error {
+// release removes the keys of client_ids that are certainly in use nowhere. It needs the name of totals that have
+// all.
+func (l *Log) release(term string, clientIDs []string) error {
 	ctx, cancel := context.WithTimeout(l.context, l.Timeout)
 	defer cancel()
 	if !l.catchUp(ctx) {
@@ -89,6 +89,6 @@ func (l *Log) release(instances, clientIDs []string) error {
 	if len(questions) == 0 {
 		return nil
 	}
-	_, err := l.askOwners(ctx, instances, questions...)
+	_, err := l.askOwners(ctx, term, questions...)
 	return err
 }

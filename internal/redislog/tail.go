@@ -94,6 +94,7 @@ type tail struct {
 
 	reads int // reads of new entries since connect
 	count int // entries of the next read
+	added int // entries read since the stream was last trimmed on our account
 
 	malformed malformedWarnings
 }
@@ -107,6 +108,9 @@ func (t *tail) connect() error {
 	node, err := t.node(ctx, t.tailing)
 	if err != nil {
 		return fmt.Errorf("finding the log's server: %w", err)
+	}
+	if err := t.readClock(ctx, node); err != nil {
+		return fmt.Errorf("reading the clock: %w", err)
 	}
 	epoch, err := t.readEpoch(ctx, node)
 	if err != nil {
@@ -134,6 +138,20 @@ func (t *tail) connect() error {
 		return fmt.Errorf("changing the epoch: %w", err)
 	}
 	return t.switchTo(node, epoch)
+}
+
+// readClock looks how this instance's clock differs from that of Redis. Where Redis does not let it, the
+// clocks count as the same.
+func (t *tail) readClock(ctx context.Context, node redis.Cmdable) error {
+	now, err := node.Time(ctx).Result()
+	switch {
+	case redis.IsPermissionError(err):
+		t.logFailure("reading the clock of redis failed", err)
+		return nil
+	case err == nil:
+		t.clock.set(now)
+	}
+	return err
 }
 
 // goOnAfter moves the tail to a position that has no entry.
@@ -359,13 +377,23 @@ func (t *tail) follow() error {
 			t.take(e, true)
 			t.noEntry = false
 		}
+		t.countAdded(len(entries))
 		runtime.Gosched() // clients go first: the next read can wait for them
 		if len(entries) < t.count {
 			t.freshness.hasAll()
 		} else {
-			t.freshness.hasUpTo(t.at.Position)
+			t.freshness.hasUpTo(t.clock.age(t.at.Position))
 		}
 		t.adjustCount(entries, tailCount)
+	}
+}
+
+// countAdded has the stream trimmed now and then. Publishers here trim what they add; other programs need
+// not.
+func (t *tail) countAdded(n int) {
+	if t.added += n; t.added > max(t.MaxLen/10, tailCount) {
+		t.added = 0
+		t.overfull.raise()
 	}
 }
 
@@ -419,7 +447,7 @@ func (t *tail) take(e entry, live bool) {
 	if e.position == lastPosition {
 		t.noteRoom(false)
 	}
-	m, err := e.message()
+	m, err := e.message(t.clock.timeOf(e.position))
 	switch {
 	case err != nil:
 		t.noteMalformed(&t.malformed, entryID(e.position), err)

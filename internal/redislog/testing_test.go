@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"errors"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,6 +35,8 @@ type instance struct {
 	ready chan struct{}
 	// tailAt is the address where the tail reads; empty for the address where messages go.
 	tailAt string
+	// ahead is how far the instance's clock is ahead of the right time.
+	ahead time.Duration
 
 	mu      sync.Mutex // guards readers
 	readers []*reader
@@ -110,6 +111,7 @@ func (i *instance) open(o Options) {
 		client.Dialer = i.log.dialer(true)
 		i.log.tailing = redis.NewUniversalClient(client)
 	}
+	i.log.clock.wall = func() time.Time { return time.Now().Add(i.ahead) }
 	var once sync.Once
 	i.log.Start(i.Hub, func() { once.Do(func() { close(i.ready) }) })
 }
@@ -295,13 +297,13 @@ func awaitPresence(instances ...*instance) {
 			if i == other {
 				continue
 			}
-			e2etest.Await(i.t, "an instance to be known to another", func() bool {
-				return slices.Contains(i.log.presence.others(), other.log.presence.instance)
+			e2etest.Await(i.t, "an instance to know that there are others", func() bool {
+				return !i.log.presence.alone()
 			})
 			key := other.log.presence.key(other.log.presence.instance)
 			e2etest.Await(i.t, "an instance to have told who listens to it", func() bool {
-				n, _ := i.log.publishing.HGet(i.t.Context(), key, presenceField(everybody)).Int()
-				return n == other.present()
+				told := i.log.publishing.HMGet(i.t.Context(), key, "alive", presenceField(everybody)).Val()
+				return told[0] != nil && cmp.Or(told[1], any("0")) == any(strconv.Itoa(other.present()))
 			})
 		}
 	}

@@ -48,6 +48,52 @@ func TestStreamKeepsAboutMaxLenMessages(t *testing.T) {
 	back.want(hubtest.Numbers(2601, 2999)...)
 }
 
+// Other programs need not trim what they add.
+func TestMaxLenHoldsWhoeverAdds(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	client := admin(t, server.URL())
+	start(t, server.URL(), func(o *Options) { o.MaxLen = 1000 })
+	const added = 50_000 // more than Redis removes in one step
+	for k := range added / 1000 {
+		pipe := client.Pipeline()
+		for n := range 1000 {
+			pipe.XAdd(t.Context(), xadd("topic", "a", "data", strconv.Itoa(1000*k+n)))
+		}
+		if _, err := pipe.Exec(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e2etest.Await(t, "the stream to be trimmed", func() bool {
+		length := client.XLen(t.Context(), defaultLog).Val()
+		return length >= 1000 && length < 1000+tailCount+200
+	})
+}
+
+func TestTrimmingGoesOnUntilNothingIsLeftToTrim(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	client := admin(t, server.URL())
+	i := start(t, server.URL())
+	for range 50 {
+		pipe := client.Pipeline()
+		for range 1000 {
+			pipe.XAdd(t.Context(), xadd("topic", "a", "data", "x"))
+		}
+		if _, err := pipe.Exec(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i.stop()
+	i.log.MaxLen = 10
+	other := admin(t, server.URL())
+	i.log.publishing = other
+	if err := i.log.trim(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := client.XLen(t.Context(), defaultLog).Val(); got > 200 {
+		t.Errorf("%d messages are left of a max_len of 10", got)
+	}
+}
+
 func TestStreamIsTrimmedByTheHistorysAge(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
@@ -60,7 +106,7 @@ func TestStreamIsTrimmedByTheHistorysAge(t *testing.T) {
 	i := launch(t, newOptions(t, server.URL()))
 	i.awaitReady()
 	i.publish("new", hub.Topics("a")...)
-	if err := i.log.trimByAge(); err != nil {
+	if err := i.log.trim(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if got := client.XLen(t.Context(), defaultLog).Val(); got != 1001 {
@@ -70,7 +116,7 @@ func TestStreamIsTrimmedByTheHistorysAge(t *testing.T) {
 	for _, age := range []time.Duration{100 * 365 * 24 * time.Hour, math.MaxInt64} { // from before Redis counts
 		limits.History.Age = age
 		i.Apply(limits)
-		if err := i.log.trimByAge(); err != nil {
+		if err := i.log.trim(t.Context()); err != nil {
 			t.Error(err)
 		}
 		if got := client.XLen(t.Context(), defaultLog).Val(); got != 1001 {
@@ -80,7 +126,7 @@ func TestStreamIsTrimmedByTheHistorysAge(t *testing.T) {
 	}
 	limits.History.Age = time.Hour
 	i.Apply(limits)
-	if err := i.log.trimByAge(); err != nil {
+	if err := i.log.trim(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if got := client.XLen(t.Context(), defaultLog).Val(); got > 200 { // whole blocks of about 100 go
@@ -102,7 +148,7 @@ func TestTrimmingByAgeKeepsTheNewestMessage(t *testing.T) {
 	limits.History.Age = time.Hour
 	i.Apply(limits)
 	for range 2 { // an empty stream is no trouble either
-		if err := i.log.trimByAge(); err != nil {
+		if err := i.log.trim(t.Context()); err != nil {
 			t.Error(err)
 		}
 		do(t, client, "XTRIM "+defaultLog+" MAXLEN 1")
@@ -112,7 +158,7 @@ func TestTrimmingByAgeKeepsTheNewestMessage(t *testing.T) {
 		t.Errorf("the newest message is %v", got)
 	}
 	do(t, client, "DEL "+defaultLog)
-	if err := i.log.trimByAge(); err != nil {
+	if err := i.log.trim(t.Context()); err != nil {
 		t.Errorf("trimming a log that is not there: %v", err)
 	}
 }
