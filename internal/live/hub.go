@@ -37,6 +37,7 @@ type Hub struct {
 	events    emitter
 	unemitted rate.Sometimes // when it is logged that events are dropped
 	rates     rates
+	refused   refusedPublishes
 	keySets   token.KeySets
 
 	ready     chan struct{} // closed by start
@@ -75,7 +76,7 @@ func Acquire(name string) *Hub {
 		h := &Hub{Core: hub.NewHub(hub.Limits{}), Name: name, ready: make(chan struct{})}
 		h.Refusals.Interval, h.Failures.Interval, h.unemitted.Interval = time.Second, time.Second, time.Second
 		h.current.Store(&Settings{Logger: zap.NewNop(), Emit: func(string, map[string]any) {}})
-		h.Core.BrokerChanged = h.noteBroker
+		h.Core.BrokerChanged, h.Core.HistoryLost = h.noteBroker, h.noteLoss
 		h.streams.Hub, h.streams.Left = h.Core, h.noteDisconnected
 		return h, nil
 	})
