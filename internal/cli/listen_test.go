@@ -1,80 +1,26 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
 // patience bounds each wait; it is long because tests load the machine.
 const patience = 30 * time.Second
 
-// speaker is a server that answers each connection with the next of its answers, byte for byte, and closes it. The
-// last answer is for all that follow.
-type speaker struct {
-	address string
-
-	mu       sync.Mutex // guards requests
-	requests []*http.Request
-}
-
-func speak(t *testing.T, answers ...string) *speaker {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &speaker{address: "http://" + listener.Addr().String() + "/events"}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			request, err := http.ReadRequest(bufio.NewReader(conn))
-			if err != nil {
-				_ = conn.Close()
-				continue
-			}
-			s.mu.Lock()
-			answer := answers[min(len(s.requests), len(answers)-1)]
-			s.requests = append(s.requests, request)
-			s.mu.Unlock()
-			_, _ = conn.Write([]byte(answer))
-			_ = conn.Close()
-		}
-	}()
-	t.Cleanup(func() { _ = listener.Close(); <-done })
-	return s
-}
-
-func (s *speaker) asked() []*http.Request {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.requests)
-}
-
-// stream is an answer that is an event stream.
-func stream(text string) string {
-	return "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + text
-}
-
-// input returns a file of testdata.
+// input returns a file of testdata as an answer.
 func input(t *testing.T, name string) string {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join("testdata", name))
@@ -82,7 +28,7 @@ func input(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	if strings.HasSuffix(name, ".sse") {
-		return stream(string(content))
+		return e2etest.EventStream(string(content))
 	}
 	return string(content)
 }
@@ -162,8 +108,8 @@ func TestAServerChoosesTheWaitWithinBounds(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			server := speak(t, input(t, c.name))
-			l := listen(t, server.address, nil)
+			server := e2etest.Speak(t, input(t, c.name))
+			l := listen(t, server.URL, nil)
 			l.err.await(t, c.says)
 			if code := l.end(); code != 0 {
 				t.Errorf("it ended with %d", code)
@@ -191,12 +137,12 @@ func TestAServerChoosesTheWaitWithinBounds(t *testing.T) {
 
 func TestAnEmptyIDClearsTheOneBefore(t *testing.T) {
 	t.Parallel()
-	server := speak(t, input(t, "empty-id.http"), stream("data: third\n\n"))
-	l := listen(t, server.address, func(l *listener) { l.count = 3 })
+	server := e2etest.Speak(t, input(t, "empty-id.http"), e2etest.EventStream("data: third\n\n"))
+	l := listen(t, server.URL, func(l *listener) { l.count = 3 })
 	if code := l.ends(t); code != 0 || l.out.String() != "first\nsecond\nthird\n" {
 		t.Errorf("it printed %q and ended with %d", l.out, code)
 	}
-	if asked := server.asked(); len(asked) != 2 || asked[1].Header.Values("Last-Event-ID") != nil {
+	if asked := server.Asked(); len(asked) != 2 || asked[1].Header.Values("Last-Event-ID") != nil {
 		t.Errorf("it came back %d times, with %q", len(asked)-1, asked[1].Header)
 	}
 }
@@ -204,8 +150,8 @@ func TestAnEmptyIDClearsTheOneBefore(t *testing.T) {
 func TestNoContentEndsIt(t *testing.T) {
 	t.Parallel()
 	for count, want := range map[uint64]int{0: 0, 2: exitRefused} {
-		server := speak(t, stream("retry: 100\ndata: one\n\n"), input(t, "status-204.http"))
-		l := listen(t, server.address, func(l *listener) { l.count = count })
+		server := e2etest.Speak(t, e2etest.EventStream("retry: 100\ndata: one\n\n"), input(t, "status-204.http"))
+		l := listen(t, server.URL, func(l *listener) { l.count = count })
 		if code := l.ends(t); code != want || !strings.HasSuffix(l.err.String(), "there is nothing more to come\n") {
 			t.Errorf("with --count %d it ended with %d and said %q", count, code, l.err)
 		}
@@ -214,7 +160,7 @@ func TestNoContentEndsIt(t *testing.T) {
 
 func TestAPageIsNoEventStream(t *testing.T) {
 	t.Parallel()
-	l := listen(t, speak(t, input(t, "html-200.http")).address, nil)
+	l := listen(t, e2etest.Speak(t, input(t, "html-200.http")).URL, nil)
 	if code := l.ends(t); code != exitRefused || l.out.String() != "" {
 		t.Errorf("it printed %q and ended with %d", l.out, code)
 	}
@@ -228,13 +174,13 @@ func TestAMessageThatIsTooLargeEndsIt(t *testing.T) {
 	}
 	const limit = 2 << 20
 	fits := strings.Repeat("x", limit)
-	server := speak(t, stream("data: "+fits+"\n\ndata: "+fits+"x\n\n"))
-	l := listen(t, server.address, func(l *listener) { l.largest = limit })
+	server := e2etest.Speak(t, e2etest.EventStream("data: "+fits+"\n\ndata: "+fits+"x\n\n"))
+	l := listen(t, server.URL, func(l *listener) { l.largest = limit })
 	if code := l.ends(t); code != exitRefused || l.err.String() != "refused: a message has more than 2 MiB\n" {
 		t.Errorf("it ended with %d and said %q", code, l.err)
 	}
-	if l.out.String() != fits+"\n" || len(server.asked()) != 1 {
-		t.Errorf("it printed %d bytes and asked %d times", len(l.out.String()), len(server.asked()))
+	if l.out.String() != fits+"\n" || len(server.Asked()) != 1 {
+		t.Errorf("it printed %d bytes and asked %d times", len(l.out.String()), len(server.Asked()))
 	}
 }
 
@@ -257,9 +203,9 @@ func TestWhatComesFromOutsideIsPrintable(t *testing.T) {
 	for name, answers := range map[string][]string{
 		"a reason phrase":  {"HTTP/1.1 403 " + reason + "\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"},
 		"a detail":         {fmt.Sprintf("HTTP/1.1 403 No\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(detail), detail)},
-		"an event of ours": {stream("event: connected\ndata: " + reason + "\ndata: refused: x\n\nevent: closed\n\n")},
+		"an event of ours": {e2etest.EventStream("event: connected\ndata: " + reason + "\ndata: refused: x\n\nevent: closed\n\n")},
 	} {
-		l := listen(t, speak(t, answers...).address, nil)
+		l := listen(t, e2etest.Speak(t, answers...).URL, nil)
 		if code := l.ends(t); code != exitRefused {
 			t.Errorf("%s: ended with %d", name, code)
 		}
@@ -269,14 +215,14 @@ func TestWhatComesFromOutsideIsPrintable(t *testing.T) {
 			t.Errorf("%s: it said %q", name, said)
 		}
 	}
-	l := listen(t, speak(t, stream("data: "+strings.ReplaceAll(hostile, "\r", "")+"\n\n")).address, func(l *listener) {
+	l := listen(t, e2etest.Speak(t, e2etest.EventStream("data: "+strings.ReplaceAll(hostile, "\r", "")+"\n\n")).URL, func(l *listener) {
 		l.toTerminal, l.count = true, 1
 	})
 	l.ends(t)
 	if want := strings.TrimSuffix(harmless, "\ufffdj") + "j\n"; l.out.String() != want {
 		t.Errorf("on a terminal it printed %q, want %q", l.out, want)
 	}
-	l = listen(t, speak(t, stream("data: \u009b\u202e\u2028\x7fé\n\n")).address, func(l *listener) { l.json, l.count = true, 1 })
+	l = listen(t, e2etest.Speak(t, e2etest.EventStream("data: \u009b\u202e\u2028\x7fé\n\n")).URL, func(l *listener) { l.json, l.count = true, 1 })
 	l.ends(t)
 	if want := `{"data":"\u009b\u202e\u2028\u007fé"}` + "\n"; l.out.String() != want {
 		t.Errorf("as JSON it printed %q, want %q", l.out, want)
@@ -286,10 +232,10 @@ func TestWhatComesFromOutsideIsPrintable(t *testing.T) {
 // Secrets of the user are meant for the address that he names.
 func TestNothingOfTheUsersGoesToAnotherHost(t *testing.T) {
 	t.Parallel()
-	stranger := speak(t, stream("data: x\n\n"))
+	stranger := e2etest.Speak(t, e2etest.EventStream("data: x\n\n"))
 	var back string
 	mux := http.NewServeMux()
-	mux.HandleFunc("/away", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, stranger.address, http.StatusFound) })
+	mux.HandleFunc("/away", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, stranger.URL, http.StatusFound) })
 	mux.HandleFunc("/here", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/end", http.StatusFound) })
 	mux.HandleFunc("/end", func(w http.ResponseWriter, r *http.Request) {
 		back = r.Header.Get("X-Secret") + r.Header.Get("Authorization")
@@ -306,7 +252,7 @@ func TestNothingOfTheUsersGoesToAnotherHost(t *testing.T) {
 	if code := listen(t, server.URL+"/away?topic=s3cret", change).ends(t); code != 0 {
 		t.Errorf("it ended with %d", code)
 	}
-	asked := stranger.asked()[0]
+	asked := stranger.Asked()[0]
 	if asked.Header.Get("Last-Event-ID") != "e-7" || asked.Header.Get("Accept") != "text/event-stream" {
 		t.Errorf("what any listener sends does not go along: %q", asked.Header)
 	}
@@ -345,11 +291,11 @@ func TestHeadersDoNotComeBackWithARedirection(t *testing.T) {
 func TestAnAnswerOnATerminalIsPrintable(t *testing.T) {
 	t.Parallel()
 	body := "{\"id\":\"\u009b31m\"}\n"
-	server := speak(t, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body))
+	server := e2etest.Speak(t, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body))
 	for _, toTerminal := range []bool{false, true} {
 		out := new(written)
 		s := &sender{retry: -1, out: out, toTerminal: toTerminal, err: &counter{Writer: new(written)}}
-		if err := s.prepare(server.address); err != nil {
+		if err := s.prepare(server.URL); err != nil {
 			t.Fatal(err)
 		}
 		want := body
