@@ -5,3 +5,4 @@ await listen(process.argv[3], {
   waiting: (ms, why) => console.error(`${why}; next try in ${(ms / 1000).toFixed(3)} s`),
   refused: (response) => (console.error("refused:", response.status), (process.exitCode = 1), false),
 });
+process.exit(); // or Node waits for connections that it keeps for later
