@@ -46,12 +46,14 @@ var (
 	historyDesc  = describe("history_bytes", "Bytes of messages kept for clients that come back.")
 	lagDesc      = describe("broker_lag_seconds",
 		"How far this instance may be behind the broker's log; 0 when it is not.")
-	fileDesc    = describe("broker_file_bytes", "Size of the broker's file.")
-	gapsDesc    = describe("gaps_total", "Gaps that clients were told, by reason: they may have missed messages.", "reason")
+	fileDesc = describe("broker_file_bytes", "Size of the broker's file.")
+	gapsDesc = describe("gaps_total",
+		"Gaps that clients were told, by reason: they may have missed messages.", "reason")
 	refusedDesc = describe("publish_refused_total",
 		"Requests to publish that were answered with an error, by status.", "status")
 	topicsDesc = describe("topics", "Topics and patterns that have clients or kept messages.")
-	buildDesc  = prometheus.NewDesc("caddy_sse_build_info", "1, for the version of the module.", []string{"version"}, nil)
+	buildDesc  = prometheus.NewDesc("caddy_sse_build_info",
+		"1, for the version of the module.", []string{"version"}, nil)
 )
 
 // Describe implements prometheus.Collector.

@@ -107,8 +107,8 @@ func (h *Hub) LogReplaced() {
 	h.log.up, h.log.since = false, time.Now()
 }
 
-// tellAvailabilityLocked notes since when the log is up or not. It tells BrokerChanged that it is up, or that it is
-// not because of err, if that is news.
+// tellAvailabilityLocked notes since when the log is up or not. It tells BrokerChanged that it is up, or that
+// it is not because of err, if that is news.
 func (h *Hub) tellAvailabilityLocked(err error) {
 	up := h.LogUp()
 	if h.log.up != up {

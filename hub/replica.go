@@ -230,7 +230,8 @@ func (h *Hub) Lose(p Position, reason string) {
 	h.noteLoss(reason, clients)
 }
 
-// noteLoss tells HistoryLost of a gap that was told to all clients. Another broker is no loss: that was the operator.
+// noteLoss tells HistoryLost of a gap that was told to all clients. Another broker is no loss: that was the
+// operator.
 func (h *Hub) noteLoss(reason string, clients int) {
 	if h.HistoryLost != nil && reason != reasonBrokerChanged {
 		h.HistoryLost(reason, clients)

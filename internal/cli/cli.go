@@ -116,8 +116,9 @@ func (r *remote) prepare(address string) error {
 // silence is how long a server may take to answer once it has the request.
 const silence = 30 * time.Second
 
-// redirected prepares the request that follows a redirection. It does not follow that of a POST, which would become
-// a GET. Once another host has been asked, nothing of the user's goes along: no header, and no address to refer to.
+// redirected prepares the request that follows a redirection. It does not follow that of a POST, which would
+// become a GET. Once another host has been asked, nothing of the user's goes along: no header of theirs, and no
+// Referer.
 func redirected(next *http.Request, before []*http.Request) error {
 	if before[0].Method != http.MethodGet || len(before) > 10 {
 		return http.ErrUseLastResponse
@@ -136,8 +137,8 @@ func redirected(next *http.Request, before []*http.Request) error {
 	return nil
 }
 
-// sameHost reports whether what the user meant for one address may be sent to another: to the same host and port, or
-// to the same host over TLS instead.
+// sameHost reports whether what the user meant for one address may be sent to another: to the same host and
+// port, or to the same host over TLS instead.
 func sameHost(meant, asked *url.URL) bool {
 	if meant.Scheme == "http" && asked.Scheme == "https" && meant.Port() == "" && asked.Port() == "" {
 		return strings.EqualFold(meant.Hostname(), asked.Hostname())
@@ -205,8 +206,8 @@ func retryable(response *http.Response) (after time.Duration, ok bool) {
 	return retryAfter(response.Header.Get("Retry-After"), time.Now()), true
 }
 
-// What a server may choose as the wait before the next try. Less would be a flood, more would look as if the command
-// hung.
+// What a server may choose as the wait before the next try. Less would be a flood, more would look as if the
+// command hung.
 const (
 	leastWait = 100 * time.Millisecond
 	mostWait  = time.Hour

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// What comes from outside must not steer the terminal that it is shown on: it would move the cursor, name the window,
-// type for the user or turn text around. Such characters are replaced, and so is what is no UTF-8.
+// What comes from outside must not steer the terminal that it is shown on: it would move the cursor, name the
+// window, type for the user or turn text around. Such characters are replaced, and so is what is no UTF-8.
 
 // printable makes text of several lines fit for a terminal.
 func printable(text string) string {
@@ -44,8 +44,8 @@ func escaped(json string) string {
 	return text.String()
 }
 
-// steers reports whether a terminal may obey a character instead of showing it: controls, C1 among them, marks of
-// direction, and separators of lines.
+// steers reports whether a terminal may obey a character instead of showing it: controls, C1 among them, marks
+// of direction, and separators of lines.
 func steers(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
 }

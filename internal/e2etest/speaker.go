@@ -17,8 +17,8 @@ type Speaker struct {
 	asked []*http.Request
 }
 
-// Speak starts a server on loopback that answers each connection with the next of the answers, head and all, and
-// closes it. The last answer is for all that follow.
+// Speak starts a server on loopback that answers each connection with the next of the answers, head and all,
+// and closes it. The last answer is for all that follow.
 func Speak(t testing.TB, answers ...string) *Speaker {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

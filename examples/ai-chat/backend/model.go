@@ -62,8 +62,8 @@ func (m model) ask(ctx context.Context, messages []message, token func(string)) 
 // largest is what one event of a model may have, in bytes.
 const largest = 1 << 20
 
-// listen gives token what the model says, until it has finished. Some models end with [DONE], some with no more than a
-// reason to finish.
+// listen gives token what the model says, until it has finished. Some models end with [DONE], some with no
+// more than a reason to finish.
 func listen(stream io.Reader, token func(string)) error {
 	events := eventstream.NewDecoder(stream, largest)
 	events.KeepIncomplete = true

@@ -58,8 +58,8 @@ type position struct {
 	least  time.Duration // that the server wants us to wait
 }
 
-// listen calls event for each that arrives, and resumes where it was, until ctx ends or it is refused. It returns nil
-// when the server says that there is nothing more to come.
+// listen calls event for each that arrives, and resumes where it was, until ctx ends or it is refused. It
+// returns nil when the server says that there is nothing more to come.
 func listen(ctx context.Context, url string, event func(name, data string)) error {
 	at := position{retry: time.Second}
 	for {
@@ -81,8 +81,8 @@ func listen(ctx context.Context, url string, event func(name, data string)) erro
 	}
 }
 
-// wait doubles from try to try, to usualWait or what the server asks for. Chance keeps a crowd from coming back in one
-// moment.
+// wait doubles from try to try, to usualWait or what the server asks for. Chance keeps a crowd from coming
+// back in one moment.
 func (at *position) wait() time.Duration {
 	wait := min(at.retry<<min(at.tries, 10), max(usualWait, at.retry)) // an hour can be doubled 20 times
 	return max(at.least, wait*3/4+rand.N(wait/2+1))
