@@ -50,7 +50,9 @@ func (a *Admin) Provision(ctx caddy.Context) error {
 		"GET /sse/{$}":                               a.page,
 		"GET /sse/assets/{file}":                     a.asset,
 		"GET /sse/hubs":                              a.hubs,
-		"GET /sse/health":                            a.health,
+		"GET /sse/health":                            healthChecks[""].admin,
+		"GET /sse/health/ready":                      healthChecks["ready"].admin,
+		"GET /sse/health/live":                       healthChecks["live"].admin,
 		"GET /sse/hubs/{hub}/clients":                a.clients,
 		"GET /sse/hubs/{hub}/topics":                 a.topics,
 		"GET /sse/hubs/{hub}/messages":               a.messages,
@@ -211,21 +213,6 @@ func (a *Admin) hubs(w http.ResponseWriter, r *http.Request) error {
 		summaries = append(summaries, summarize(hub))
 	}
 	return answerJSON(w, http.StatusOK, map[string]any{"hubs": summaries})
-}
-
-// health answers 503 while a broker is down.
-func (a *Admin) health(w http.ResponseWriter, r *http.Request) error {
-	if _, err := parameters(r); err != nil {
-		return err
-	}
-	status, down := http.StatusOK, []string{}
-	for _, hub := range live.All() {
-		if !hub.Up() {
-			status = http.StatusServiceUnavailable
-			down = append(down, hub.Name)
-		}
-	}
-	return answerJSON(w, status, map[string]any{"healthy": len(down) == 0, "down": down})
 }
 
 // clients shows a page of a hub's clients.

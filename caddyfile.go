@@ -22,6 +22,8 @@ import (
 func init() {
 	httpcaddyfile.RegisterGlobalOption("sse", parseGlobalOption)
 	httpcaddyfile.RegisterHandlerDirective("sse", parseDirective)
+	// Each goes right before respond: the first ends up first.
+	httpcaddyfile.RegisterDirectiveOrder("sse_health", httpcaddyfile.Before, "respond")
 	httpcaddyfile.RegisterDirectiveOrder("sse", httpcaddyfile.Before, "respond")
 }
 

@@ -1,7 +1,10 @@
 package sse
 
 import (
+	"cmp"
 	"errors"
+	"runtime/debug"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -44,13 +47,20 @@ var (
 	lagDesc      = describe("broker_lag_seconds",
 		"How far this instance may be behind the broker's log; 0 when it is not.")
 	fileDesc = describe("broker_file_bytes", "Size of the broker's file.")
+	gapsDesc = describe("gaps_total",
+		"Gaps that clients were told, by reason: they may have missed messages.", "reason")
+	refusedDesc = describe("publish_refused_total",
+		"Requests to publish that were answered with an error, by status.", "status")
+	topicsDesc = describe("topics", "Topics and patterns that have clients or kept messages.")
+	buildDesc  = prometheus.NewDesc("caddy_sse_build_info",
+		"1, for the version of the module.", []string{"version"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
 		clientsDesc, connectionsDesc, resumesDesc, publishedDesc, sentDesc, droppedDesc, disconnectsDesc,
-		deliveryDesc, brokerUpDesc, lagDesc, historyDesc, fileDesc,
+		deliveryDesc, brokerUpDesc, lagDesc, historyDesc, fileDesc, gapsDesc, refusedDesc, topicsDesc, buildDesc,
 	} {
 		descs <- desc
 	}
@@ -58,6 +68,7 @@ func (collector) Describe(descs chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (collector) Collect(metrics chan<- prometheus.Metric) {
+	metrics <- prometheus.MustNewConstMetric(buildDesc, prometheus.GaugeValue, 1, version())
 	for _, hub := range live.All() {
 		collect(hub, metrics)
 	}
@@ -86,9 +97,16 @@ func collect(h *live.Hub, metrics chan<- prometheus.Metric) {
 	for cause, n := range stats.Disconnects {
 		count(disconnectsDesc, n, cause)
 	}
+	for reason, n := range stats.Gaps {
+		count(gapsDesc, n, reason)
+	}
+	for status, n := range h.RefusedPublishes() {
+		count(refusedDesc, n, status)
+	}
+	send(topicsDesc, prometheus.GaugeValue, float64(stats.Topics))
 	metrics <- deliveryMetric(stats.Delivery, h.Name)
 	up := 0.0
-	if h.Up() {
+	if h.BrokerState().Up {
 		up = 1
 	}
 	send(brokerUpDesc, prometheus.GaugeValue, up)
@@ -108,18 +126,61 @@ func deliveryMetric(delivery hub.Histogram, hub string) prometheus.Metric {
 	return prometheus.MustNewConstHistogram(deliveryDesc, delivery.Count, delivery.Seconds, buckets, hub)
 }
 
+// version returns the version of this module, as it was built in.
+func version() string {
+	build, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, module := range append(build.Deps, &build.Main) {
+		if module.Path != modulePath {
+			continue
+		}
+		if module.Replace != nil {
+			module = module.Replace
+		}
+		return cmp.Or(module.Version, "unknown")
+	}
+	return "unknown"
+}
+
+// modulePath is the path of this module.
+const modulePath = "github.com/caddy-sse/caddy-sse"
+
+// brokerState is a hub's broker on the admin endpoint.
+type brokerState struct {
+	Broker string     `json:"broker"`
+	Up     bool       `json:"up"`
+	Since  *time.Time `json:"broker_since,omitempty"` // since when it is up, or not
+	Error  string     `json:"broker_error,omitempty"` // why it is not up
+}
+
+func stateOf(h *live.Hub) brokerState {
+	state := h.BrokerState()
+	told := brokerState{Broker: h.BrokerKind(), Up: state.Up}
+	if !state.Since.IsZero() {
+		told.Since = &state.Since
+	}
+	if state.Err != nil {
+		told.Error = state.Err.Error()
+	}
+	return told
+}
+
 // summary is a hub on the admin endpoint. It has the numbers of the metrics.
 type summary struct {
-	Name         string            `json:"name"`
-	Broker       string            `json:"broker"`
-	Up           bool              `json:"up"`
+	Name string `json:"name"`
+	brokerState
 	Clients      int               `json:"clients"`
+	Topics       int               `json:"topics"`
 	Connections  uint64            `json:"connections"`
 	Limited      uint64            `json:"limited"`
 	Refused      uint64            `json:"refused"`
-	Reconnects   uint64            `json:"reconnects"` // gaps included
-	Gaps         uint64            `json:"gaps"`
+	Reconnects   uint64            `json:"reconnects"`     // gaps included
+	Gaps         uint64            `json:"gaps"`           // told on reconnect
+	GapsBy       map[string]uint64 `json:"gaps_by_reason"` // told on reconnect or later
 	Published    uint64            `json:"messages_published"`
+	Refusals     map[string]uint64 `json:"publish_refused"` // by status
 	Sent         uint64            `json:"messages_sent"`
 	Dropped      uint64            `json:"messages_dropped"`
 	DroppedBy    map[string]uint64 `json:"dropped_by_reason"`
@@ -134,14 +195,16 @@ func summarize(h *live.Hub) summary {
 	stats := h.Core.Stats()
 	all := summary{
 		Name:         h.Name,
-		Broker:       h.BrokerKind(),
-		Up:           h.Up(),
+		brokerState:  stateOf(h),
 		Clients:      stats.Clients,
+		Topics:       stats.Topics,
 		Connections:  stats.Accepted,
 		Limited:      stats.Limited,
 		Refused:      stats.Refused,
 		Reconnects:   stats.ResumedComplete + stats.ResumedGap,
 		Gaps:         stats.ResumedGap,
+		GapsBy:       stats.Gaps,
+		Refusals:     h.RefusedPublishes(),
 		Published:    stats.Published,
 		Sent:         stats.Sent,
 		Dropped:      stats.DroppedSlow + stats.DroppedMalformed,

@@ -148,6 +148,7 @@ func malformedBody(err *ingest.Error) *problem.Problem {
 // answer. Read on for lingerTime first: closing with unread data sends RST, and the publisher may lose the
 // answer. (RFC 9112, section 9.6)
 func (p *post) refuse(refusal *problem.Problem) error {
+	p.hub.CountRefusedPublish(refusal.Status)
 	if p.request.ProtoMajor != 1 || p.body.ended || p.request.ContentLength == 0 {
 		return problem.Write(p.w, refusal)
 	}

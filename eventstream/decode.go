@@ -83,7 +83,7 @@ func NewDecoder(r io.Reader, maxBlock int) *Decoder {
 
 // Next returns the next block that says anything. A block of nothing but
 // comments, unknown fields and values the standard ignores is skipped, and so
-// is one of empty id and event lines, which an [Event] cannot tell from none.
+// is one of empty event lines, which an [Event] cannot tell from none.
 // Event.Data belongs to the caller.
 //
 // The error is io.EOF at the proper end of the input, [ErrTooLarge], or the
@@ -253,7 +253,7 @@ func (d *Decoder) endLine() {
 		}
 	case lineID:
 		if bytes.IndexByte(d.value, 0) < 0 {
-			d.event.ID = string(d.value)
+			d.event.ID, d.event.ClearsID = string(d.value), len(d.value) == 0
 		}
 	case lineEvent:
 		d.event.Name = string(d.value)

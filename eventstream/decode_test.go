@@ -47,7 +47,9 @@ func TestDecoderReadsEvents(t *testing.T) {
 		{"an event without data", "id: 1\nevent: a\n\n", []eventstream.Event{{ID: "1", Name: "a"}}},
 		{"the last id and name win", "id: 1\nid: 2\nevent: a\nevent\ndata\n\n", []eventstream.Event{{ID: "2", HasData: true}}},
 		{"an id with NUL is ignored", "id: 1\nid: 2\x003\n\nid: \x00\n\n", []eventstream.Event{{ID: "1"}}},
-		{"empty ids and names are none", "id\nevent:\n\n", nil},
+		{"empty names are none", "event\nevent:\n\n", nil},
+		{"an empty id clears the one before", "id\n\nid: 1\nid:\ndata: a\n\n", []eventstream.Event{{ClearsID: true}, {ClearsID: true, Data: []byte("a"), HasData: true}}},
+		{"an id behind an empty one", "id:\nid: 1\n\nid:\nid: \x00\n\n", []eventstream.Event{{ID: "1"}, {ClearsID: true}}},
 		{"retry", "retry: 0\n\nretry:10\nretry: 0020\n\n", []eventstream.Event{retry(0), retry(20)}},
 		{"retry up to the limit", "retry: 9223372036854775807\n\nretry: 9223372036854775808\n\n", []eventstream.Event{retry(math.MaxInt64)}},
 		{"retry of other than digits is ignored", "retry: 5\nretry: -1\nretry: +1\nretry: 1s\nretry:  1\nretry: 1_0\nretry\nretry: \n\n", []eventstream.Event{retry(5)}},
@@ -79,6 +81,7 @@ func TestEventSurvivesTheRoundTrip(t *testing.T) {
 		{ID: strings.Repeat("i", 20_000)},
 		{Name: "é"},
 		{HasRetry: true},
+		{ClearsID: true},
 	}
 	var stream []byte
 	for _, e := range events {

@@ -24,6 +24,8 @@ func (e *Event) Append(dst []byte) []byte {
 	}
 	if e.ID != "" {
 		dst = appendLine(dst, "id: ", e.ID)
+	} else if e.ClearsID {
+		dst = append(dst, "id:\n"...)
 	}
 	if e.Name != "" {
 		dst = appendLine(dst, "event: ", e.Name)

@@ -8,7 +8,8 @@ import (
 // Event is one block of an event stream, as it stands on the wire. The zero
 // value is a block without fields, which means nothing to a receiver.
 type Event struct {
-	ID       string // "" = no id line
+	ID       string // "" = no id line, unless ClearsID
+	ClearsID bool   // an empty id line: receivers forget the ID they had; of meaning only without ID
 	Name     string // "" = no event line; receivers then see "message"
 	Data     []byte // without the line end that closes its last line
 	HasData  bool   // false = no data line: receivers dispatch nothing
@@ -18,7 +19,7 @@ type Event struct {
 
 // empty reports whether e says nothing at all.
 func (e *Event) empty() bool {
-	return e.ID == "" && e.Name == "" && !e.HasData && !e.HasRetry
+	return e.ID == "" && !e.ClearsID && e.Name == "" && !e.HasData && !e.HasRetry
 }
 
 // unsafeInField are the bytes an id or a name must not hold: the line ends,

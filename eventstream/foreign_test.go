@@ -79,7 +79,7 @@ func dispatched(stream string) []foreign.Event {
 	lastID := ""
 	blocks, _ := decodeAll(eventstream.NewDecoder(strings.NewReader(stream), ample))
 	for _, b := range blocks {
-		if b.ID != "" {
+		if b.ID != "" || b.ClearsID {
 			lastID = b.ID
 		}
 		if len(b.Data) > 0 {
@@ -89,14 +89,13 @@ func dispatched(stream string) []foreign.Event {
 	return events
 }
 
-// assemble returns up to n pieces that streams are made of. No id line among
-// them is empty: that resets the last id, which our Event does not tell.
+// assemble returns up to n pieces that streams are made of.
 func assemble(random *rand.Rand, n int) string {
 	var s strings.Builder
 	for range random.IntN(n + 1) {
 		s.WriteString(pick(random,
 			"\n", "\n", "\n", "\r", "\r", "\r\n", "\r\n", "\n\n", "\r\n\r\n",
-			"data", "data:", "data: ", "data: ", "\ndata: a\n\n", "event", "event: ", "id:1", "id: 2", "id: a\x00",
+			"data", "data:", "data: ", "data: ", "\ndata: a\n\n", "event", "event: ", "id:1", "id: 2", "id: a\x00", "id", "id:",
 			"retry: 5", "retry: x", ":", ": ", " ", "x", "longer than any name", "\x00", "\uFEFF", "é",
 		))
 	}

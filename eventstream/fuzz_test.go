@@ -20,7 +20,7 @@ func FuzzEncode(f *testing.F) {
 	f.Add("a\nid: b", "\r\revent: c", []byte("ignored"), false, int64(-1), true, "\x00")
 	f.Add(" ", ":", []byte("\uFEFF"), true, int64(0), true, "")
 	f.Fuzz(func(t *testing.T, id, name string, text []byte, hasData bool, retry int64, hasRetry bool, comment string) {
-		e := eventstream.Event{ID: id, Name: name, Data: text, HasData: hasData, Retry: retry, HasRetry: hasRetry}
+		e := eventstream.Event{ID: id, Name: name, Data: text, HasData: hasData, Retry: retry, HasRetry: hasRetry, ClearsID: retry%2 == 0}
 		spaced := strings.NewReplacer("\r", " ", "\n", " ", "\x00", " ")
 		want := eventstream.Event{ID: spaced.Replace(id), Name: spaced.Replace(name)}
 		if eventstream.ValidField(id) != (want.ID == id) || eventstream.ValidField(name) != (want.Name == name) {
@@ -32,8 +32,9 @@ func FuzzEncode(f *testing.F) {
 		if hasRetry && retry >= 0 {
 			want.HasRetry, want.Retry = true, retry
 		}
+		want.ClearsID = want.ID == "" && e.ClearsID
 		var wants []eventstream.Event
-		if want.ID != "" || want.Name != "" || want.HasData || want.HasRetry {
+		if want.ID != "" || want.ClearsID || want.Name != "" || want.HasData || want.HasRetry {
 			wants = []eventstream.Event{want}
 		}
 		sentinel := data("sentinel")
@@ -114,7 +115,7 @@ func naive(stream string, keep bool) []eventstream.Event {
 		value = strings.TrimPrefix(value, " ")
 		switch {
 		case line == "":
-			if e.ID != "" || e.Name != "" || e.HasData || e.HasRetry {
+			if e.ID != "" || e.ClearsID || e.Name != "" || e.HasData || e.HasRetry {
 				e.Data = bytes.TrimSuffix(e.Data, []byte("\n"))
 				events = append(events, e)
 			}
@@ -122,7 +123,7 @@ func naive(stream string, keep bool) []eventstream.Event {
 		case name == "data":
 			e.Data, e.HasData = append(e.Data, value+"\n"...), true
 		case name == "id" && !strings.Contains(value, "\x00"):
-			e.ID = value
+			e.ID, e.ClearsID = value, value == ""
 		case name == "event":
 			e.Name = value
 		case name == "retry" && !strings.ContainsFunc(value, func(c rune) bool { return c < '0' || c > '9' }):

@@ -32,6 +32,9 @@ type Hub struct {
 	// BrokerChanged, if set, is told when the log goes out of reach or takes no messages, and when that is
 	// over. It is set before a broker starts.
 	BrokerChanged func(up bool, err error)
+	// HistoryLost, if set, is told when the log has lost messages, and how many clients were told a gap. The
+	// reason is that of the gap. It is set before a broker starts, and called by the broker's goroutine.
+	HistoryLost func(reason string, clients int)
 
 	encoder atomic.Pointer[idForm] // what IDs look like, for those who don't hold mu
 	_       [cacheLine]byte        // what follows changes all the time, what stands before seldom

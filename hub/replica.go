@@ -213,21 +213,33 @@ func (h *Hub) Announce(reason string) {
 	h.past.restored(h.last)
 	note := h.past.noteLocked()
 	h.lapse = h.tellLocked(reason)
+	clients := h.audience.everybody
 	h.mu.Unlock()
 	note()
+	h.noteLoss(reason, clients)
 }
 
 // Lose says that the log has lost what stood between the hub's position and p. Clients are told so where it stood: those
 // who have not come to it yet have not lost anything so far.
 func (h *Hub) Lose(p Position, reason string) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.last = p
 	h.given.add(p)
 	h.noteIDsLocked()
 	h.decideAllLocked()
 	gap := h.tellLocked(reason)
 	h.losses = append(h.losses, place{gap.seq, p, h.epoch})
+	clients := h.audience.everybody
+	h.mu.Unlock()
+	h.noteLoss(reason, clients)
+}
+
+// noteLoss tells HistoryLost of a gap that was told to all clients. Another broker is no loss: that was the
+// operator.
+func (h *Hub) noteLoss(reason string, clients int) {
+	if h.HistoryLost != nil && reason != reasonBrokerChanged {
+		h.HistoryLost(reason, clients)
+	}
 }
 
 // lostLocked returns the newest position at which a message for one of these addresses or patterns may have stood that

@@ -25,7 +25,7 @@ type stats struct {
 }
 
 // reasons are why clients are told gaps.
-var reasons = [...]string{reasonUnknownID, reasonTrimmed, reasonSlow, "log_lost", "broker_changed"}
+var reasons = [...]string{reasonUnknownID, reasonTrimmed, reasonSlow, reasonLogLost, reasonBrokerChanged}
 
 // LatencyBounds are the upper bounds of the buckets of delivery times, in seconds.
 var LatencyBounds = [...]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}

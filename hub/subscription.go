@@ -73,11 +73,13 @@ type Welcome struct {
 	Lost Position
 }
 
-// The reasons of gaps. Brokers bring log_lost and broker_changed.
+// The reasons of gaps. Brokers bring the last two.
 const (
-	reasonUnknownID = "unknown_id"
-	reasonTrimmed   = "history_trimmed"
-	reasonSlow      = "slow_client"
+	reasonUnknownID     = "unknown_id"
+	reasonTrimmed       = "history_trimmed"
+	reasonSlow          = "slow_client"
+	reasonLogLost       = "log_lost"
+	reasonBrokerChanged = "broker_changed"
 )
 
 // addresses returns all that a client listens at but patterns.

@@ -36,6 +36,7 @@ function updateCard(card, hub, at) {
   broker.dataset.up = hub.up;
   broker.querySelector(".broker-text").textContent = `${hub.broker || "broker"} ${hub.up ? "up" : "down"}`;
   card.dataset.up = hub.up;
+  showTrouble(card.querySelector(".broker-trouble"), hub);
 
   const values = { ...hub, p99: quantile(hub.delivery, 0.99) };
   for (const shown of card.querySelectorAll("[data-metric]")) {
@@ -64,6 +65,16 @@ function updateCard(card, hub, at) {
   last.hub = hub;
   last.at = at;
 }
+
+// showTrouble says why the broker is down, and since when.
+function showTrouble(where, hub) {
+  where.hidden = hub.up;
+  if (hub.up) return;
+  const when = hub.broker_since ? ` since ${clock.format(new Date(hub.broker_since))}` : "";
+  setText(where, `Down${when}: ${hub.broker_error || "no reason is known"}`);
+}
+
+const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
 
 // reasons tells how often each reason was one, the most frequent first.
 function reasons(counts = {}) {
@@ -119,6 +130,9 @@ function* series(hub) {
   yield one("messages_sent_total", hub.messages_sent);
   for (const [reason, n] of Object.entries(hub.dropped_by_reason)) yield one("messages_dropped_total", n, "reason", reason);
   for (const [reason, n] of Object.entries(hub.disconnects)) yield one("disconnects_total", n, "reason", reason);
+  for (const [reason, n] of Object.entries(hub.gaps_by_reason ?? {})) yield one("gaps_total", n, "reason", reason);
+  for (const [status, n] of Object.entries(hub.publish_refused ?? {})) yield one("publish_refused_total", n, "status", status);
+  yield one("topics", hub.topics);
   yield one("broker_up", hub.up ? 1 : 0);
   yield one("history_bytes", hub.history_bytes);
   if (hub.broker_file_bytes !== undefined) yield one("broker_file_bytes", hub.broker_file_bytes);

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
@@ -39,18 +41,19 @@ func TestEveryQueryAsksForWhatAScrapeHas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(readme)) {
-		if cells := strings.Split(line, "`"); strings.HasPrefix(line, "| `") {
-			queries = append(queries, cells[1])
-			legends = append(legends, "")
+	for _, rule := range alerts(t) {
+		if !strings.Contains(string(readme), "\n| `"+rule.Alert+"` |") {
+			t.Errorf("the README does not tell of the alert %s", rule.Alert)
 		}
+		queries = append(queries, rule.Expr)
+		legends = append(legends, "")
 	}
 	for metric := range has {
 		if strings.HasPrefix(metric, "caddy_sse_") && !strings.HasPrefix(metric, histogram+"_") && !strings.Contains(string(readme), "\n| `"+metric+"` |") {
 			t.Errorf("the README does not tell of %s", metric)
 		}
 	}
-	asked := map[string]bool{}
+	asked := map[string]bool{histogram: true} // by its parts
 	for i, query := range queries {
 		selectors := selector.FindAllStringSubmatch(query, -1)
 		if len(selectors) == 0 {
@@ -71,7 +74,7 @@ func TestEveryQueryAsksForWhatAScrapeHas(t *testing.T) {
 			}
 			for _, g := range append(grouping.FindAllStringSubmatch(query, -1), legend.FindAllStringSubmatch(legends[i], -1)...) {
 				for name := range strings.SplitSeq(g[1], ",") {
-					if labels[strings.TrimSpace(name)] == nil {
+					if name = strings.TrimSpace(name); labels[name] == nil {
 						t.Errorf("%s: %s has no label %s", query, s[1], name)
 					}
 				}
@@ -85,16 +88,22 @@ func TestEveryQueryAsksForWhatAScrapeHas(t *testing.T) {
 	}
 }
 
-// scrape reads the metrics of a server with a client, and a broker that has a file.
+// scrape reads the metrics of a server with a client, a broker that has a file, and one that is elsewhere.
 func scrape(t *testing.T) scraped {
 	server := e2etest.Start(t, `
 {
 	sse {
 		broker bolt {{dir}}/sse.db
+		hub joined {
+			broker redis `+e2etest.RedisServer(t).URL()+`
+		}
 	}
 }
 http://127.0.0.1:{{port}} {
 	sse /events
+	sse /joined {
+		hub joined
+	}
 }
 `)
 	e2etest.Subscribe(t, server.URL("/events?topic=news")).Connected(t)
@@ -102,7 +111,7 @@ http://127.0.0.1:{{port}} {
 	has := scraped{}
 	for _, s := range sample.FindAllStringSubmatch(answer.Body, -1) {
 		if has[s[1]] == nil {
-			has[s[1]] = map[string][]string{"instance": {"added by Prometheus"}}
+			has[s[1]] = map[string][]string{"instance": {"added by Prometheus"}, "job": {"as well"}}
 		}
 		for _, m := range matcher.FindAllStringSubmatch(s[2], -1) {
 			has[s[1]][m[1]] = append(has[s[1]][m[1]], m[3])
@@ -149,3 +158,25 @@ func dashboardQueries(t *testing.T) (queries, legends []string) {
 	}
 	return queries, legends
 }
+
+// alerts returns the alerting rules.
+func alerts(t *testing.T) (rules []alert) {
+	t.Helper()
+	content, err := os.ReadFile("caddy-sse.rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ Groups []struct{ Rules []alert } }
+	if err := yaml.Unmarshal(content, &file); err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range file.Groups {
+		rules = append(rules, group.Rules...)
+	}
+	if len(rules) < 5 {
+		t.Fatalf("there are %d rules only", len(rules))
+	}
+	return rules
+}
+
+type alert struct{ Alert, Expr string }

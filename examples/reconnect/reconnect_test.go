@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -20,6 +21,37 @@ func TestBothResumeAfterACut(t *testing.T) {
 		comesBack(page, column, 1)
 	}
 	nothingIsMissing(t, page)
+}
+
+// EventSource dispatches a message that is called error where it tells that a connection was lost.
+func TestAMessageCalledErrorIsNoLostConnection(t *testing.T) {
+	server := start(t, "%s")
+	page := open(t, server)
+	e2etest.Publish(t, server.URL("/events?topic=ticks&event=error"), "boom")
+	for _, column := range []string{"browser", "own"} {
+		comesBack(page, column, 0) // what came behind it
+		if page.Is(fmt.Sprintf(`$("#%s .log").textContent.includes("ended")`, column)) {
+			t.Errorf("%s says: %s", column, page.Text("#"+column+" .log"))
+		}
+	}
+}
+
+func TestNoPageTakesAMessageForALostConnection(t *testing.T) {
+	pages, err := filepath.Glob("../*/www/*.js")
+	if err != nil || len(pages) < 8 {
+		t.Fatalf("%d pages, %v", len(pages), err)
+	}
+	for _, page := range pages {
+		script, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, handler := range strings.Split(string(script), "onerror =")[1:] {
+			if first, _, _ := strings.Cut(handler, "lost("); !strings.Contains(first, `"data" in e`) {
+				t.Errorf("%s takes any error for a lost connection", page)
+			}
+		}
+	}
 }
 
 func TestOnlyTheBrowserGivesUpOnARefusal(t *testing.T) {

@@ -4,10 +4,10 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -17,8 +17,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
@@ -111,19 +109,41 @@ func (r *remote) prepare(address string) error {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableCompression = true
 	transport.ResponseHeaderTimeout = silence
-	r.client = &http.Client{Transport: transport, CheckRedirect: keepMethod}
+	r.client = &http.Client{Transport: transport, CheckRedirect: redirected}
 	return nil
 }
 
 // silence is how long a server may take to answer once it has the request.
 const silence = 30 * time.Second
 
-// keepMethod does not follow the redirection of a POST: it would become a GET.
-func keepMethod(_ *http.Request, via []*http.Request) error {
-	if via[0].Method != http.MethodGet || len(via) > 10 {
+// redirected prepares the request that follows a redirection. It does not follow that of a POST, which would
+// become a GET. Once another host has been asked, nothing of the user's goes along: no header of theirs, and no
+// Referer.
+func redirected(next *http.Request, before []*http.Request) error {
+	if before[0].Method != http.MethodGet || len(before) > 10 {
 		return http.ErrUseLastResponse
 	}
+	for _, asked := range append(before, next) {
+		if sameHost(before[0].URL, asked.URL) {
+			continue
+		}
+		own := make(http.Header)
+		for _, name := range []string{"Accept", "Last-Event-Id"} {
+			own[name] = before[0].Header.Values(name)
+		}
+		next.Header = own
+		break
+	}
 	return nil
+}
+
+// sameHost reports whether what the user meant for one address may be sent to another: to the same host and
+// port, or to the same host over TLS instead.
+func sameHost(meant, asked *url.URL) bool {
+	if meant.Scheme == "http" && asked.Scheme == "https" && meant.Port() == "" && asked.Port() == "" {
+		return strings.EqualFold(meant.Hostname(), asked.Hostname())
+	}
+	return meant.Scheme == asked.Scheme && strings.EqualFold(meant.Host, asked.Host)
 }
 
 // checkGiven refuses flags with an empty value, such as a variable that is not set. Without the flag the
@@ -183,16 +203,30 @@ func retryable(response *http.Response) (after time.Duration, ok bool) {
 	if status != http.StatusTooManyRequests && status < http.StatusInternalServerError {
 		return 0, false
 	}
-	seconds, err := strconv.ParseInt(response.Header.Get("Retry-After"), 10, 64)
-	if err != nil || seconds < 0 {
-		seconds = 2
-	}
-	return inUnits(seconds, time.Second), true
+	return retryAfter(response.Header.Get("Retry-After"), time.Now()), true
 }
 
-// inUnits returns a delay that the server chose. It cuts a delay that a Duration can't hold.
-func inUnits(n int64, unit time.Duration) time.Duration {
-	return time.Duration(min(n, int64(math.MaxInt64/unit))) * unit
+// What a server may choose as the wait before the next try. Less would be a flood, more would look as if the
+// command hung.
+const (
+	leastWait = 100 * time.Millisecond
+	mostWait  = time.Hour
+)
+
+// retryAfter reads a Retry-After header: seconds, or a date. If it is neither, the wait is 2 s.
+func retryAfter(header string, now time.Time) time.Duration {
+	if seconds, err := strconv.ParseUint(header, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return bounded(seconds, time.Second)
+	}
+	if at, err := http.ParseTime(header); err == nil {
+		return min(max(at.Sub(now), leastWait), mostWait) // Sub does not overflow
+	}
+	return 2 * time.Second
+}
+
+// bounded returns a wait that the server chose, brought within bounds.
+func bounded(n uint64, unit time.Duration) time.Duration {
+	return max(time.Duration(min(n, uint64(mostWait/unit)))*unit, leastWait)
 }
 
 // refusal returns why a request was refused, in the server's words.
@@ -201,28 +235,18 @@ func refusal(response *http.Response) string {
 	case response.StatusCode == http.StatusOK:
 		return response.Status + ", but there is no hub at this address"
 	case response.Header.Get("Location") != "":
-		return response.Status + " to " + printable(response.Header.Get("Location"))
+		return response.Status + " to " + response.Header.Get("Location")
 	}
 	var p problem.Problem
 	body, _ := io.ReadAll(io.LimitReader(response.Body, 64<<10))
 	if json.Unmarshal(body, &p) != nil || p.Detail == "" {
 		return response.Status
 	}
-	text := response.Status + ": " + printable(p.Detail)
+	text := response.Status + ": " + p.Detail
 	if p.Published != nil {
 		text += fmt.Sprintf(" (line %d; %d published before it)", p.Line, *p.Published)
 	}
 	return text
-}
-
-// printable replaces control characters, which a terminal would obey.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' && r != '\t' {
-			return utf8.RuneError
-		}
-		return r
-	}, text)
 }
 
 // sleep waits, or returns false when ctx ends first.

@@ -18,6 +18,11 @@ type counter struct {
 	messages  atomic.Uint64
 }
 
+// say writes a line for the user. What stands in it may come from outside.
+func (c *counter) say(format string, args ...any) {
+	fmt.Fprintln(c, printableLine(fmt.Sprintf(format, args...)))
+}
+
 // clearLine moves the cursor to the beginning of the line and empties the line.
 const clearLine = "\r\x1b[K"
 

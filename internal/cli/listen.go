@@ -20,7 +20,7 @@ import (
 )
 
 func listenCommand() *cobra.Command {
-	l := &listener{retry: 2 * time.Second, err: &counter{unit: "messages"}}
+	l := newListener()
 	cmd := &cobra.Command{
 		Use:   "listen URL [--topic TOPIC]...",
 		Short: "Prints what is published, reconnecting and resuming like a browser",
@@ -28,11 +28,22 @@ func listenCommand() *cobra.Command {
 Prints the data of each message as it comes; with --json, each message as a line
 of JSON. When the connection ends it comes back, as browsers do, and goes on where
 it was. That it is connected, and that messages are missing, is told on standard
-error.`,
+error. It ends when the server answers 204: there is nothing more to come.
+
+How long to wait before it comes back is for the server to choose, from 100ms to
+1h. A message may have 256 MiB.`,
 		Example: `  caddy sse listen https://example.com/events --topic news
   caddy sse listen http://localhost:8080/events -t 'orders/**' --json | jq .data
   caddy sse listen http://localhost:8080/events -t job/7 --count 1`,
-		Args: cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0:
+				return errors.New("write: caddy sse listen URL --topic TOPIC")
+			case len(args) > 1:
+				return fmt.Errorf("topics go by --topic; write: caddy sse listen %s --topic %s", args[0], args[1])
+			}
+			return nil
+		},
 	}
 	l.remote.addFlags(cmd)
 	cmd.Flags().StringVar(&l.clientID, "client-id", "", "the client_id to listen under (default: one is given)")
@@ -49,9 +60,17 @@ error.`,
 	return cmd
 }
 
+func newListener() *listener {
+	return &listener{retry: 2 * time.Second, largest: largestMessage, err: &counter{unit: "messages"}}
+}
+
+// largestMessage is what a message may have: the most that a hub takes, with its ID and name.
+const largestMessage = 256<<20 + 64<<10
+
 // listener is a subscriber that prints.
 type listener struct {
 	remote
+	largest  int    // what a message may have, in bytes
 	clientID string // empty to get one
 	lastID   string // the ID seen last; empty for none
 	json     bool
@@ -66,6 +85,7 @@ type listener struct {
 
 var (
 	errDone   = errors.New("done") // there is nothing more to do
+	errOver   = errors.New("ended: the server answered 204 No Content: there is nothing more to come")
 	errOutput = errors.New("what comes can't be written")
 )
 
@@ -77,16 +97,22 @@ func (l *listener) run(ctx context.Context) int {
 		switch {
 		case errors.Is(err, errDone):
 			return 0
+		case errors.Is(err, errOver):
+			l.err.say("%v", err)
+			if l.count > 0 { // messages were still to come
+				return exitRefused
+			}
+			return 0
 		case errors.Is(err, errOutput):
-			fmt.Fprintln(l.err, err)
+			l.err.say("%v", err)
 			return exitOutput
 		case ctx.Err() != nil:
 			return l.interrupted()
 		case errors.As(err, &refused):
-			fmt.Fprintln(l.err, "refused:", err)
+			l.err.say("refused: %v", err)
 			return exitRefused
 		}
-		fmt.Fprintf(l.err, "%v; connecting again in %v\n", err, wait)
+		l.err.say("%v; connecting again in %v", err, wait.Round(leastWait))
 		if !sleep(ctx, wait) {
 			return l.interrupted()
 		}
@@ -121,15 +147,21 @@ func (l *listener) connect(ctx context.Context) (wait time.Duration, err error) 
 		return l.retry, err
 	}
 	defer response.Body.Close()
+	if response.StatusCode == http.StatusNoContent {
+		return 0, errOver
+	}
 	if !isOf(response, "text/event-stream") {
 		if after, ok := retryable(response); ok {
 			return after, errors.New(refusal(response))
 		}
 		return 0, &refusedError{refusal(response)}
 	}
-	events := eventstream.NewDecoder(response.Body, 64<<20)
+	events := eventstream.NewDecoder(response.Body, l.largest)
 	for {
 		e, err := events.Next()
+		if errors.Is(err, eventstream.ErrTooLarge) { // it would come again after each reconnect
+			return 0, &refusedError{fmt.Sprintf("a message has more than %d MiB", l.largest>>20)}
+		}
 		if err != nil {
 			return l.retry, fmt.Errorf("the connection ended (%w)", err)
 		}
@@ -141,15 +173,15 @@ func (l *listener) connect(ctx context.Context) (wait time.Duration, err error) 
 
 // handle takes one event.
 func (l *listener) handle(e eventstream.Event) error {
-	if e.ID != "" {
+	if e.ID != "" || e.ClearsID {
 		l.lastID = e.ID
 	}
 	if e.HasRetry {
-		l.retry = inUnits(e.Retry, time.Millisecond)
+		l.retry = bounded(uint64(e.Retry), time.Millisecond)
 	}
 	switch e.Name {
 	case "connected", "gap":
-		fmt.Fprintf(l.err, "%s %s\n", e.Name, printable(string(e.Data)))
+		l.err.say("%s %s", e.Name, e.Data)
 		return nil
 	case "expired", "closed":
 		return &refusedError{"the stream was " + e.Name}
@@ -179,9 +211,14 @@ func (l *listener) print(e eventstream.Event) error {
 		_, err := fmt.Fprintln(l.out, text)
 		return err
 	}
-	return json.NewEncoder(l.out).Encode(struct {
+	line, err := json.Marshal(struct {
 		ID    string `json:"id,omitempty"`
 		Event string `json:"event,omitempty"`
 		Data  string `json:"data"`
 	}{e.ID, e.Name, string(e.Data)})
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(l.out, escaped(string(line)))
+	return err
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 )
 
 func publishCommand() *cobra.Command {
@@ -35,7 +36,16 @@ now; its idempotency key makes sure that it is published once.`,
 		Example: `  caddy sse publish https://example.com/events --topic news 'hello'
   vmstat -n 1 | caddy sse publish http://localhost:8080/events -t host/web1
   caddy sse publish http://localhost:8080/events --user alice --event order '{"id":42}'`,
-		Args: cobra.RangeArgs(1, 2),
+		Args: func(_ *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0:
+				return errors.New("write: caddy sse publish URL --topic TOPIC DATA")
+			case len(args) > 2:
+				return fmt.Errorf("DATA is one argument, in quotes; topics go by --topic; "+
+					"write: caddy sse publish %s --topic TOPIC '%s'", args[0], strings.Join(args[1:], " "))
+			}
+			return nil
+		},
 	}
 	s.remote.addFlags(cmd)
 	flags := cmd.Flags()
@@ -55,6 +65,7 @@ now; its idempotency key makes sure that it is published once.`,
 	}
 	cmd.RunE = runs(func(ctx context.Context, cmd *cobra.Command, args []string) int {
 		s.out, s.err.Writer = cmd.OutOrStdout(), cmd.ErrOrStderr()
+		s.toTerminal = term.IsTerminal(int(os.Stdout.Fd()))
 		if len(args) == 2 && args[1] != "-" {
 			return s.publish(ctx, args[1])
 		}
@@ -71,8 +82,9 @@ type sender struct {
 	broadcast, ephemeral       bool
 	retry                      int64 // in milliseconds; negative for none
 
-	out io.Writer
-	err *counter // counts the lines that were sent
+	out        io.Writer
+	toTerminal bool     // whether out is a terminal
+	err        *counter // counts the lines that were sent
 }
 
 // query returns the parameters for the target and the other fields of a message.
@@ -120,11 +132,10 @@ func (s *sender) publish(ctx context.Context, data string) int {
 		}
 		if time.Now().Add(wait).After(deadline) || !sleep(ctx, wait) {
 			if unknown {
-				fmt.Fprintf(s.err,
-					"perhaps published: %v; to send it again, but publish it once, add --idempotency-key %s\n",
+				s.err.say("perhaps published: %v; to send it again, but publish it once, add --idempotency-key %s",
 					err, s.key)
 			} else {
-				fmt.Fprintln(s.err, "not published:", err)
+				s.err.say("not published: %v", err)
 			}
 			return exitUnreachable
 		}
@@ -154,7 +165,7 @@ func (s *sender) publishLines(ctx context.Context, r io.Reader) int {
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(answerWithin, cancel) })()
 	response, err := s.do(answered, http.MethodPost, s.query(), body, header)
 	if err != nil {
-		fmt.Fprintln(s.err, "publishing ended:", err)
+		s.err.say("publishing ended: %v", err)
 		return exitUnreachable
 	}
 	return s.answer(response)
@@ -203,14 +214,22 @@ func (s *sender) feed(ctx context.Context, r io.Reader, lines *io.PipeWriter) {
 	}
 }
 
+// largestAnswer is how much of an answer is printed: what a hub says has less than 1 KiB.
+const largestAnswer = 64 << 10
+
 // answer prints the answer of the server, and returns the exit code.
 func (s *sender) answer(response *http.Response) int {
 	defer response.Body.Close()
 	if isOf(response, "application/json") {
-		_, _ = io.Copy(s.out, response.Body) // nobody may be reading it
+		answer, _ := io.ReadAll(io.LimitReader(response.Body, largestAnswer))
+		text := string(answer)
+		if s.toTerminal {
+			text = printable(text)
+		}
+		_, _ = io.WriteString(s.out, text) // nobody may be reading it
 		return 0
 	}
-	fmt.Fprintln(s.err, "refused:", refusal(response))
+	s.err.say("refused: %s", refusal(response))
 	if _, again := retryable(response); again {
 		return exitUnreachable
 	}

@@ -349,12 +349,14 @@ func TestInvalidCommandSaysWhyAndExitsWithOne(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ args, says string }{
 		{"nonsense", `unknown command "nonsense"`},
-		{"listen", "accepts 1 arg"},
+		{"listen", "write: caddy sse listen URL --topic TOPIC"},
+		{"listen http://localhost/events news", "topics go by --topic; write: caddy sse listen http://localhost/events --topic news"},
 		{"listen localhost:8080/events", "is not an address such as https://example.com/events"},
 		{"listen http://localhost/events --no-such", "unknown flag"},
 		{"listen http://localhost/events -H nonsense", "is not a header"},
 		{"listen http://localhost/events --count many", "invalid argument"},
-		{"publish", "accepts between 1 and 2 arg"},
+		{"publish", "write: caddy sse publish URL --topic TOPIC DATA"},
+		{"publish http://localhost/events news hello", "topics go by --topic; write: caddy sse publish http://localhost/events --topic TOPIC 'news hello'"},
 		{"publish ftp://localhost/ hello", "is not an address"},
 		{"publish http://localhost/events --topic a --user b hello", "none of the others can be"},
 		{"publish http://localhost/events --user= hello", "--user is empty"},

@@ -242,6 +242,9 @@ http://127.0.0.1:{{chat}} {
 		return count(`messages_dropped_total{`+hub+`,reason="slow_client"}`) != "0"
 	})
 	_ = stalled.Close()
+	if answer := e2etest.Send(t, http.MethodPost, chat+"&event=gap", ""); answer.Status != http.StatusBadRequest {
+		t.Fatalf("a reserved event is answered %d", answer.Status)
+	}
 	for i := range 3 {
 		e2etest.Publish(t, chat, strconv.Itoa(i))
 		stream.Expect(t, strconv.Itoa(i))
@@ -290,6 +293,7 @@ http://127.0.0.1:{{chat}} {
 		"messages_sent":      scraped[`caddy_sse_messages_sent_total{`+hub+`}`],
 		"messages_dropped":   scraped[`caddy_sse_messages_dropped_total{`+hub+`,reason="slow_client"}`],
 		"gaps":               scraped[`caddy_sse_resumes_total{`+hub+`,result="gap"}`],
+		"topics":             scraped[`caddy_sse_topics{`+hub+`}`],
 		"history_bytes":      scraped[`caddy_sse_history_bytes{`+hub+`}`],
 		"broker_file_bytes":  scraped[`caddy_sse_broker_file_bytes{`+hub+`}`],
 	} {
@@ -303,6 +307,8 @@ http://127.0.0.1:{{chat}} {
 		}
 	}
 	page.await(`/slow_client/.test($("[data-hub=chat] [data-why=dropped_by_reason]").textContent)`)
+	page.await(`/^Gaps: .*unknown_id 1/.test($("[data-hub=chat] [data-why=gaps_by_reason]").textContent)`)
+	page.await(`$("[data-hub=chat] [data-why=publish_refused]").textContent === "Publishes refused: 400 1"`)
 	page.await(`$("[data-hub=chat] [data-why=disconnects]").textContent === "Ended: left 2"`)
 	page.run(chromedp.Click(`#series summary`))
 	page.run(chromedp.EmulateViewport(1280, 2000))
@@ -333,11 +339,15 @@ func TestDashboardTellsWhenTheBrokerIsDown(t *testing.T) {
 	server := e2etest.Start(t, strings.Replace(dashboardSite, "\tadmin", "\tsse {\n\t\tbroker redis "+redis.URL()+"\n\t}\n\tadmin", 1))
 	page := openDashboard(t, server)
 	page.await(`$(".broker").textContent === "redis up" && $(".broker").dataset.up === "true"`)
+	if !page.is(`$(".broker-trouble").hidden`) {
+		t.Error("there is trouble with a broker that is up")
+	}
 	redis.Stop()
 	page.await(`$(".broker").textContent === "redis down" && $(".broker").dataset.up === "false"`)
+	page.await(`/^Down since .*\d:\d\d.*: .*connect/.test($(".broker-trouble").textContent) && !$(".broker-trouble").hidden`)
 	e2etest.Screenshot(page.ctx, t, "dashboard-broker-down")
 	redis.Restart()
-	page.await(`$(".broker").dataset.up === "true"`)
+	page.await(`$(".broker").dataset.up === "true" && $(".broker-trouble").hidden`)
 }
 
 func TestDashboardTellsThatItsNumbersAreOldWhileCaddyIsGone(t *testing.T) {
@@ -385,7 +395,7 @@ func (f *fakeHub) handler(root string) http.Handler {
 	mux.Handle("GET /sse/", http.StripPrefix("/sse/", http.FileServer(http.Dir(root))))
 	mux.HandleFunc("GET /sse/hubs", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, `{"hubs":[{"name":"default","broker":"redis","up":true,"clients":%d,"connections":123456,"limited":12,"refused":3,`+
-			`"reconnects":4321,"gaps":17,"messages_published":%d,"messages_sent":%d,"messages_dropped":5,"history_bytes":52428800,`+
+			`"reconnects":4321,"gaps":17,"messages_published":%d,"messages_sent":%d,"messages_dropped":5,"history_bytes":52428800,"topics":50000,`+
 			`"dropped_by_reason":{"slow_client":5,"malformed":0},"disconnects":{"left":73000,"slow_client":2},`+
 			`"delivery":{"count":100,"sum_seconds":0.2,"buckets":[{"le":0.001,"count":60},{"le":0.0025,"count":100}]}}]}`,
 			f.clients, f.grown(40), f.grown(2_000_000))

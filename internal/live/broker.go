@@ -120,11 +120,14 @@ func (h *Hub) BrokerKind() string {
 	return kind
 }
 
-// Up reports whether the broker is in reach and takes messages.
-func (h *Hub) Up() bool {
+// BrokerState returns whether the broker is in reach and takes messages, since when, and why not.
+func (h *Hub) BrokerState() hub.LogState {
 	h.brokerMu.RLock()
 	defer h.brokerMu.RUnlock()
-	return h.broker != nil && h.Core.LogUp()
+	if h.broker == nil {
+		return hub.LogState{Err: hub.ErrHubClosed}
+	}
+	return h.Core.LogState()
 }
 
 // FileSize returns the size of the broker's file, if it has one.

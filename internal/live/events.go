@@ -20,6 +20,13 @@ func (h *Hub) noteBroker(up bool, err error) {
 	h.emit(current, "sse.broker_down", map[string]any{"hub": h.Name, "error": err.Error()})
 }
 
+// noteLoss tells the operator that the log has lost messages: it was emptied, replaced by an older copy, or
+// trimmed before this instance had read it.
+func (h *Hub) noteLoss(reason string, clients int) {
+	h.current.Load().Logger.Warn("the log has lost messages; clients are told a gap",
+		zap.String("hub", h.Name), zap.String("reason", reason), zap.Int("clients", clients))
+}
+
 // noteConnected tells the operator of a client that has joined.
 func (h *Hub) noteConnected(c *hub.Client, welcome hub.Welcome) {
 	current := h.current.Load()

@@ -37,6 +37,7 @@ type Hub struct {
 	events    emitter
 	unemitted rate.Sometimes // when it is logged that events are dropped
 	rates     rates
+	refused   refusedPublishes
 	keySets   token.KeySets
 
 	record    *record       // which logs the hub has followed
@@ -81,7 +82,7 @@ func Acquire(name string) *Hub {
 		h.record = recordOf(name)
 		h.calls, h.endCalls = context.WithCancel(context.Background())
 		h.current.Store(&Settings{Logger: zap.NewNop(), Emit: func(string, map[string]any) {}})
-		h.Core.BrokerChanged = h.noteBroker
+		h.Core.BrokerChanged, h.Core.HistoryLost = h.noteBroker, h.noteLoss
 		h.streams.Hub, h.streams.Left = h.Core, h.left
 		return h, nil
 	})

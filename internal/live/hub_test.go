@@ -414,7 +414,7 @@ func TestABrokerInPlaceOfOneThatIsAwayIsToldToBeUp(t *testing.T) {
 			s.Withdraw(first)
 			s.events.wait(time.Minute)
 			hubtest.Want(t, events, "sse.broker_down", "sse.broker_up")
-			if !s.Up() {
+			if !s.BrokerState().Up {
 				t.Error("the broker is not up")
 			}
 			s.Withdraw(second)

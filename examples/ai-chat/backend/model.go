@@ -1,18 +1,20 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed" // answer.md
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"regexp"
-	"strings"
 	"time"
+
+	"github.com/caddy-sse/caddy-sse/eventstream"
 )
 
 // model is a server that speaks OpenAI's chat completions, as most do: OpenAI itself, Mistral, Ollama,
@@ -26,20 +28,6 @@ type model struct {
 type message struct {
 	Role    string `json:"role"`
 	Content string `json:"content"`
-}
-
-// chunk is what the model says at a time.
-type chunk struct {
-	Choices []choice `json:"choices"`
-	Error   *struct {
-		Message string `json:"message"`
-	} `json:"error,omitempty"`
-}
-
-type choice struct {
-	Delta struct {
-		Content string `json:"content"`
-	} `json:"delta"`
 }
 
 // ask has the model answer and gives token each token as it comes. The model stops when ctx ends.
@@ -65,31 +53,105 @@ func (m model) ask(ctx context.Context, messages []message, token func(string)) 
 		detail, _ := io.ReadAll(io.LimitReader(response.Body, 1<<10))
 		return fmt.Errorf("the model answers %s: %s", response.Status, bytes.TrimSpace(detail))
 	}
-	lines := bufio.NewScanner(response.Body)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		data, isData := strings.CutPrefix(lines.Text(), "data:")
-		if data = strings.TrimSpace(data); !isData {
-			continue
+	if media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); media != "text/event-stream" {
+		return fmt.Errorf("the model answers with %q, not with an event stream", media)
+	}
+	return listen(response.Body, token)
+}
+
+// largest is what one event of a model may have, in bytes.
+const largest = 1 << 20
+
+// listen gives token what the model says, until it has finished. Some models end with [DONE], some with no
+// more than a reason to finish.
+func listen(stream io.Reader, token func(string)) error {
+	events := eventstream.NewDecoder(stream, largest)
+	events.KeepIncomplete = true
+	for finished := false; ; {
+		event, err := events.Next()
+		switch {
+		case err != nil && finished:
+			return nil
+		case err == io.EOF: //nolint:errorlint // a wrapped EOF is no proper end
+			return errors.New("the model broke off")
+		case err != nil:
+			return fmt.Errorf("listening to the model: %w", err)
 		}
-		if data == "[DONE]" {
+		data := bytes.TrimSpace(event.Data)
+		if string(data) == "[DONE]" {
 			return nil
 		}
 		var said chunk
-		if err := json.Unmarshal([]byte(data), &said); err != nil {
+		if err := json.Unmarshal(data, &said); err != nil {
+			if event.Name == "error" {
+				return fmt.Errorf("the model says: %s", data)
+			}
+			if len(data) == 0 || event.Name != "" {
+				continue // a sign of life, such as event: ping
+			}
 			return fmt.Errorf("reading what the model says: %w", err)
 		}
-		if said.Error != nil {
-			return fmt.Errorf("the model says: %s", said.Error.Message)
+		if trouble := said.trouble(event.Name); trouble != "" {
+			return fmt.Errorf("the model says: %s", trouble)
 		}
-		if len(said.Choices) > 0 && said.Choices[0].Delta.Content != "" {
-			token(said.Choices[0].Delta.Content)
+		if len(said.Choices) == 0 {
+			continue
+		}
+		if text := said.Choices[0].Delta.Content; text != "" {
+			token(string(text))
+		}
+		finished = finished || said.Choices[0].FinishReason != ""
+	}
+}
+
+// chunk is what the model says at a time.
+type chunk struct {
+	Choices []choice `json:"choices"`
+
+	Error   json.RawMessage `json:"error,omitempty"`   // text, or an object with a message
+	Object  string          `json:"object,omitempty"`  // "error" for an error that stands alone
+	Message string          `json:"message,omitempty"` // of that error
+}
+
+type choice struct {
+	Delta struct {
+		Content content `json:"content"`
+	} `json:"delta"`
+	FinishReason string `json:"finish_reason,omitempty"`
+}
+
+// trouble returns the error that a chunk is, in an event of that name; empty for none.
+func (c *chunk) trouble(event string) string {
+	switch {
+	case len(c.Error) > 0 && string(c.Error) != "null":
+		var text string
+		if json.Unmarshal(c.Error, &text) == nil {
+			return cmp.Or(text, "an error without a message")
+		}
+		var object struct{ Message string }
+		_ = json.Unmarshal(c.Error, &object)
+		return cmp.Or(object.Message, string(c.Error))
+	case c.Object == "error" || event == "error":
+		return cmp.Or(c.Message, "an error without a message")
+	}
+	return ""
+}
+
+// content is text, or a list of parts, of which those that are text count: others are what the model thinks.
+type content string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (c *content) UnmarshalJSON(text []byte) error {
+	var parts []struct{ Type, Text string }
+	if json.Unmarshal(text, &parts) != nil {
+		return json.Unmarshal(text, (*string)(c))
+	}
+	for _, part := range parts {
+		if part.Type == "text" {
+			*c += content(part.Text)
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("listening to the model: %w", err)
-	}
-	return errors.New("the model broke off")
+	return nil
 }
 
 //go:embed answer.md
@@ -114,7 +176,7 @@ func (f fakeModel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		said := chunk{Choices: make([]choice, 1)}
-		said.Choices[0].Delta.Content = word
+		said.Choices[0].Delta.Content = content(word)
 		writeEvent(w, said)
 		_ = http.NewResponseController(w).Flush()
 	}

@@ -23,7 +23,7 @@ function connect() {
   const url = new URL("/events", location.href);
   if (clientID) url.search = new URLSearchParams({ client_id: clientID, last_event_id: lastID });
   source = new EventSource(url);
-  source.onerror = lost;
+  source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
   source.addEventListener("connected", connected);
   source.addEventListener("gap", gap);
   listenFor(openTurn());

@@ -23,7 +23,7 @@ function connect() {
   // No hub knows an event 0, so it sends all that it has kept of this room. From there on the browser says
   // by itself what it has seen last; a new EventSource is told by us.
   source = new EventSource(`${address}/events?last_event_id=${lastID || "0"}`);
-  source.onerror = lost;
+  source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
   source.addEventListener("connected", connected);
   source.addEventListener("gap", gap);
   source.addEventListener("said", said);

@@ -22,7 +22,7 @@ function connect() {
   const url = new URL(events);
   if (lastID) url.searchParams.set("last_event_id", lastID);
   source = new EventSource(url);
-  source.onerror = lost;
+  source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
   source.onmessage = received;
   source.addEventListener("connected", connected);
   source.addEventListener("gap", gap);

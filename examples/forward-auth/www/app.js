@@ -84,7 +84,7 @@ function listen() {
     refusals = 0;
     setState("live");
   };
-  source.onerror = lost;
+  source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
   source.addEventListener("connected", (e) => {
     seen(e);
     if (JSON.parse(e.data).resume === "gap") notice("Some messages may be missing: the server no longer has them.");

@@ -36,7 +36,7 @@ function connect() {
   source.addEventListener("gap", clear);
   source.addEventListener("price", (e) => price(JSON.parse(e.data)));
   source.addEventListener("score", (e) => score(JSON.parse(e.data)));
-  source.onerror = lost;
+  source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
 }
 
 // lost is called whenever the stream ends. Mostly the browser is reconnecting already.

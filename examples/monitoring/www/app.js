@@ -25,7 +25,7 @@ function connect() {
   });
   source.addEventListener("metrics", (e) => metrics(JSON.parse(e.data)));
   source.addEventListener("alert", (e) => alert(JSON.parse(e.data)));
-  source.onerror = lost;
+  source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
 }
 
 // lost is called whenever the stream ends. Mostly the browser is reconnecting already.

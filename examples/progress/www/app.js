@@ -20,7 +20,7 @@ function connect() {
   // kept for us. From there on the browser says by itself what it has seen last.
   source = new EventSource(`${site}/events?last_event_id=0`);
   source.onopen = () => setState("live");
-  source.onerror = lost;
+  source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
   source.addEventListener("job", (e) => show(JSON.parse(e.data)));
 }
 
