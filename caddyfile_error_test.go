@@ -218,6 +218,7 @@ const (
 		password ""              | password | empty
 		max_len 0                | max_len | "0" | 1 or more
 		timeout 0                | timeout | "0" | more than 0
+		timeout 5us              | timeout | "5us" | less than a millisecond
 		tls_ca f                 | tls_ca | rediss://
 		tls_server_name a        | tls_server_name | rediss://
 		tls_insecure_skip_verify | tls_insecure_skip_verify | rediss://

@@ -51,6 +51,7 @@ func TestNanosecondsByMistakeAreAnError(t *testing.T) {
 	}
 	for name, hub := range map[string]string{
 		"history_age": `{"history_age":3600}`, "drain_spread": `{"drain_spread":5}`,
+		"timeout": `{"broker":{"type":"redis","urls":["redis://localhost"],"timeout":2}}`,
 	} {
 		wantHelp(t, hub, loadRoute(t, `{"handler":"sse"}`, hub), name, "less than a millisecond", "nanoseconds", `"30s"`)
 	}
