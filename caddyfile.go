@@ -90,9 +90,11 @@ func (a *App) unmarshalHub(d *caddyfile.Dispenser) error {
 
 // addOptionsOfRoutes adds where the options of routes belong to the options of a hub.
 func addOptionsOfRoutes(options map[string]option.Option) {
-	names := slices.Collect(maps.Keys(new(Handler).caddyfileOptions(nil)))
-	option.AddMisplaced(options, "the sse directive of a site: sse /events { ... }", names...)
+	option.AddMisplaced(options, "the sse directive of a site: sse /events { ... }",
+		namesOf(new(Handler).caddyfileOptions(nil))...)
 }
+
+func namesOf(options map[string]option.Option) []string { return slices.Collect(maps.Keys(options)) }
 
 // caddyfileOptions are the options of a hub's block.
 func (c *HubConfig) caddyfileOptions() map[string]option.Option {
@@ -306,9 +308,9 @@ func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, checks ...func(hub 
 	}
 	options := h.caddyfileOptions(at, checks...)
 	option.AddMisplaced(options, "the global options, since routes share it: { sse { ... } }",
-		slices.Collect(maps.Keys(new(HubConfig).caddyfileOptions()))...)
-	option.AddMisplaced(options, "publish { ... }", slices.Collect(maps.Keys(new(PublishConfig).caddyfileOptions()))...)
-	option.AddMisplaced(options, "jwt { ... }", slices.Collect(maps.Keys(new(JWTConfig).caddyfileOptions()))...)
+		namesOf(new(HubConfig).caddyfileOptions())...)
+	option.AddMisplaced(options, "publish { ... }", namesOf(new(PublishConfig).caddyfileOptions())...)
+	option.AddMisplaced(options, "jwt { ... }", namesOf(new(JWTConfig).caddyfileOptions())...)
 	if err := at.Block(d, "", options, "topics", "cors_origins"); err != nil {
 		return err
 	}
@@ -316,7 +318,9 @@ func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, checks ...func(hub 
 }
 
 // caddyfileOptions are the options of a route's block. The blocks in it note where their options stand.
-func (h *Handler) caddyfileOptions(at option.Positions, checks ...func(hub string) error) map[string]option.Option {
+func (h *Handler) caddyfileOptions(
+	at option.Positions, checks ...func(hub string) error,
+) map[string]option.Option {
 	block := func(read func(*caddyfile.Dispenser, option.Positions) error) option.Option {
 		return option.Option{Takes: "{ ... }", Read: func(d *caddyfile.Dispenser) error { return read(d, at) }}
 	}
@@ -364,7 +368,7 @@ func (h *Handler) unmarshalPublish(d *caddyfile.Dispenser, at option.Positions) 
 	p := new(PublishConfig)
 	h.Publish = p
 	options := p.caddyfileOptions()
-	option.AddMisplaced(options, "the block around this one", slices.Collect(maps.Keys(h.caddyfileOptions(nil)))...)
+	option.AddMisplaced(options, "the block around this one", namesOf(h.caddyfileOptions(nil))...)
 	return at.Block(d, "publish: ", options, "token", "topics", "targets")
 }
 
@@ -404,7 +408,7 @@ func (h *Handler) unmarshalJWT(d *caddyfile.Dispenser, at option.Positions) erro
 	c := new(JWTConfig)
 	h.JWT = c
 	options := c.caddyfileOptions()
-	option.AddMisplaced(options, "the block around this one", slices.Collect(maps.Keys(h.caddyfileOptions(nil)))...)
+	option.AddMisplaced(options, "the block around this one", namesOf(h.caddyfileOptions(nil))...)
 	return at.Block(d, "jwt: ", options, "key", "public")
 }
 
@@ -430,8 +434,8 @@ func (c *JWTConfig) unmarshalKey(d *caddyfile.Dispenser) error {
 	case 2:
 		k.Algorithm, k.Key = args[0], args[1]
 	case 1:
-		return d.Err("key: there is nothing behind the algorithm (a {$NAME} whose variable is not set is nothing); " +
-			"write: key <algorithm> <secret or public key> [<key ID>]")
+		return d.Err("key: there is nothing behind the algorithm (and nothing is what a {$NAME} leaves if no " +
+			"variable of that name is set); write: key <algorithm> <secret or public key> [<key ID>]")
 	default:
 		return option.ErrArguments
 	}

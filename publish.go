@@ -150,7 +150,8 @@ func (p *post) stream(s ingest.Source) error {
 			refusal = p.failed(err)
 			refusal.Line = lines[n]
 		case ended == io.EOF && nth == 1 && !p.text.Empty(): //nolint:errorlint // a source returns it bare
-			refusal = problem.New(http.StatusBadRequest, "the body holds no message: none of its lines %s", p.messageLine())
+			refusal = problem.New(http.StatusBadRequest, "the body holds no message: none of its lines %s",
+				p.messageLine())
 		case ended == io.EOF: //nolint:errorlint // as above
 			return writeAnswer(p.w, publishedStream{published, orNull(lastID)})
 		case ended != nil:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -35,7 +34,8 @@ var fieldTypes = []struct{ name, must string }{
 	{"broadcast", "true or false, without quotes"},
 	{"event", `a string, as "update"`},
 	{"data", "any JSON"},
-	{"retry", fmt.Sprintf("a whole number of milliseconds from %d to %d, without quotes, as 5000", MinRetry, MaxRetry)},
+	{"retry", fmt.Sprintf("a whole number of milliseconds from %d to %d, without quotes, as 5000",
+		MinRetry, MaxRetry)},
 	{"ephemeral", "true or false, without quotes"},
 	{"idempotency_key", `a string, as "42"`},
 }
@@ -262,8 +262,10 @@ func explainType(err *json.SemanticError) error {
 		must = "a string"
 	}
 	is := "has a value of the wrong type"
-	if i := slices.IndexFunc(kinds, func(k kind) bool { return strings.ContainsRune(k.of, rune(err.JSONKind)) }); i >= 0 {
-		is = "is " + kinds[i].name
+	for _, k := range kinds {
+		if strings.ContainsRune(k.of, rune(err.JSONKind)) {
+			is = "is " + k.name
+		}
 	}
 	return fmt.Errorf("field %q %s; it must be %s", name, is, must)
 }
@@ -271,4 +273,6 @@ func explainType(err *json.SemanticError) error {
 // kind is a name for kinds of JSON values.
 type kind struct{ of, name string }
 
-var kinds = []kind{{`"`, "a string"}, {"0", "a number"}, {"tf", "true or false"}, {"{", "an object"}, {"[", "an array"}}
+var kinds = []kind{
+	{`"`, "a string"}, {"0", "a number"}, {"tf", "true or false"}, {"{", "an object"}, {"[", "an array"},
+}

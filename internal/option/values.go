@@ -66,8 +66,8 @@ func Placeholders(value string) (names []string) {
 func CheckPlaceholders(value string) error {
 	for _, name := range Placeholders(value) {
 		if !strings.Contains(name, ".") {
-			return fmt.Errorf("{%[1]s} is no placeholder that Caddy knows; write {query.%[1]s} for what ?%[1]s= says "+
-				"(one that the directive map sets needs a dot in its name, as {my.%[1]s})", name)
+			return fmt.Errorf("{%[1]s} is no placeholder that Caddy knows; write {query.%[1]s} for what "+
+				"?%[1]s= says (one that the directive map sets needs a dot in its name, as {my.%[1]s})", name)
 		}
 	}
 	return nil
