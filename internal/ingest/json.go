@@ -106,6 +106,9 @@ func array(body []byte) (drafts []Draft, err error) {
 // Object reads one message in form B.
 func Object(object []byte) (Draft, error) {
 	var f Fields
+	if jsontext.Value(object).Kind() == 'n' { // null leaves all fields as they are
+		return Draft{}, errNoObject
+	}
 	if err := json.Unmarshal(object, &f, Strict); err != nil {
 		return Draft{}, Explain(err)
 	}
@@ -149,6 +152,8 @@ func readOnce(already bool) error {
 }
 
 var (
+	errNoObject = errors.New("a message must be a JSON object")
+
 	errNull  = errors.New("null")
 	errTwice = errors.New("twice")
 )
@@ -241,7 +246,7 @@ func Explain(err error) error {
 		errors.As(err, &semantic)
 		return fmt.Errorf("unknown field %q; the fields are %s", semantic.JSONPointer.LastToken(), messageFields)
 	case errors.As(err, &semantic) && semantic.JSONPointer == "":
-		return errors.New("a message must be a JSON object")
+		return errNoObject
 	case errors.Is(err, errTwice):
 		return fmt.Errorf("field %q is there twice", semantic.JSONPointer.LastToken())
 	case errors.Is(err, errNull):
