@@ -159,7 +159,7 @@ func TestBadJSONMessagesAre400AndSayWhatToChange(t *testing.T) {
 		}
 		stream.Expect(t, "good") // the line before it
 	}
-	for _, body := range []string{"", "   ", `"x"`, `5`, `true`, `[5]`, `["x"]`, `[[]]`, `[{}`, `[{"topic":"a","data":1}`, `\xEF\xBB\xBF{}`} {
+	for _, body := range []string{"", "   ", `"x"`, `5`, `true`, `[5]`, `["x"]`, `[[]]`, `[{"topic":"a","data":1},`, `[{"topic":"a","data":1}`, `\xEF\xBB\xBF{}`} {
 		wantRefusal(t, post(t, s.url("/events"), jsonType, body), http.StatusBadRequest, "JSON")
 	}
 	for _, body := range []string{"null", "[null]", " 5", `"x"`} {
