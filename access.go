@@ -131,39 +131,49 @@ type access struct {
 	topics  topicRules
 }
 
-// authorizeSubscribe returns the user who subscribes, and when the stream has to end; zero is never. The
-// problem is why the client may not subscribe to these topics and patterns.
+// subscriber is who subscribes.
+type subscriber struct {
+	user    string    // empty for nobody in particular
+	until   time.Time // when the stream has to end; zero for never
+	foreign bool      // whether another site's page may have the browser make the request for this user
+}
+
+// authorizeSubscribe returns who subscribes. The problem is why the client may not subscribe to these topics
+// and patterns.
 func (a *access) authorizeSubscribe(
 	r *http.Request, topics, patterns []string,
-) (user string, until time.Time, p *problem.Problem) {
-	user = a.userOf(r)
+) (who subscriber, p *problem.Problem) {
+	who.user = a.userOf(r)
 	if a.jwt == nil {
-		return user, until, nil
+		return who, nil
 	}
 	granted := a.jwt.Public
-	token, _ := a.jwt.tokenOf(r)
-	if token != "" {
-		claims, err := a.verify(r, token)
+	tokens, byCookie := a.jwt.tokensOf(r)
+	if len(tokens) > 0 {
+		claims, err := a.verify(r, tokens)
 		if err != nil {
-			return "", until, unauthorized("invalid_token", "%v", err)
+			return who, unauthorized("invalid_token", "%v", err)
 		}
-		user = cmp.Or(claims.Subject, user)
-		until = claims.Expiry.Time()
+		who = subscriber{
+			user:    cmp.Or(claims.Subject, who.user),
+			until:   claims.Expiry.Time(),
+			foreign: byCookie && r.Header.Get("Origin") != "" && !a.origins.own(r),
+		}
 		granted = slices.Concat(granted, claims.Grants.Subscribe)
 	}
 	for _, name := range slices.Concat(topics, patterns) {
 		switch {
 		case topic.Covered(granted, name):
-		case token == "":
-			return "", until, unauthorized("", "topic %q needs a token", name)
+		case len(tokens) == 0:
+			return who, unauthorized("", "topic %q needs a token", name)
 		default:
-			return "", until, problem.New(http.StatusForbidden, "the token does not grant subscribing to %q", name)
+			return who, problem.New(http.StatusForbidden, "the token does not grant subscribing to %q", name)
 		}
 	}
-	if token == "" && len(topics)+len(patterns) == 0 {
-		return "", until, unauthorized("", "subscribing here needs a token, or a topic that is public")
+	if len(tokens) == 0 && len(topics)+len(patterns) == 0 {
+		return who, unauthorized("", "subscribing here needs a token, or a topic that is public")
 	}
-	return user, until, nil
+	return who, nil
 }
 
 // publisher is who publishes.
@@ -212,15 +222,15 @@ func (a *access) authorizePublish(r *http.Request) (publisher, *problem.Problem)
 
 // authorizeJWTPublish is authorizePublish for a request that has none of the route's own tokens.
 func (a *access) authorizeJWTPublish(r *http.Request) (publisher, *problem.Problem) {
-	token, byCookie := a.jwt.tokenOf(r)
+	tokens, byCookie := a.jwt.tokensOf(r)
 	switch {
-	case token == "":
+	case len(tokens) == 0:
 		return publisher{}, tokenNeeded()
 	case byCookie && !a.origins.own(r):
 		return publisher{}, problem.New(http.StatusForbidden,
 			"with a token in a cookie, the Origin header must be that of this site or of cors_origins")
 	}
-	claims, err := a.verify(r, token)
+	claims, err := a.verify(r, tokens)
 	if err != nil {
 		return publisher{}, unauthorized("invalid_token", "%v", err)
 	}
@@ -231,11 +241,19 @@ func (a *access) authorizeJWTPublish(r *http.Request) (publisher, *problem.Probl
 	return who, nil
 }
 
-// verify verifies a token. A key set that is slow to come does not delay the exit.
-func (a *access) verify(r *http.Request, token string) (*token.Claims, error) {
+// verify returns the claims of the first token that is valid, or what is wrong with the first of all. A key
+// set that is slow to come does not delay the exit.
+func (a *access) verify(r *http.Request, tokens []string) (claims *token.Claims, err error) {
 	ctx, cancel := a.hub.WhileOpen(r.Context(), 0)
 	defer cancel()
-	return a.jwt.verifier.Verify(ctx, token)
+	for _, token := range tokens {
+		claims, wrong := a.jwt.verifier.Verify(ctx, token)
+		if wrong == nil {
+			return claims, nil
+		}
+		err = cmp.Or(err, wrong)
+	}
+	return nil, err
 }
 
 // tokenNeeded asks a publisher for a token.

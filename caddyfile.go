@@ -3,7 +3,9 @@ package sse
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,7 +15,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/option"
 	"github.com/caddy-sse/caddy-sse/internal/token"
 	"github.com/caddy-sse/caddy-sse/topic"
@@ -65,6 +66,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	a.Hubs = map[string]*HubConfig{defaultHub: standard}
 	options := standard.caddyfileOptions()
 	options["hub"] = option.Option{Takes: "<name> { ... }", Read: a.unmarshalHub}
+	addOptionsOfRoutes(options)
 	return option.Block(d, options, "hub")
 }
 
@@ -83,8 +85,18 @@ func (a *App) unmarshalHub(d *caddyfile.Dispenser) error {
 	}
 	config := new(HubConfig)
 	a.Hubs[name] = config
-	return option.Block(d, config.caddyfileOptions())
+	options := config.caddyfileOptions()
+	addOptionsOfRoutes(options)
+	return option.Block(d, options)
 }
+
+// addOptionsOfRoutes adds where the options of routes belong to the options of a hub.
+func addOptionsOfRoutes(options map[string]option.Option) {
+	option.AddMisplaced(options, "the sse directive of a site: sse /events { ... }",
+		namesOf(new(Handler).caddyfileOptions(nil))...)
+}
+
+func namesOf(options map[string]option.Option) []string { return slices.Collect(maps.Keys(options)) }
 
 // caddyfileOptions are the options of a hub's block.
 func (c *HubConfig) caddyfileOptions() map[string]option.Option {
@@ -116,6 +128,9 @@ func (c *HubConfig) unmarshalHistory(d *caddyfile.Dispenser) error {
 		age, err := caddy.ParseDuration(args[1])
 		if err != nil || age <= 0 {
 			return d.Errf("history: %q is not an age of more than 0, such as 1h", args[1])
+		}
+		if err := option.CheckDuration(caddy.Duration(age)); err != nil {
+			return d.Errf("history: %w", err)
 		}
 		c.HistoryAge = caddy.Duration(age)
 	}
@@ -251,7 +266,7 @@ func checkHubDefined(h httpcaddyfile.Helper, name string) error {
 //		client_id          <value>
 //		user               <value>
 //		heartbeat          <duration> | off
-//		retry              <duration>
+//		retry              <duration>, 100ms to 1h
 //		idle_timeout       <duration> | off
 //		max_age            <duration> | off
 //		queue              <messages> [<size>]
@@ -293,16 +308,31 @@ func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, checks ...func(hub 
 	if d.NextArg() {
 		return d.Errf("sse takes a matcher and a block, not %q", d.Val())
 	}
+	options := h.caddyfileOptions(at, checks...)
+	option.AddMisplaced(options, "the global options, since routes share it: { sse { ... } }",
+		namesOf(new(HubConfig).caddyfileOptions())...)
+	option.AddMisplaced(options, "publish { ... }", namesOf(new(PublishConfig).caddyfileOptions())...)
+	option.AddMisplaced(options, "jwt { ... }", namesOf(new(JWTConfig).caddyfileOptions())...)
+	if err := at.Block(d, "", options, "topics", "cors_origins"); err != nil {
+		return err
+	}
+	return at.Locate(h.Validate())
+}
+
+// caddyfileOptions are the options of a route's block. The blocks in it note where their options stand.
+func (h *Handler) caddyfileOptions(
+	at option.Positions, checks ...func(hub string) error,
+) map[string]option.Option {
 	block := func(read func(*caddyfile.Dispenser, option.Positions) error) option.Option {
 		return option.Option{Takes: "{ ... }", Read: func(d *caddyfile.Dispenser) error { return read(d, at) }}
 	}
-	err := at.Block(d, "", map[string]option.Option{
+	return map[string]option.Option{
 		"hub":                option.Word("<name>", &h.Hub, checks...),
 		"topics":             option.Words("<topics...>", &h.Topics, checkRouteTopic),
-		"client_id":          option.Word("<value>", &h.ClientID, option.UnlessPlaceholder(hub.CheckClientID)),
-		"user":               option.Word("<value>", &h.User, option.UnlessPlaceholder(hub.CheckUser)),
+		"client_id":          option.Word("<value>", &h.ClientID, checkClientID),
+		"user":               option.Word("<value>", &h.User, checkUser),
 		"heartbeat":          option.Duration(&h.Heartbeat, option.OffAllowed),
-		"retry":              option.Duration(&h.Retry, option.ZeroIsOff),
+		"retry":              option.Duration(&h.Retry, option.Positive),
 		"idle_timeout":       option.Duration(&h.IdleTimeout, option.OffIsDefault),
 		"max_age":            option.Duration(&h.MaxAge, option.OffIsDefault),
 		"queue":              {Takes: "<messages> [<size>]", Read: h.unmarshalQueue},
@@ -315,11 +345,7 @@ func (h *Handler) unmarshalCaddyfile(d *caddyfile.Dispenser, checks ...func(hub 
 		"direct_writes":      option.OnOff(&h.DirectWrites),
 		"publish":            block(h.unmarshalPublish),
 		"jwt":                block(h.unmarshalJWT),
-	}, "topics", "cors_origins")
-	if err != nil {
-		return err
 	}
-	return at.Locate(h.Validate())
 }
 
 func (h *Handler) unmarshalQueue(d *caddyfile.Dispenser) error {
@@ -343,7 +369,13 @@ func (h *Handler) unmarshalPublish(d *caddyfile.Dispenser, at option.Positions) 
 	}
 	p := new(PublishConfig)
 	h.Publish = p
-	return at.Block(d, "publish: ", map[string]option.Option{
+	options := p.caddyfileOptions()
+	option.AddMisplaced(options, "the block around this one", namesOf(h.caddyfileOptions(nil))...)
+	return at.Block(d, "publish: ", options, "token", "topics", "targets")
+}
+
+func (p *PublishConfig) caddyfileOptions() map[string]option.Option {
+	return map[string]option.Option{
 		"token":     option.Words("<tokens...>", &p.Tokens, option.UnlessPlaceholder(checkToken)),
 		"open":      option.Flag(&p.Open),
 		"topics":    option.Words("<topics...>", &p.Topics, checkPublishTopic),
@@ -351,7 +383,7 @@ func (h *Handler) unmarshalPublish(d *caddyfile.Dispenser, at option.Positions) 
 		"broadcast": option.OnOff(&p.Broadcast),
 		"max_size":  option.Bytes(&p.MaxSize),
 		"rate":      {Takes: "<messages per second> [<burst>]", Read: p.unmarshalRate},
-	}, "token", "topics", "targets")
+	}
 }
 
 func (p *PublishConfig) unmarshalRate(d *caddyfile.Dispenser) error {
@@ -377,7 +409,13 @@ func (h *Handler) unmarshalJWT(d *caddyfile.Dispenser, at option.Positions) erro
 	}
 	c := new(JWTConfig)
 	h.JWT = c
-	return at.Block(d, "jwt: ", map[string]option.Option{
+	options := c.caddyfileOptions()
+	option.AddMisplaced(options, "the block around this one", namesOf(h.caddyfileOptions(nil))...)
+	return at.Block(d, "jwt: ", options, "key", "public")
+}
+
+func (c *JWTConfig) caddyfileOptions() map[string]option.Option {
+	return map[string]option.Option{
 		"key":      {Takes: "<algorithm> <secret or public key> [<key ID>]", Read: c.unmarshalKey},
 		"jwks":     option.Word("<address>", &c.JWKS, option.UnlessPlaceholder(token.CheckJWKSAddress)),
 		"issuer":   option.Word("<iss>", &c.Issuer, option.CheckNotEmpty),
@@ -385,7 +423,7 @@ func (h *Handler) unmarshalJWT(d *caddyfile.Dispenser, at option.Positions) erro
 		"cookie":   option.Word("<name>", &c.Cookie, checkCookieName),
 		"query":    option.Word("<name>", &c.Query, checkTokenParameter),
 		"public":   option.Words("<topics...>", &c.Public, topic.CheckPattern),
-	}, "key", "public")
+	}
 }
 
 func (c *JWTConfig) unmarshalKey(d *caddyfile.Dispenser) error {
@@ -397,6 +435,9 @@ func (c *JWTConfig) unmarshalKey(d *caddyfile.Dispenser) error {
 		fallthrough
 	case 2:
 		k.Algorithm, k.Key = args[0], args[1]
+	case 1:
+		return d.Err("key: there is nothing behind the algorithm (and nothing is what a {$NAME} leaves if no " +
+			"variable of that name is set); write: key <algorithm> <secret or public key> [<key ID>]")
 	default:
 		return option.ErrArguments
 	}

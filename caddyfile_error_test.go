@@ -53,7 +53,10 @@ const (
 		drain_spread x           | drain_spread | "x" | 30s
 		drain_spread -1s         | drain_spread | "-1s" | 0 or more | 30s
 		drain_spread 5           | drain_spread | "5" | 30s
-		heartbeat 30s            | unknown option "heartbeat" | broker, drain_spread, history, history_bytes
+		heartbeat 30s            | "heartbeat" does not belong here | sse /events { ... }
+		hartbeat 30s             | unknown option "hartbeat" | broker, drain_spread, history, history_bytes
+		drain_spread 1us         | drain_spread | less than a millisecond | 30s
+		history 10 5ns           | history | less than a millisecond
 		max_clients 1; max_clients 2 | "max_clients" | twice`
 
 	wrongGlobalOptions = wrongHubOptions + `
@@ -78,6 +81,9 @@ const (
 		topics a b/**/c          | topics | "b/**/c" | only as the last segment
 		topics ""                | topics | empty | 1 to 256 bytes
 		topics a/*/{query.x}     | topics | wildcard | placeholder
+		topics room/{room}       | topics | {room} | {query.room}
+		client_id {id}           | client_id | {id} | {query.id}
+		user {name}              | user | {name} | {query.name}
 		client_id                | client_id | <value>
 		client_id a b            | client_id | <value>
 		client_id ""             | client_id | 1 to 128 | A-Za-z0-9._~-
@@ -92,7 +98,11 @@ const (
 		heartbeat 1s 2s          | heartbeat | <duration> | off
 		retry                    | retry | <duration>
 		retry off                | retry | "off" | 30s
-		retry -1s                | retry | "-1s" | 0 or more | 30s
+		retry -1s                | retry | "-1s" | more than 0 | 30s
+		retry 0                  | retry | "0" | more than 0 | 30s
+		retry 99ms               | retry | 99ms | 100ms and 1h
+		retry 61m                | retry | 1h1m0s | 100ms and 1h
+		heartbeat 500us          | heartbeat | "500us" | less than a millisecond | 30s
 		idle_timeout             | idle_timeout | <duration> | off
 		idle_timeout 0           | idle_timeout | "0" | 30s | off
 		max_age                  | max_age | <duration> | off
@@ -119,8 +129,8 @@ const (
 		cors_origins a.example   | cors_origins | "a.example" | https://app.example.com
 		cors_origins https://a/b | cors_origins | "https://a/b" | https://app.example.com
 		cors_origins https://a.b https://*.b | cors_origins | "https://*.b" | no wildcard | https://app.example.com
-		cors_origins https://a.b:443 | cors_origins | "https://a.b:443" | no default port | https://app.example.com
-		cors_origins http://a.b:80 | cors_origins | "http://a.b:80" | no default port | https://app.example.com
+		cors_origins tauri://a:80 | cors_origins | "tauri://a:80" | https://app.example.com
+		cors_origins file://a    | cors_origins | "file://a" | https://app.example.com
 		cors_origins https://a.b:0443 | cors_origins | "https://a.b:0443" | https://app.example.com
 		cors_origins https://a.b: | cors_origins | "https://a.b:" | https://app.example.com
 		cors_origins https://a.b:70000 | cors_origins | "https://a.b:70000" | https://app.example.com
@@ -131,12 +141,18 @@ const (
 		direct_writes            | direct_writes | on | off
 		direct_writes maybe      | direct_writes | "maybe" | on | off
 		publish x                | publish | { ... }
-		history 10               | unknown option "history" | client_id, connected_event, cors_origins
+		history 10               | "history" does not belong here | the global options | { sse { ... } }
+		broker memory            | "broker" does not belong here | the global options | { sse { ... } }
+		token secret             | "token" does not belong here | publish { ... }
+		key HS256 secret         | "key" does not belong here | jwt { ... }
+		histroy 10               | unknown option "histroy" | client_id, connected_event, cors_origins
 		heartbeet 30s            | unknown option "heartbeet" | heartbeat
 		retry 1s; retry 2s       | "retry" | twice`
 
 	wrongPublishOptions = `
-		token                    | token | <tokens...>
+		token                    | token | empty | {$NAME} | <tokens...>
+		token {$SSE_TEST_UNSET}  | token | empty | {$NAME} | <tokens...>
+		cors_origins *           | "cors_origins" does not belong here | the block around this one
 		token ""                 | token | empty
 		token good ""            | token | empty
 		token "a b"              | token | spaces
@@ -167,6 +183,10 @@ const (
 	wrongJWTOptions = `
 		key                      | key | <algorithm> <secret or public key> [<key ID>]
 		key HS256                | key | <algorithm> <secret or public key> [<key ID>]
+		key HS256 {$SSE_TEST_UNSET} | key | {$NAME} | <algorithm> <secret or public key> [<key ID>]
+		key RS256 /etc/keys/a.pem | key | RS256 | PEM | {file./etc/keys/a.pem}
+		key ES256 ./a.pem        | key | ES256 | PEM | {file../a.pem}
+		key HS256 /run/secrets/a | key | HS256 | 32 or more | {file./path/of/the/file}
 		key FOO x                | key | "FOO" | HS256 | EdDSA
 		key HS256 ""             | key | HS256 | empty
 		key HS256 short          | key | HS256 | 5 bytes | 32 or more
@@ -198,6 +218,7 @@ const (
 		password ""              | password | empty
 		max_len 0                | max_len | "0" | 1 or more
 		timeout 0                | timeout | "0" | more than 0
+		timeout 5us              | timeout | "5us" | less than a millisecond
 		tls_ca f                 | tls_ca | rediss://
 		tls_server_name a        | tls_server_name | rediss://
 		tls_insecure_skip_verify | tls_insecure_skip_verify | rediss://
@@ -277,6 +298,7 @@ func TestAWrongCombinationIsAnErrorThatHelps(t *testing.T) {
 		{":8080 {\nsse_health ready live\n}", "Caddyfile:2", `sse_health "live" one word`},
 		{":8080 {\nsse_health {\nready\n}\n}", "Caddyfile:3", `sse_health "ready" no block`},
 		{"{\nsse x\n}", "Caddyfile:2", `sse "x" block`},
+		{":8080 {\nsse {\n#\nretry 10ms\n}\n}", "Caddyfile:4", "retry 100ms 1h"},
 		{"{\nsse\nsse\n}", "Caddyfile:3", "sse twice"},
 		{"{\nsse {\nhub a\n}\n}\n:8080 {\nsse {\nhub b\n}\n}", "Caddyfile:8", `"b" defined`},
 	} {
@@ -306,6 +328,9 @@ func TestErrorsShowNoSecret(t *testing.T) {
 		":8080 {\nsse {\njwt {\nkey HS256 s3cret\n}\n}\n}",
 		":8080 {\nsse {\njwt {\nkey RS256 s3cret\n}\n}\n}",
 		":8080 {\nsse {\njwt {\nkey s3cret-key HS256\n}\n}\n}",
+		":8080 {\nsse {\njwt {\nkey HS256 /s3cret\n}\n}\n}",
+		":8080 {\nsse {\njwt {\nkey s3cret\n}\n}\n}",
+		":8080 {\nsse {\npublish {\nopen\ntoken a{s3cret}b\n}\n}\n}",
 		"{\nsse {\nbroker redis redis://:s3cret@localhost:x\n}\n}",
 		"{\nsse {\nbroker redis redis://:1234#s3cret@localhost\n}\n}",
 		"{\nsse {\nbroker redis redis://a redis://:s3cret@b\n}\n}",
@@ -347,6 +372,8 @@ func TestUnusualValuesAreAccepted(t *testing.T) {
 	for _, options := range []string{
 		"client_id {query.client_id}", "client_id a.b_c~d-e", "client_id fixed-{path}", "user böb@example.com", "user {header.Remote-User}",
 		"cors_origins https://a.b:8443 http://localhost:3000 http://[::1]:8080 http://a.b:443 https://a.b:80 https://xn--bcher-kva.example", "cors_origins *",
+		"cors_origins https://a.b:443 http://a.b:80 capacitor://localhost ionic://localhost tauri://localhost chrome-extension://abcdefghijklmnop",
+		"topics a/{my.room} {query.topic} {path.1}", "retry 100ms", "retry 1h",
 		"publish {\ntoken a=b+c/d {env.X} \"a{b\" \"{env.X} \" ü\n}",
 		"jwt {\njwks http://127.0.0.1:1/keys\ncookie __Host-token\nquery access_token\n}",
 		"jwt {\njwks {env.X}\nkey RS256 {file./a}\nkey HS256 {env.X}\n}",

@@ -298,7 +298,6 @@ func TestWhatIsNotConfiguredIsAsDocumented(t *testing.T) {
 func TestWhatIsOffIsOff(t *testing.T) {
 	h, limits := provisioned(t, `sse {
 		heartbeat off
-		retry 0
 		idle_timeout off
 		max_age off
 		connected_event off
@@ -308,7 +307,7 @@ func TestWhatIsOffIsOff(t *testing.T) {
 		t.Errorf("a hub has %+v; want %+v", limits, want)
 	}
 	o := *h.subscribing.options
-	if o.Heartbeat != 0 || o.Retry != 0 || o.IdleTimeout != 0 || o.MaxAge != 0 || *h.ConnectedEvent || *h.DirectWrites {
+	if o.Heartbeat != 0 || o.IdleTimeout != 0 || o.MaxAge != 0 || *h.ConnectedEvent || *h.DirectWrites {
 		t.Errorf("a client has %+v", o)
 	}
 }

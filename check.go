@@ -1,6 +1,7 @@
 package sse
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -22,10 +23,23 @@ func checkRouteTopic(name string) error {
 	if err := topic.CheckPattern(name); err != nil {
 		return err
 	}
+	if err := option.CheckPlaceholders(name); err != nil {
+		return err
+	}
 	if topic.IsPattern(name) && strings.Contains(name, "{") {
 		return fmt.Errorf("%q has a wildcard and a placeholder; a topic may have one of them", name)
 	}
 	return nil
+}
+
+// checkClientID refuses what no client can have as its client_id.
+func checkClientID(id string) error {
+	return cmp.Or(option.CheckPlaceholders(id), option.UnlessPlaceholder(hub.CheckClientID)(id))
+}
+
+// checkUser refuses what can't be a user.
+func checkUser(user string) error {
+	return cmp.Or(option.CheckPlaceholders(user), option.UnlessPlaceholder(hub.CheckUser)(user))
 }
 
 func checkSlowClient(policy string) error {
@@ -87,11 +101,6 @@ func checkCookieName(name string) error {
 		return fmt.Errorf("%q can't be the name of a cookie; give it letters and digits, such as session", name)
 	}
 	return nil
-}
-
-// ownParameters are the parameters of a query that mean something here already.
-var ownParameters = []string{
-	"topic", "client_id", "user", "last_event_id", "event", "retry", "ephemeral", "broadcast",
 }
 
 // checkTokenParameter refuses a name for the query parameter of tokens.

@@ -13,6 +13,15 @@ import (
 // allowedMethods are those that a route serves.
 const allowedMethods = "GET, HEAD, POST, OPTIONS"
 
+// allowedHeaders are what pages of other origins may send: what a route reads, and what libraries add to every
+// request of a page, such as htmx and those that trace. Others stay away: a guard in front may believe them.
+const allowedHeaders = "Authorization, Cache-Control, Content-Encoding, Content-Type, Idempotency-Key, " +
+	"Last-Event-ID, X-Requested-With, X-Request-Id, X-Correlation-Id, " +
+	"HX-Boosted, HX-Current-URL, HX-History-Restore-Request, HX-Prompt, HX-Request, HX-Target, HX-Trigger, " +
+	"HX-Trigger-Name, traceparent, tracestate, baggage, sentry-trace, b3, X-B3-TraceId, X-B3-SpanId, " +
+	"X-B3-ParentSpanId, X-B3-Sampled, X-B3-Flags, X-Datadog-Trace-Id, X-Datadog-Parent-Id, X-Datadog-Origin, " +
+	"X-Datadog-Sampling-Priority, Request-Id, Request-Context, newrelic, uber-trace-id"
+
 // origins are those whose pages may use a route with credentials; "*" alone is any origin without them.
 type origins []string
 
@@ -44,8 +53,7 @@ func preflight(w http.ResponseWriter, r *http.Request) error {
 	header.Set("Allow", allowedMethods)
 	if header.Get("Access-Control-Allow-Origin") != "" && r.Header.Get("Access-Control-Request-Method") != "" {
 		header.Set("Access-Control-Allow-Methods", allowedMethods)
-		header.Set("Access-Control-Allow-Headers",
-			"Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID")
+		header.Set("Access-Control-Allow-Headers", allowedHeaders)
 		header.Set("Access-Control-Max-Age", "86400")
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -61,13 +69,36 @@ func (o origins) own(r *http.Request) bool {
 	}
 	scheme, host, _ := strings.Cut(origin, "://")
 	secure := strings.EqualFold(scheme, "https")
-	return host != "" && strings.EqualFold(host, r.Host) &&
-		(secure || r.TLS == nil && strings.EqualFold(scheme, "http"))
+	if host == "" || !secure && (r.TLS != nil || !strings.EqualFold(scheme, "http")) {
+		return false
+	}
+	return strings.EqualFold(withoutDefaultPort(scheme, host), withoutDefaultPort(scheme, r.Host))
 }
 
 // lists reports whether an origin is listed by name.
 func (o origins) lists(origin string) bool {
-	return origin != "*" && slices.Contains(o, origin)
+	return origin != "*" && slices.ContainsFunc(o, func(listed string) bool {
+		return listed == origin || sameButForPort(listed, origin)
+	})
+}
+
+// sameButForPort reports whether two origins are one, of which one or both name the port that their scheme has
+// anyway.
+func sameButForPort(a, b string) bool {
+	scheme, hostA, _ := strings.Cut(a, "://")
+	hostB, ok := strings.CutPrefix(b, scheme+"://")
+	return ok && withoutDefaultPort(scheme, hostA) == withoutDefaultPort(scheme, hostB)
+}
+
+// withoutDefaultPort returns a host without the port that its scheme has anyway.
+func withoutDefaultPort(scheme, host string) string {
+	switch strings.ToLower(scheme) {
+	case "http":
+		return strings.TrimSuffix(host, ":80")
+	case "https":
+		return strings.TrimSuffix(host, ":443")
+	}
+	return host
 }
 
 // foreign reports whether the request comes from a page of another site, which may not make it. A request
@@ -80,12 +111,16 @@ func (o origins) foreign(r *http.Request) bool {
 func checkCORSOrigin(origin string) error {
 	if origin != "*" && !isOrigin(origin) {
 		return fmt.Errorf("%q is not an origin as browsers send it, such as https://app.example.com "+
-			"(no wildcard, no default port, nothing behind it), nor *", origin)
+			"(no wildcard, nothing behind it), nor *", origin)
 	}
 	return nil
 }
 
-// isOrigin reports whether a browser could send this as an Origin. Anything else would never equal one.
+// webviews are the schemes of pages that come with an app, or an extension, and from no server.
+var webviews = []string{"capacitor", "ionic", "tauri", "chrome-extension"}
+
+// isOrigin reports whether a browser could send this as an Origin, but for a default port. Anything else would
+// never equal one.
 func isOrigin(origin string) bool {
 	u, err := url.Parse(origin)
 	if err != nil || u.Hostname() == "" || u.Scheme+"://"+u.Host != origin ||
@@ -93,11 +128,12 @@ func isOrigin(origin string) bool {
 		return false
 	}
 	if u.Port() == "" {
-		return (u.Scheme == "http" || u.Scheme == "https") && !strings.HasSuffix(origin, ":")
+		known := u.Scheme == "http" || u.Scheme == "https" || slices.Contains(webviews, u.Scheme)
+		return known && !strings.HasSuffix(origin, ":")
 	}
 	port, err := strconv.ParseUint(u.Port(), 10, 16)
 	canonical := err == nil && strconv.FormatUint(port, 10) == u.Port()
-	return canonical && (u.Scheme == "http" && port != 80 || u.Scheme == "https" && port != 443)
+	return canonical && (u.Scheme == "http" || u.Scheme == "https")
 }
 
 func notOriginRune(r rune) bool {

@@ -111,6 +111,14 @@ func (a *App) Validate() error {
 		if err := checkHubName(name); err != nil {
 			return err
 		}
+		for option, err := range map[string]error{
+			"history_age":  option.CheckDuration(config.HistoryAge),
+			"drain_spread": option.CheckDuration(config.DrainSpread),
+		} {
+			if err != nil {
+				return fmt.Errorf("hub %s: %s: %w", name, option, err)
+			}
+		}
 		switch {
 		case config.HistoryBytes < 0:
 			return fmt.Errorf("hub %s: history_bytes must be more than 0", name)

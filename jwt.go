@@ -3,6 +3,7 @@ package sse
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -138,26 +139,52 @@ func (k JWTKey) read() (any, error) {
 	}
 	key, err := token.ReadKey(jose.SignatureAlgorithm(k.Algorithm), text)
 	if err != nil {
-		return nil, fmt.Errorf("the %s key: %w", k.Algorithm, err)
+		return nil, fmt.Errorf("the %s key: %w%s", k.Algorithm, err, k.pathAdvice())
 	}
 	return key, nil
 }
 
-// tokenOf returns the token of a request; empty for none. byCookie warns that the browser may have sent it
-// for the page of another site.
-func (c *JWTConfig) tokenOf(r *http.Request) (token string, byCookie bool) {
+// aPath is how the path of a file begins.
+var aPath = regexp.MustCompile(`^(/|\./|\.\./|[A-Za-z]:[/\\])[^{}\s]+$`)
+
+// pathAdvice says what to write if the key, which can't be used, looks like the path of a file. What may be a
+// secret is not shown.
+func (k JWTKey) pathAdvice() string {
+	switch {
+	case !aPath.MatchString(k.Key):
+		return ""
+	case strings.HasPrefix(k.Algorithm, "HS"):
+		return "; to read it from a file, write {file./path/of/the/file}"
+	}
+	return fmt.Sprintf("; to read it from that file, write {file.%s}", k.Key)
+}
+
+// maxCookies is how many cookies of one name are tried. Browsers send one for each domain and path that has
+// set it.
+const maxCookies = 20
+
+// tokensOf returns the tokens of a request, any of which may be the right one; none if it has none. byCookie
+// warns that the browser may have sent them for the page of another site.
+func (c *JWTConfig) tokensOf(r *http.Request) (tokens []string, byCookie bool) {
 	if token := bearerToken(r); token != "" {
-		return token, false
+		return []string{token}, false
 	}
 	if c.Cookie != "" {
-		if cookie, err := r.Cookie(c.Cookie); err == nil && cookie.Value != "" {
-			return cookie.Value, true
+		for _, cookie := range r.CookiesNamed(c.Cookie) {
+			if cookie.Value != "" && len(tokens) < maxCookies {
+				tokens = append(tokens, cookie.Value)
+			}
 		}
 	}
-	if c.Query != "" {
-		return r.URL.Query().Get(c.Query), false
+	if len(tokens) > 0 {
+		return tokens, true
 	}
-	return "", false
+	if c.Query != "" {
+		if token := r.URL.Query().Get(c.Query); token != "" {
+			return []string{token}, false
+		}
+	}
+	return nil, false
 }
 
 // bearerToken returns the token of the Authorization header; empty for none.

@@ -42,7 +42,7 @@ type Handler struct {
 	User string `json:"user,omitempty"`
 	// The silence after which a client gets a comment. Default: 30s; negative: off.
 	Heartbeat caddy.Duration `json:"heartbeat,omitempty"`
-	// The reconnect delay that EventSource is told. Default: 2s; negative: 0.
+	// The reconnect delay that EventSource is told, from 100ms to 1h. Default: 2s.
 	Retry caddy.Duration `json:"retry,omitempty"`
 	// The time without a message after which a client is closed. Default: 0, off.
 	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
@@ -137,6 +137,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) wire(logger *zap.Logger) {
 	h.origins = h.CORSOrigins
 	topics := newTopicRules(h.Topics)
+	var tokenParameter string
+	if h.JWT != nil {
+		tokenParameter = h.JWT.Query
+	}
+	urls := newURLRules(tokenParameter, slices.Concat(h.Topics, []string{h.ClientID, h.User})...)
 	access := &access{
 		hub:     h.live,
 		user:    h.User,
@@ -149,6 +154,7 @@ func (h *Handler) wire(logger *zap.Logger) {
 		hub:            h.live,
 		access:         access,
 		topics:         topics,
+		urls:           urls,
 		maxTopics:      h.MaxTopics,
 		clientID:       h.ClientID,
 		options:        h.clientOptions(),
@@ -156,7 +162,14 @@ func (h *Handler) wire(logger *zap.Logger) {
 		directWrites:   *h.DirectWrites,
 		logger:         logger,
 	}
-	h.publishing = publishRoute{hub: h.live, access: access, topics: topics, config: h.Publish, logger: logger}
+	h.publishing = publishRoute{
+		hub:    h.live,
+		access: access,
+		topics: topics,
+		urls:   urls,
+		config: h.Publish,
+		logger: logger,
+	}
 }
 
 func (h *Handler) clientOptions() *hub.ClientOptions {
@@ -164,7 +177,7 @@ func (h *Handler) clientOptions() *hub.ClientOptions {
 		Queue:        h.QueueMessages,
 		QueueBytes:   h.QueueBytes,
 		SlowClient:   h.SlowClient,
-		Retry:        max(0, time.Duration(h.Retry)),
+		Retry:        time.Duration(h.Retry),
 		Heartbeat:    max(0, time.Duration(h.Heartbeat)),
 		IdleTimeout:  time.Duration(h.IdleTimeout),
 		MaxAge:       time.Duration(h.MaxAge),
@@ -181,6 +194,12 @@ func (h *Handler) drainIfExiting() {
 	}
 }
 
+// Bounds of the reconnect delay that a route tells.
+const (
+	minRouteRetry = caddy.Duration(100 * time.Millisecond)
+	maxRouteRetry = caddy.Duration(time.Hour)
+)
+
 // Validate refuses values and combinations that make no sense.
 func (h *Handler) Validate() error {
 	for _, topic := range h.Topics {
@@ -193,14 +212,22 @@ func (h *Handler) Validate() error {
 			return &option.Error{Option: "cors_origins", Err: err}
 		}
 	}
-	if err := option.UnlessPlaceholder(hub.CheckClientID)(h.ClientID); h.ClientID != "" && err != nil {
+	if err := checkClientID(h.ClientID); h.ClientID != "" && err != nil {
 		return &option.Error{Option: "client_id", Err: err}
 	}
-	if err := option.UnlessPlaceholder(hub.CheckUser)(h.User); h.User != "" && err != nil {
+	if err := checkUser(h.User); h.User != "" && err != nil {
 		return &option.Error{Option: "user", Err: err}
 	}
 	if err := checkSlowClient(cmp.Or(string(h.SlowClient), string(hub.CatchUp))); err != nil {
 		return &option.Error{Option: "slow_client", Err: err}
+	}
+	for name, duration := range map[string]caddy.Duration{
+		"heartbeat": h.Heartbeat, "retry": h.Retry, "idle_timeout": h.IdleTimeout, "max_age": h.MaxAge,
+		"write_timeout": h.WriteTimeout,
+	} {
+		if err := option.CheckDuration(duration); err != nil {
+			return &option.Error{Option: name, Err: err}
+		}
 	}
 	switch {
 	case len(h.CORSOrigins) > 1 && slices.Contains(h.CORSOrigins, "*"):
@@ -212,6 +239,9 @@ func (h *Handler) Validate() error {
 		return errors.New("max_topics and max_clients_per_ip can't be negative")
 	case h.IdleTimeout < 0 || h.MaxAge < 0 || h.WriteTimeout < 0:
 		return errors.New("idle_timeout, max_age and write_timeout can't be negative")
+	case h.Retry != 0 && (h.Retry < minRouteRetry || h.Retry > maxRouteRetry):
+		return option.Wrong("retry", fmt.Sprintf("%v is not within 100ms and 1h; 2s is the default",
+			time.Duration(h.Retry)))
 	}
 	if h.JWT != nil {
 		if err := h.JWT.validate(); err != nil {

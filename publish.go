@@ -30,7 +30,7 @@ func (route *publishRoute) serve(w http.ResponseWriter, r *http.Request) error {
 			return p.refuse(problem.New(http.StatusBadRequest,
 				"a text/event-stream body says nothing of its target; name it in the URL, as ?topic=news"))
 		}
-		return p.stream(ingest.NewEvents(p.body, p.config.MaxSize, p.formA))
+		return p.stream(ingest.NewEvents(p.text, p.config.MaxSize, p.formA))
 	case "application/x-ndjson":
 		return p.stream(p.lines())
 	}
@@ -146,7 +146,11 @@ func (p *post) stream(s ingest.Source) error {
 		case err != nil:
 			refusal = p.failed(err)
 			came.locate(refusal, lines[n])
-		case ended == io.EOF: //nolint:errorlint // a source returns it bare
+		case ended == io.EOF && came.published == 0 && !p.text.Empty(): //nolint:errorlint // a source returns it bare
+			refusal = problem.New(http.StatusBadRequest, "the body holds no message: none of its lines %s",
+				p.messageLine())
+			came.locate(refusal, 0)
+		case ended == io.EOF: //nolint:errorlint // as above
 			if refusal = came.tooShort(s.Line()); refusal == nil {
 				return writeAnswer(p.w, came.answer())
 			}
@@ -160,16 +164,22 @@ func (p *post) stream(s ingest.Source) error {
 	}
 }
 
+// messageLine says what a line has to do so that there is a message.
+func (p *post) messageLine() string {
+	if mediaType(p.request) == "text/event-stream" {
+		return "begins with data:"
+	}
+	return "has anything on it"
+}
+
 // lines reads the body as NDJSON. Each line is a message in form B or, if the target is known, the data of
 // one.
 func (p *post) lines() ingest.Source {
 	if p.to == nil {
 		// Each byte of data may be escaped as \u0000, and there are other fields.
-		return ingest.NewLines(p.body, 6*p.config.MaxSize+16<<10, ingest.Object)
+		return ingest.NewObjectLines(p.text, 6*p.config.MaxSize+16<<10)
 	}
-	return ingest.NewLines(p.body, p.config.MaxSize, func(line []byte) (ingest.Draft, error) {
-		return ingest.Draft{Message: p.formA(line)}, nil
-	})
+	return ingest.NewDataLines(p.text, p.config.MaxSize, p.formA)
 }
 
 // collect waits for a message and reads it, with those behind it that have arrived already. It returns the

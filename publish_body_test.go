@@ -60,8 +60,8 @@ func TestJSONFieldsAreThoseOfAMessage(t *testing.T) {
 	if event := stream.Expect(t, "x"); event.Name != "update" || event.Retry != 5000 || event.ID == "" {
 		t.Errorf("got %+v", event)
 	}
-	post(t, s.url("/events"), jsonType, `{"ephemeral":true,"data":"y","client_id":"x","event":"","retry":0}`)
-	if event := stream.Expect(t, "y"); event.Name != "" || !event.HasRetry || event.Retry != 0 || event.ID != "" {
+	post(t, s.url("/events"), jsonType, `{"ephemeral":true,"data":"y","client_id":"x","event":"","retry":100}`)
+	if event := stream.Expect(t, "y"); event.Name != "" || event.Retry != 100 || event.ID != "" {
 		t.Errorf("got %+v", event)
 	}
 }
@@ -105,7 +105,9 @@ var badMessages = map[string]string{
 	`{"topic":"a","data":"x","event":"expired"}`:           "reserved",
 	`{"topic":"a","data":"x","event":"closed"}`:            "reserved",
 	`{"topic":"a","data":"x","retry":"5"}`:                 `"retry"`,
-	`{"topic":"a","data":"x","retry":-1}`:                  "retry",
+	`{"topic":"a","data":"x","retry":-1}`:                  "from 100 to 60000",
+	`{"topic":"a","data":"x","retry":99}`:                  "from 100 to 60000",
+	`{"topic":"a","data":"x","retry":60001}`:               "from 100 to 60000",
 	`{"topic":"a","data":"x","retry":1.5}`:                 `"retry"`,
 	`{"topic":"a","data":"x","retry":1e400}`:               `"retry"`,
 	`{"topic":"a","data":"x","retry":9223372036854775808}`: `"retry"`,
@@ -157,7 +159,7 @@ func TestBadJSONMessagesAre400AndSayWhatToChange(t *testing.T) {
 		}
 		stream.Expect(t, "good") // the line before it
 	}
-	for _, body := range []string{"", "   ", `"x"`, `5`, `true`, `[5]`, `["x"]`, `[[]]`, `[{}`, `[{"topic":"a","data":1}`, `\xEF\xBB\xBF{}`} {
+	for _, body := range []string{"", "   ", `"x"`, `5`, `true`, `[5]`, `["x"]`, `[[]]`, `[{"topic":"a","data":1},`, `[{"topic":"a","data":1}`, `\xEF\xBB\xBF{}`} {
 		wantRefusal(t, post(t, s.url("/events"), jsonType, body), http.StatusBadRequest, "JSON")
 	}
 	for _, body := range []string{"null", "[null]", " 5", `"x"`} {
@@ -219,11 +221,11 @@ func TestFormsHaveTheSameFields(t *testing.T) {
 	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
 	answer := post(t, s.url("/events"), formType+"; charset=utf-8",
-		"topic=a&topic=b&data=one%0Atwo+%26&event=update&retry=5&ephemeral=true&idempotency_key=k&broadcast=false")
+		"topic=a&topic=b&data=one%0Atwo+%26&event=update&retry=60000&ephemeral=true&idempotency_key=k&broadcast=false")
 	if answer.Status != http.StatusOK {
 		t.Fatal(answer.Body)
 	}
-	if event := stream.Expect(t, "one\ntwo &"); event.Name != "update" || event.Retry != 5 || event.ID != "" {
+	if event := stream.Expect(t, "one\ntwo &"); event.Name != "update" || event.Retry != 60000 || event.ID != "" {
 		t.Errorf("got %+v", event)
 	}
 	for body, word := range map[string]string{
@@ -245,6 +247,7 @@ func TestFormsHaveTheSameFields(t *testing.T) {
 		"topic=a;data=x":                 "form",
 		"topic=a&data=x&retry=-1":        "retry",
 		"topic=a&data=x&retry=x":         "retry",
+		"topic=a&data=x&retry=99":        "retry",
 		"topic=a&data=x&ephemeral=x":     "ephemeral",
 		"topic=a&data=x&event=gap":       "reserved",
 		"topic=a&data=x&event=a%0Db":     "event",

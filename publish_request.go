@@ -1,21 +1,17 @@
 package sse
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/go-json-experiment/json/jsontext"
 	"go.uber.org/zap"
 
 	"github.com/caddy-sse/caddy-sse/hub"
@@ -29,6 +25,7 @@ type publishRoute struct {
 	hub    *live.Hub
 	access *access
 	topics topicRules
+	urls   urlRules
 	config *PublishConfig // nil if nobody may publish
 	logger *zap.Logger
 }
@@ -38,7 +35,9 @@ type post struct {
 	*publishRoute
 	w       http.ResponseWriter
 	request *http.Request
-	body    *countedBody
+	body    *countedBody // as it comes over the network
+	text    *ingest.Text // the body decoded
+	coded   bool         // whether the body has a Content-Encoding
 	who     publisher
 	key     string   // the header Idempotency-Key; empty for none
 	literal []string // the literal topics of the route, for this request
@@ -60,9 +59,9 @@ func (p *post) prepare() (refusal *problem.Problem) {
 	if p.who, refusal = p.access.authorizePublish(p.request); refusal != nil {
 		return refusal
 	}
-	query, err := url.ParseQuery(p.request.URL.RawQuery)
-	if err != nil {
-		return problem.New(http.StatusBadRequest, "the query can't be read: %v", err)
+	query, refusal := p.urls.read(p.request, postParameters)
+	if refusal != nil {
+		return refusal
 	}
 	if p.key = p.request.Header.Get("Idempotency-Key"); len(p.key) > ingest.MaxKeyBytes {
 		return problem.New(http.StatusBadRequest,
@@ -77,7 +76,10 @@ func (p *post) prepare() (refusal *problem.Problem) {
 	if p.to == nil && len(p.literal) > 0 {
 		p.to = hub.Topics(p.literal...)
 	}
-	return p.readDefaults(query)
+	if refusal = p.readDefaults(query); refusal != nil {
+		return refusal
+	}
+	return p.openBody()
 }
 
 // checkMessage refuses a message that this publisher may not publish here.
@@ -137,11 +139,18 @@ func (p *post) unreadable(err error) *problem.Problem {
 	panic(http.ErrAbortHandler)
 }
 
-func malformedBody(err *ingest.Error) *problem.Problem {
-	if err.TooLarge {
-		return problem.New(http.StatusRequestEntityTooLarge, "%v", err)
+func malformedBody(err error) *problem.Problem {
+	status := http.StatusBadRequest
+	if malformed := (*ingest.Error)(nil); errors.As(err, &malformed) && malformed.TooLarge {
+		status = http.StatusRequestEntityTooLarge
 	}
-	return problem.New(http.StatusBadRequest, "%v", err)
+	return problem.New(status, "%v", err)
+}
+
+// logRefusal logs at debug why a request is refused. A detail holds no token and no data.
+func logRefusal(logger *zap.Logger, h *live.Hub, r *http.Request, refusal *problem.Problem) {
+	logger.Debug("request refused", zap.String("hub", h.Name), zap.String("method", r.Method),
+		zap.String("remote", r.RemoteAddr), zap.Int("status", refusal.Status), zap.String("reason", refusal.Detail))
 }
 
 // refuse answers with a problem. An HTTP/1 connection whose body was not read to its end is closed after the
@@ -149,6 +158,7 @@ func malformedBody(err *ingest.Error) *problem.Problem {
 // answer. (RFC 9112, section 9.6)
 func (p *post) refuse(refusal *problem.Problem) error {
 	p.hub.CountRefusedPublish(refusal.Status)
+	logRefusal(p.logger, p.hub, p.request, refusal)
 	if p.request.ProtoMajor != 1 || p.body.ended || p.request.ContentLength == 0 {
 		return problem.Write(p.w, refusal)
 	}
@@ -192,24 +202,6 @@ func (p *post) stopReadingAtExit() (undo func()) {
 		defer mu.Unlock()
 		over = true
 	}
-}
-
-// countedBody is a body that knows whether it was read to its end.
-type countedBody struct {
-	io.ReadCloser
-	ended bool
-}
-
-func (b *countedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.ended = b.ended || err == io.EOF
-	return n, err
-}
-
-// mediaType returns the media type of the body, without parameters; empty for none.
-func mediaType(r *http.Request) string {
-	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	return media
 }
 
 // urlTarget returns the target that a query names; nil for none. A parameter that stands there twice is
@@ -264,87 +256,4 @@ func (p *post) readDefaults(query url.Values) *problem.Problem {
 		}
 	}
 	return nil
-}
-
-// maxArray bounds a whole body in form B, in messages of the largest size.
-const maxArray = 16
-
-// readBody reads a whole body.
-func (p *post) readBody() ([]byte, *problem.Problem) {
-	limit := int64(p.config.MaxSize)
-	if p.to == nil {
-		limit *= maxArray
-	}
-	if p.request.ContentLength > limit {
-		return nil, bodyTooLarge(limit)
-	}
-	body, err := io.ReadAll(io.LimitReader(p.body, limit+1))
-	switch {
-	case err != nil:
-		return nil, p.unreadable(err)
-	case int64(len(body)) > limit:
-		return nil, bodyTooLarge(limit)
-	}
-	return body, nil
-}
-
-func bodyTooLarge(limit int64) *problem.Problem {
-	return problem.New(http.StatusRequestEntityTooLarge,
-		"the body has more than %d bytes; send less at once", limit)
-}
-
-// decode returns the messages of a whole body. A refusal says which Content-Type it should have had.
-func (p *post) decode(body []byte) (drafts []ingest.Draft, isArray bool, refusal *problem.Problem) {
-	if p.to != nil {
-		return []ingest.Draft{{Message: p.formA(body)}}, false, nil
-	}
-	text := bytes.TrimLeft(body, " \t\r\n")
-	looksJSON := len(text) > 0 && (text[0] == '{' || text[0] == '[')
-	switch media := mediaType(p.request); {
-	case media == "application/json":
-		drafts, isArray, err := ingest.JSON(text)
-		if err != nil {
-			return nil, isArray, problem.New(http.StatusBadRequest, "%v", err)
-		}
-		return drafts, isArray, nil
-	case media == "multipart/form-data":
-		return nil, false, problem.New(http.StatusUnsupportedMediaType,
-			"multipart forms are not taken; send application/x-www-form-urlencoded or application/json")
-	case looksJSON && (slices.Contains(otherNamesOfNDJSON, media) || isJSONLines(text)):
-		return nil, false, problem.New(http.StatusBadRequest,
-			"the body looks like one JSON message on each line; send it with Content-Type: application/x-ndjson")
-	case looksJSON:
-		return nil, false, problem.New(http.StatusBadRequest,
-			"the body looks like JSON; send it with Content-Type: application/json")
-	case media == "application/x-www-form-urlencoded":
-		d, err := ingest.Form(body)
-		if err != nil {
-			return nil, false, problem.New(http.StatusBadRequest, "%v", err)
-		}
-		return []ingest.Draft{d}, false, nil
-	}
-	return nil, false, problem.New(http.StatusBadRequest,
-		"no target; name one in the URL, as ?topic=news, or send a message with its target as application/json")
-}
-
-// otherNamesOfNDJSON are other names for application/x-ndjson.
-var otherNamesOfNDJSON = []string{
-	"application/ndjson", "application/jsonl", "application/jsonlines", "application/x-jsonl",
-	"application/x-jsonlines", "application/json-lines", "text/x-ndjson",
-}
-
-// isJSONLines reports whether a body is an object with the beginning of another behind it.
-func isJSONLines(body []byte) bool {
-	if body[0] != '{' {
-		return false
-	}
-	decoder := jsontext.NewDecoder(bytes.NewReader(body))
-	return decoder.SkipValue() == nil && decoder.PeekKind() == '{'
-}
-
-// formA makes a message in form A: data for the target of the URL or the route.
-func (p *post) formA(data []byte) *hub.Message {
-	m := p.defaults
-	m.To, m.Data = p.to, data
-	return &m
 }

@@ -266,12 +266,12 @@ func TestNDJSONLinesAreData(t *testing.T) {
 	stream := s.listen(t)
 	lines := []string{`{"topic": "b"}`, "not JSON", "  spaces ", `"x"`, "\x00", "a\rb", "last"}
 	body := "\n\r\n" + lines[0] + "\r\n" + lines[1] + "\n\n\n" + strings.Join(lines[2:], "\n")
-	answer := post(t, s.url("/events?topic=a&event=e&retry=9"), ndjsonType, body)
+	answer := post(t, s.url("/events?topic=a&event=e&retry=900"), ndjsonType, body)
 	if answer.Status != http.StatusOK || !strings.Contains(answer.Body, `"published":7,`) {
 		t.Errorf("answered %d %s", answer.Status, answer.Body)
 	}
 	for _, want := range lines {
-		if event := stream.Expect(t, strings.ReplaceAll(want, "\r", "\n")); event.Name != "e" || event.Retry != 9 {
+		if event := stream.Expect(t, strings.ReplaceAll(want, "\r", "\n")); event.Name != "e" || event.Retry != 900 {
 			t.Errorf("got %+v", event)
 		}
 	}

@@ -89,6 +89,9 @@ func (b *RedisBroker) Validate() error {
 			return fmt.Errorf("broker redis: %w", err)
 		}
 	}
+	if err := option.CheckDuration(b.Timeout); err != nil {
+		return &option.Error{Option: "timeout", Err: err}
+	}
 	switch {
 	case b.MaxLen < 0 || b.Timeout < 0:
 		return errors.New("broker redis: max_len and timeout must be more than 0")

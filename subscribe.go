@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -22,6 +21,7 @@ type subscribeRoute struct {
 	hub            *live.Hub
 	access         *access
 	topics         topicRules
+	urls           urlRules
 	maxTopics      int    // topics and patterns of a client
 	clientID       string // the placeholder for the client's ID
 	options        *hub.ClientOptions
@@ -46,6 +46,7 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 	}
 	if p != nil {
 		route.hub.Core.CountRefused()
+		logRefusal(route.logger, route.hub, r, p)
 		return problem.Write(w, p)
 	}
 	if r.Method == http.MethodHead {
@@ -80,9 +81,9 @@ func (route *subscribeRoute) turnAway(w http.ResponseWriter, r *http.Request, ca
 
 // subscription reads what a client asks for.
 func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *problem.Problem) {
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return hub.Subscription{}, problem.New(http.StatusBadRequest, "the query can't be read: %v", err)
+	query, p := route.urls.read(r, getParameters)
+	if p != nil {
+		return hub.Subscription{}, p
 	}
 	s := hub.Subscription{
 		Subscriber:  hub.Subscriber{Source: sourceOf(r), ClientOptions: route.options},
@@ -91,13 +92,14 @@ func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *p
 	if s.LastEventID == "" {
 		s.LastEventID = query.Get("last_event_id")
 	}
-	var p *problem.Problem
 	if s.Topics, s.Patterns, p = route.topics.subscribed(r, query, route.maxTopics); p != nil {
 		return s, p
 	}
-	if s.User, s.Expires, p = route.access.authorizeSubscribe(r, s.Topics, s.Patterns); p != nil {
+	who, p := route.access.authorizeSubscribe(r, s.Topics, s.Patterns)
+	if p != nil {
 		return s, p
 	}
+	s.User, s.Expires = who.user, who.until
 	if s.User != "" && hub.CheckUser(s.User) != nil {
 		return s, problem.New(http.StatusBadRequest, "%v", hub.CheckUser(s.User))
 	}
@@ -106,6 +108,11 @@ func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *p
 	}
 	if err := hub.CheckClientID(s.ClientID); err != nil {
 		return s, problem.New(http.StatusBadRequest, "%v", err)
+	}
+	if who.foreign && !s.Generated {
+		return s, problem.New(http.StatusForbidden,
+			"with a token in a cookie, pages of %s may not choose a client_id; leave it out to get one, "+
+				"or add that origin to cors_origins", r.Header.Get("Origin"))
 	}
 	cloneStrings(&s.Subscriber)
 	return s, nil

@@ -54,7 +54,7 @@ func wantStreamHeaders(t *testing.T, header http.Header) {
 }
 
 func TestRetryToldIsTheConfiguredOne(t *testing.T) {
-	for option, want := range map[string]string{"retry 750ms": "retry: 750\n", "retry 0s": "retry: 0\n"} {
+	for option, want := range map[string]string{"retry 750ms": "retry: 750\n", "retry 100ms": "retry: 100\n", "retry 1h": "retry: 3600000\n"} {
 		s := serve(t, "sse /events {\n"+option+"\n}")
 		stream := e2etest.Subscribe(t, s.url("/events"), e2etest.KeepRaw())
 		stream.Connected(t)

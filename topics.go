@@ -53,11 +53,15 @@ func (t topicRules) literal(r *http.Request) ([]string, *problem.Problem) {
 	return topics, nil
 }
 
-// expandTopic replaces the placeholders of a topic. It returns "" if one of them is empty.
+// expandTopic replaces the placeholders of a topic. It returns "" if one of them is empty. One that is only a
+// part of the topic stands for one segment.
 func expandTopic(template string, replacer *caddy.Replacer) (name string, p *problem.Problem) {
 	empty := false
-	name, _ = replacer.ReplaceFunc(template, func(_ string, value any) (any, error) {
+	name, _ = replacer.ReplaceFunc(template, func(key string, value any) (any, error) {
 		text := caddy.ToString(value)
+		if strings.Contains(text, "/") && template != "{"+key+"}" {
+			p = problem.New(http.StatusBadRequest, "%q holds a /, but stands for one segment of a topic", text)
+		}
 		if strings.Contains(text, "*") {
 			p = problem.New(http.StatusBadRequest,
 				"%q holds a *; a pattern may come from ?topic= only, and only as a whole topic", text)

@@ -45,10 +45,14 @@ func TestDashboardOpensAsASiteOfItsOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	handle := regexp.MustCompile(`(?s)\thandle /sse/\* \{.*?\n\t\}\n\tredir / /sse/\n`).FindString(string(readme))
+	handle := regexp.MustCompile(`(?s)\t@page \{.*?\n\tredir / /sse/\n`).FindString(string(readme))
 	if handle == "" {
 		t.Fatal("the README does not show the site")
 	}
+	e2etest.WantNothingElsePassedOn(t, func(behind string) string {
+		site := "http://127.0.0.1:{{port}} {\n\tsse /events\n" + strings.ReplaceAll(handle, "localhost:2019", behind) + "}\n"
+		return e2etest.Start(t, site).Expand("127.0.0.1:{{port}}")
+	}, http.MethodGet, "/sse/", "/sse/", "/sse/hubs", "/sse/hubs/default/clients?topic=a", "/sse/hubs/a%C3%BC")
 	site := strings.NewReplacer(
 		"localhost:2019", "{$CADDY_ADMIN}",
 		`https://admin\.example\.com`, `http://127\.0\.0\.1:{{port}}`,

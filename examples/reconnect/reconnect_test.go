@@ -3,6 +3,7 @@ package reconnect_test
 import (
 	"bytes"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,8 +122,16 @@ func TestBothOutlastARestart(t *testing.T) {
 	nothingIsMissing(t, page)
 }
 
-// start runs the example as its README says, but for the port and what stands around the site.
-func start(t *testing.T, around string) *e2etest.Server {
+// Whatever the path looks like, nothing else of the admin endpoint can be reached.
+func TestOnlyTheClientsOfTheHubArePassedOn(t *testing.T) {
+	e2etest.WantNothingElsePassedOn(t, func(behind string) string {
+		return start(t, "%s", "{$CADDY_ADMIN:localhost:2019}", behind).Expand("127.0.0.1:{{port}}")
+	}, http.MethodDelete, "/sse/hubs/default/clients/", "/sse/hubs/default/clients/a", "/sse/hubs/default/clients/a.b~c")
+}
+
+// start runs the example as its README says, but for the port, what stands around the site, and what is
+// replaced in it.
+func start(t *testing.T, around string, replaced ...string) *e2etest.Server {
 	t.Helper()
 	content, err := os.ReadFile("Caddyfile")
 	if err != nil {
@@ -131,7 +140,8 @@ func start(t *testing.T, around string) *e2etest.Server {
 	if !bytes.Contains(content, []byte(":8080")) {
 		t.Fatal("the Caddyfile listens elsewhere than on :8080")
 	}
-	caddyfile := strings.Replace(around, "%s", strings.ReplaceAll(string(content), ":8080", ":{{port}}"), 1)
+	site := strings.NewReplacer(append(replaced, ":8080", ":{{port}}")...).Replace(string(content))
+	caddyfile := strings.Replace(around, "%s", site, 1)
 	return e2etest.Start(t, caddyfile, e2etest.WorkDir(e2etest.RepoRoot(t)))
 }
 

@@ -18,7 +18,7 @@ import (
 // boltSite keeps its log in a file; clients come back at once.
 func boltSite(options string) string {
 	return "{\n\tsse {\n\t\thistory 1000000\n\t\tbroker bolt {{dir}}/sse.db {\n\t\t\t" + options + "\n\t\t}\n\t}\n}\n" +
-		strings.Replace(openSite, "sse /events {", "sse /events {\n\t\tretry 20ms", 1)
+		strings.Replace(openSite, "sse /events {", "sse /events {\n\t\tretry 100ms", 1)
 }
 
 // TestWhatWasAcknowledgedSurvivesSIGKILLAtAnyMoment kills the server under load, again and again, and

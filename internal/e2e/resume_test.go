@@ -77,7 +77,7 @@ func TestWhatClientsSeeIsWhatWasPublished(t *testing.T) {
 	config := func(i int) string {
 		return tlsSite(siteOptions{
 			hub:   fmt.Sprintf("history %d", 10_000+i),
-			route: fmt.Sprintf("retry %dms\nqueue 16 64KiB\nheartbeat %ds", 5+i, 20+i),
+			route: fmt.Sprintf("retry %dms\nqueue 16 64KiB\nheartbeat %ds", 105+i, 20+i),
 		})
 	}
 	server := e2etest.Start(t, config(0), awaitTLS)

@@ -45,14 +45,34 @@ func checkKey(key string) error {
 	return nil
 }
 
+// Bounds of the reconnect delay that a publisher may tell clients, in milliseconds.
+const (
+	MinRetry = 100
+	MaxRetry = 60_000
+)
+
+var errRetry = fmt.Errorf("retry must be a whole number of milliseconds from %d to %d, such as 5000",
+	MinRetry, MaxRetry)
+
 // ParseRetry reads the value of retry, in milliseconds.
 func ParseRetry(text string) (int64, error) {
-	ms, err := strconv.ParseUint(text, 10, 63)
+	ms, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		return 0, errors.New("retry must be a whole number of milliseconds, 0 or more")
+		return 0, errRetry
 	}
-	return int64(ms), nil
+	return ms, checkRetry(ms)
 }
+
+func checkRetry(ms int64) error {
+	if ms < MinRetry || ms > MaxRetry {
+		return errRetry
+	}
+	return nil
+}
+
+// BoundRetry brings a retry within its bounds. It is for streams and logs, whose other messages must not be
+// lost for it.
+func BoundRetry(ms int64) int64 { return min(max(ms, MinRetry), MaxRetry) }
 
 // ParseBool reads true or 1, and false or 0.
 func ParseBool(text string) (bool, error) {

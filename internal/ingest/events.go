@@ -17,7 +17,7 @@ type Events struct {
 	maxSize int
 	message func(data []byte) *hub.Message
 	ahead   *hub.Message // already read by Buffered; nil for none
-	retry   *int64       // of a block without data: it goes with the next message
+	retry   *int64       // of a block without data, within bounds: it goes with the next message
 }
 
 // NewEvents reads a body whose messages have at most maxSize bytes of data. The function message makes a
@@ -48,7 +48,7 @@ func (s *Events) Next() (Draft, error) {
 // read returns the message of a block. Without data it returns nil: browsers dispatch nothing either.
 func (s *Events) read(e eventstream.Event) *hub.Message {
 	if e.HasRetry {
-		s.retry = &e.Retry
+		s.retry = new(BoundRetry(e.Retry))
 	}
 	if !e.HasData {
 		return nil

@@ -3,14 +3,23 @@ package ingest
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
+// errNoForm is the error for what curl -d sends: it calls whatever it is given a form.
+var errNoForm = errors.New("the body is no form with a message; to send it as data, name its target in the " +
+	"URL, as ?topic=news; a form has the fields of a message, as topic=news&data=hello")
+
 // Form reads one message in form B from an application/x-www-form-urlencoded body.
 func Form(body []byte) (Draft, error) {
 	form, err := url.ParseQuery(string(body))
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(form)), isField) {
+		return Draft{}, errNoForm
+	}
 	if err != nil {
 		return Draft{}, fmt.Errorf("the form can't be read: %w", err)
 	}

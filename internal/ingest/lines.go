@@ -5,20 +5,33 @@ import (
 	"bytes"
 	"errors"
 	"io"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// Lines is a [Source] for NDJSON: each line is a message. Empty lines are skipped.
+// Lines is a [Source] for NDJSON: each line is a message.
 type Lines struct {
 	reader *bufio.Reader
 	limit  int // bytes of a line
 	read   func(line []byte) (Draft, error)
-	number int // of the last line, from 1
+	blanks string // a line of nothing but these is skipped
+	number int    // of the last line, from 1
 }
 
-// NewLines reads a body whose lines have at most limit bytes. The function read makes a message of a line.
-func NewLines(body io.Reader, limit int, read func(line []byte) (Draft, error)) *Lines {
-	return &Lines{reader: bufio.NewReaderSize(body, 16<<10), limit: limit, read: read}
+// NewDataLines reads a body whose lines are data (form A), of at most limit bytes each. The function message
+// makes a message of a line. Empty lines are skipped, but blanks are data: a token may be a space.
+func NewDataLines(body io.Reader, limit int, message func(data []byte) *hub.Message) *Lines {
+	read := func(line []byte) (Draft, error) { return Draft{Message: message(line)}, nil }
+	return &Lines{reader: newLineReader(body), limit: limit, read: read, blanks: "\r\n"}
 }
+
+// NewObjectLines reads a body whose lines are objects (form B), of at most limit bytes each. Lines of blanks
+// are skipped.
+func NewObjectLines(body io.Reader, limit int) *Lines {
+	return &Lines{reader: newLineReader(body), limit: limit, read: Object, blanks: " \t\r\n"}
+}
+
+func newLineReader(body io.Reader) *bufio.Reader { return bufio.NewReaderSize(body, 16<<10) }
 
 // Next implements [Source].
 func (s *Lines) Next() (Draft, error) {
@@ -27,7 +40,7 @@ func (s *Lines) Next() (Draft, error) {
 		if err != nil {
 			return Draft{}, err
 		}
-		if len(line) == 0 {
+		if len(bytes.Trim(line, s.blanks)) == 0 {
 			continue
 		}
 		d, err := s.read(line)
@@ -61,7 +74,7 @@ func (s *Lines) readLine() (line []byte, err error) {
 // Buffered implements [Source].
 func (s *Lines) Buffered() bool {
 	ahead, _ := s.reader.Peek(s.reader.Buffered())
-	ahead = bytes.TrimLeft(ahead, "\r\n") // empty lines are no messages
+	ahead = bytes.TrimLeft(ahead, s.blanks) // what Next skips is no message
 	return bytes.IndexByte(ahead, '\n') >= 0
 }
 

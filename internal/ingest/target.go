@@ -48,10 +48,14 @@ func (t Target) Addresses() (to []hub.Address, err error) {
 	case t.HasTopic && len(to) == 0:
 		return nil, errors.New("topic names no topic; give at least one")
 	case len(to) > MaxTargets:
-		return nil, fmt.Errorf("%d topics are too many for one message; the limit is %d", len(to), MaxTargets)
+		return nil, tooManyTargets(len(to))
 	}
 	for i := range to {
 		to[i].Name = strings.Clone(to[i].Name)
 	}
 	return to, nil
+}
+
+func tooManyTargets(n int) error {
+	return fmt.Errorf("%d topics are too many for one message; the limit is %d", n, MaxTargets)
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -19,6 +20,8 @@ import (
 type Option struct {
 	// Takes is the option's arguments as the documentation writes them. Error messages show it.
 	Takes string
+	// Place is where the option belongs, if it is not here. Then Read is not called.
+	Place string
 	// Read reads the option. The dispenser stands at the option's name.
 	Read func(d *caddyfile.Dispenser) error
 }
@@ -44,22 +47,50 @@ func (at Positions) Block(
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()
 		o, known := options[name]
-		if !known {
-			return d.Errf("unknown option %q; the options here are %s",
-				name, strings.Join(slices.Sorted(maps.Keys(options)), ", "))
+		switch {
+		case !known:
+			return d.Errf("unknown option %q; the options here are %s", name, strings.Join(namesOf(options), ", "))
+		case o.Place != "":
+			return d.Errf("the option %q does not belong here, but in %s", name, o.Place)
 		}
 		if seen[name] && !slices.Contains(repeatable, name) {
 			return d.Errf("option %q is there twice", name)
 		}
 		seen[name] = true
 		at[prefix+name] = d.Token()
+		wrong := ErrArguments
+		if o.Takes != "" && d.CountRemainingArgs() == 0 {
+			wrong = errEmpty
+		}
 		if err := o.Read(d); err == ErrArguments { //nolint:errorlint // it is returned bare
-			return d.Errf("%s: %w; write: %s", name, err, strings.TrimSpace(name+" "+o.Takes))
+			return d.Errf("%s: %w; write: %s", name, wrong, strings.TrimSpace(name+" "+o.Takes))
 		} else if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// errEmpty is ErrArguments for an option with nothing behind it.
+var errEmpty = errors.New("it is empty (and so is {$NAME} if no variable of that name is set)")
+
+// namesOf returns the names of the options that belong where the table is for.
+func namesOf(options map[string]Option) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		if options[name].Place == "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// AddMisplaced adds options to a table that are often written there, but belong in another place.
+func AddMisplaced(options map[string]Option, place string, names ...string) {
+	for _, name := range names {
+		if _, there := options[name]; !there {
+			options[name] = Option{Place: place}
+		}
+	}
 }
 
 // Locate adds file and line to an error: those of the option that the error is about.
@@ -88,7 +119,7 @@ func ReadWord(d *caddyfile.Dispenser, field *string) error {
 
 // Word is an option with one argument. The argument has to pass the checks.
 func Word(takes string, field *string, checks ...func(word string) error) Option {
-	return Option{takes, func(d *caddyfile.Dispenser) error {
+	return Option{Takes: takes, Read: func(d *caddyfile.Dispenser) error {
 		name := d.Val()
 		if err := ReadWord(d, field); err != nil {
 			return err
@@ -99,7 +130,7 @@ func Word(takes string, field *string, checks ...func(word string) error) Option
 
 // Words is an option with one or more arguments. Each has to pass the checks.
 func Words(takes string, field *[]string, checks ...func(word string) error) Option {
-	return Option{takes, func(d *caddyfile.Dispenser) error {
+	return Option{Takes: takes, Read: func(d *caddyfile.Dispenser) error {
 		name := d.Val()
 		words := d.RemainingArgs()
 		if len(words) == 0 {
@@ -123,7 +154,7 @@ func checkWords(d *caddyfile.Dispenser, name string, words []string, checks []fu
 
 // Flag is an option without arguments. It is true if it is there.
 func Flag(field *bool) Option {
-	return Option{"", func(d *caddyfile.Dispenser) error {
+	return Option{Read: func(d *caddyfile.Dispenser) error {
 		if d.NextArg() {
 			return ErrArguments
 		}
@@ -134,7 +165,7 @@ func Flag(field *bool) Option {
 
 // OnOff is an option that is on or off. The field stays nil if it is left out.
 func OnOff(field **bool) Option {
-	return Option{"on | off", func(d *caddyfile.Dispenser) error {
+	return Option{Takes: "on | off", Read: func(d *caddyfile.Dispenser) error {
 		name := d.Val()
 		var word string
 		if err := ReadWord(d, &word); err != nil {
@@ -151,7 +182,7 @@ func OnOff(field **bool) Option {
 
 // Number is an option with a whole number of at least least.
 func Number(field *int, least int) Option {
-	return Option{"<number>", func(d *caddyfile.Dispenser) error {
+	return Option{Takes: "<number>", Read: func(d *caddyfile.Dispenser) error {
 		if err := ReadNumber(d, field, least); err != nil {
 			return err
 		}
@@ -197,7 +228,7 @@ func Duration(field *caddy.Duration, rule DurationRule) Option {
 		expected = "of 0 or more, such as 30s"
 	case Positive:
 	}
-	return Option{takes, func(d *caddyfile.Dispenser) error {
+	return Option{Takes: takes, Read: func(d *caddyfile.Dispenser) error {
 		name := d.Val()
 		var word string
 		if err := ReadWord(d, &word); err != nil {
@@ -211,6 +242,8 @@ func Duration(field *caddy.Duration, rule DurationRule) Option {
 			*field = 0
 		case err != nil || duration <= 0:
 			return d.Errf("%s: %q is not a duration %s", name, word, expected)
+		case duration < time.Millisecond:
+			return d.Errf("%s: %q is less than a millisecond; give it more, such as 30s", name, word)
 		default:
 			*field = caddy.Duration(duration)
 		}
@@ -220,7 +253,7 @@ func Duration(field *caddy.Duration, rule DurationRule) Option {
 
 // Bytes is an option with a size in bytes, such as 1MiB.
 func Bytes[T int | int64](field *T) Option {
-	return Option{"<size>", func(d *caddyfile.Dispenser) error {
+	return Option{Takes: "<size>", Read: func(d *caddyfile.Dispenser) error {
 		name := d.Val()
 		var word string
 		if err := ReadWord(d, &word); err != nil {

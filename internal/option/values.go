@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 )
@@ -37,6 +38,37 @@ func Wrong(option, text string) error { return &Error{option, errors.New(text)} 
 func CheckNotEmpty(value string) error {
 	if value == "" {
 		return errors.New("the value is empty; give it one, or leave the option out")
+	}
+	return nil
+}
+
+// CheckDuration refuses a duration below a millisecond. In JSON it is a number that was meant to be something
+// else: numbers there are nanoseconds. Zero and what is negative have meanings of their own.
+func CheckDuration(d caddy.Duration) error {
+	if d > 0 && time.Duration(d) < time.Millisecond {
+		return fmt.Errorf("%v is less than a millisecond; in JSON a number is nanoseconds, "+
+			"so write a text such as \"30s\"", time.Duration(d))
+	}
+	return nil
+}
+
+// Placeholders returns the names of the placeholders in a value.
+func Placeholders(value string) (names []string) {
+	_, _ = caddy.NewEmptyReplacer().ReplaceFunc(value, func(name string, _ any) (any, error) {
+		names = append(names, name)
+		return nil, nil
+	})
+	return names
+}
+
+// CheckPlaceholders refuses a placeholder that is none of Caddy's, which would always be empty. All of its own
+// have a dot, once its Caddyfile has written the short ones out.
+func CheckPlaceholders(value string) error {
+	for _, name := range Placeholders(value) {
+		if !strings.Contains(name, ".") {
+			return fmt.Errorf("{%[1]s} is no placeholder that Caddy knows; write {query.%[1]s} for what "+
+				"?%[1]s= says (one that the directive map sets needs a dot in its name, as {my.%[1]s})", name)
+		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@
 package problem
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,8 @@ type Problem struct {
 
 	// Challenge is the WWW-Authenticate header of a 401.
 	Challenge string `json:"-"`
+	// AcceptEncoding is the Accept-Encoding header of a 415: the codings that a body may have.
+	AcceptEncoding string `json:"-"`
 	// RetryAfter is the Retry-After header of a 429 or 503, in seconds; 0 for none.
 	RetryAfter int `json:"-"`
 }
@@ -107,6 +110,9 @@ func Write(w http.ResponseWriter, p *Problem) error {
 	if p.Challenge != "" {
 		header.Set("WWW-Authenticate", p.Challenge)
 	}
+	if p.AcceptEncoding != "" {
+		header.Set("Accept-Encoding", p.AcceptEncoding)
+	}
 	if p.RetryAfter > 0 {
 		header.Set("Retry-After", strconv.Itoa(p.RetryAfter))
 	}
@@ -115,13 +121,14 @@ func Write(w http.ResponseWriter, p *Problem) error {
 
 // WriteJSON answers with JSON and its length. The caller sets the other headers first.
 func WriteJSON(w http.ResponseWriter, status int, body any) error {
-	encoded, err := json.Marshal(body)
-	if err != nil {
+	var encoded bytes.Buffer
+	encoder := json.NewEncoder(&encoded) // it writes the line end, too
+	encoder.SetEscapeHTML(false)         // people read this, not browsers
+	if err := encoder.Encode(body); err != nil {
 		return fmt.Errorf("encoding the answer: %w", err)
 	}
-	encoded = append(encoded, '\n')
-	w.Header().Set("Content-Length", strconv.Itoa(len(encoded)))
+	w.Header().Set("Content-Length", strconv.Itoa(encoded.Len()))
 	w.WriteHeader(status)
-	_, _ = w.Write(encoded) // the client may have gone
+	_, _ = w.Write(encoded.Bytes()) // the client may have gone
 	return nil
 }

@@ -165,7 +165,7 @@ func (l *Log) Kick(ctx context.Context, clientID string) error {
 // channelMessage is an ephemeral message on the channel: form B, and the hub that the message is for.
 type channelMessage struct {
 	ingest.Fields
-	Hub string `json:"hub,omitempty"`
+	Hub *string `json:"hub"`
 }
 
 // defaultHub is the hub of a message that names none.
@@ -178,13 +178,20 @@ func decodeChannelMessage(payload string) (m *hub.Message, hubName string, err e
 	if err := json.Unmarshal([]byte(payload), &c, ingest.Strict); err != nil {
 		return nil, hubOfMalformed(payload), ingest.Explain(err)
 	}
-	hubName = cmp.Or(c.Hub, defaultHub)
+	hubName = defaultHub
+	if c.Hub != nil {
+		hubName = cmp.Or(*c.Hub, defaultHub)
+	}
 	d, err := c.Draft()
 	if err != nil {
 		return nil, hubName, err
 	}
 	d.Ephemeral = true
-	return d.Message, hubName, d.Check()
+	if err := d.Check(); err != nil {
+		return nil, hubName, err
+	}
+	d.Retry = ingest.BoundRetry(d.Retry)
+	return d.Message, hubName, nil
 }
 
 // hubOfMalformed returns the hub that a malformed message names, or defaultHub if even that can't be read.

@@ -55,7 +55,7 @@ func (e entry) message(at time.Time) (*hub.Message, error) {
 			m.Data = []byte(value)
 		case "retry":
 			m.HasRetry = true
-			m.Retry, err = ingest.ParseRetry(value)
+			m.Retry, err = readRetry(value)
 		default:
 			return nil, fmt.Errorf("unknown field %q", name)
 		}
@@ -71,6 +71,15 @@ func (e entry) message(at time.Time) (*hub.Message, error) {
 		return nil, err
 	}
 	return m, m.Check()
+}
+
+// readRetry reads the retry of an entry. What is in the log already is brought within the bounds.
+func readRetry(text string) (int64, error) {
+	ms, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || ms < 0 {
+		return 0, errors.New("must be a whole number of milliseconds")
+	}
+	return ingest.BoundRetry(ms), nil
 }
 
 // fieldsOf yields the fields of a message in form B, with topic once for each topic.

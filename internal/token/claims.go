@@ -2,6 +2,7 @@ package token
 
 import (
 	"errors"
+	"regexp"
 	"time"
 
 	"github.com/go-jose/go-jose/v4/jwt"
@@ -23,8 +24,39 @@ type Claims struct {
 // payload is what is read of a token's own JSON. Claims is never decoded itself: a token could set its
 // Grants and Name.
 type payload struct {
-	jwt.Claims
-	SSE jsontext.Value `json:"sse"`
+	jwt.Claims                // but for the next four, which issuers write in several ways
+	Subject    subject        `json:"sub"`
+	Expiry     *date          `json:"exp"`
+	NotBefore  *date          `json:"nbf"`
+	IssuedAt   *date          `json:"iat"`
+	SSE        jsontext.Value `json:"sse"`
+}
+
+// subject is a "sub". Issuers whose users have numbers write it as one.
+type subject string
+
+var wholeNumber = regexp.MustCompile(`^(0|[1-9][0-9]*)$`)
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *subject) UnmarshalJSON(text []byte) error {
+	if wholeNumber.Match(text) {
+		*s = subject(text)
+		return nil
+	}
+	return json.Unmarshal(text, (*string)(s))
+}
+
+// date is a date in seconds, perhaps with a fraction, perhaps as a string.
+type date jwt.NumericDate
+
+var dateAsString = regexp.MustCompile(`^"[0-9]{1,18}(\.[0-9]+)?"$`)
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (d *date) UnmarshalJSON(text []byte) error {
+	if dateAsString.Match(text) {
+		text = text[1 : len(text)-1]
+	}
+	return (*jwt.NumericDate)(d).UnmarshalJSON(text)
 }
 
 // readPayload reads the claims of a token, but for its grants.
@@ -33,12 +65,16 @@ func readPayload(text []byte) (*payload, error) {
 	if err := json.Unmarshal(text, &p, datesAreNumbers); err != nil || jsontext.Value(text).Kind() != '{' {
 		return nil, errors.New("the token's claims can't be read")
 	}
+	p.Claims.Subject = string(p.Subject)
+	p.Claims.Expiry = (*jwt.NumericDate)(p.Expiry)
+	p.Claims.NotBefore = (*jwt.NumericDate)(p.NotBefore)
+	p.Claims.IssuedAt = (*jwt.NumericDate)(p.IssuedAt)
 	return &p, nil
 }
 
 // datesAreNumbers refuses null as a date. A date that is left out never comes; null may mean anything.
 var datesAreNumbers = json.WithUnmarshalers(json.UnmarshalFromFunc(
-	func(d *jsontext.Decoder, _ **jwt.NumericDate) error {
+	func(d *jsontext.Decoder, _ **date) error {
 		if d.PeekKind() == 'n' {
 			return jwt.ErrUnmarshalNumericDate
 		}

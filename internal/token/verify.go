@@ -4,11 +4,15 @@ package token
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // maxTokenBytes bounds a token before any work is done for it.
@@ -31,6 +35,9 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
 	if err != nil || len(signed.Signatures) != 1 {
 		return nil, errors.New("the token is not a JWT signed in a way that is accepted here")
 	}
+	if err := checkHeader(token); err != nil {
+		return nil, err
+	}
 	signedBytes, err := v.verifySignature(ctx, signed)
 	if err != nil {
 		return nil, err
@@ -47,6 +54,29 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
 		return nil, err
 	}
 	return &Claims{Claims: p.Claims, Grants: grants, Name: HashName(string(signedBytes))}, nil
+}
+
+// checkHeader refuses a token whose header asks for what we don't know: any "crit", an empty one included,
+// and a payload that is not encoded. (RFC 7515, section 4.1.11; RFC 7797, section 7)
+func checkHeader(token string) error {
+	encoded, _, _ := strings.Cut(token, ".")
+	text, err := base64.RawURLEncoding.DecodeString(encoded)
+	var header struct {
+		Crit jsontext.Value `json:"crit"`
+		B64  jsontext.Value `json:"b64"`
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &header)
+	}
+	switch {
+	case err != nil:
+		return errors.New("the token's header can't be read")
+	case header.Crit != nil:
+		return errors.New(`the token's header has "crit", which asks for what is not known here`)
+	case header.B64 != nil && string(header.B64) != "true":
+		return errors.New(`the token's header has "b64", but its payload must be encoded`)
+	}
+	return nil
 }
 
 // algorithms returns what tokens may be signed with: the algorithms of the config's keys, and all that a

@@ -169,9 +169,13 @@ func TestClaimsAreReadStrictly(t *testing.T) {
 		`{"sse":{"subscribe":["a"],"subscribe":["**"]}}`:  unreadable,
 		`{"sse":{"publish":["a"],"\u0070ublish":["**"]}}`: unreadable,
 
+		// of a type that issuers use, too
+		`{"sub":1}`: "", `{"exp":"99999999999"}`: "", `{"exp":99999999999.5}`: "", `{"nbf":"1.5"}`: "", `{"iat":"0"}`: "",
+
 		// of the wrong type
-		`{"sub":1}`: unreadable, `{"sub":["alice"]}`: unreadable, `{"iss":{}}`: unreadable, `{"aud":1}`: unreadable,
-		`{"aud":[1]}`: unreadable, `{"exp":"99999999999"}`: unreadable, `{"exp":null}`: unreadable,
+		`{"exp":"0x1"}`: unreadable, `{"exp":""}`: unreadable, `{"sub":-1}`: unreadable, `{"sub":01}`: unreadable,
+		`{"sub":1.5}`: unreadable, `{"sub":["alice"]}`: unreadable, `{"iss":{}}`: unreadable, `{"aud":1}`: unreadable,
+		`{"aud":[1]}`: unreadable, `{"exp":"soon"}`: unreadable, `{"exp":null}`: unreadable,
 		`{"exp":true}`: unreadable, `{"exp":1e400}`: unreadable, `{"exp":9e18}`: unreadable, `{"nbf":null}`: unreadable,
 		`{"nbf":-1e19}`: unreadable, `{"iat":[]}`: unreadable,
 

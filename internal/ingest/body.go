@@ -1,0 +1,103 @@
+package ingest
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Gunzip decodes a body as it arrives. It holds no more than gzip's window, however much the body stands
+// for. What is no gzip, or not all of it, is an [Error]; errors of the body itself are passed on.
+func Gunzip(body io.Reader) io.Reader { return &gunzip{body: faithful{Reader: body}} }
+
+type gunzip struct {
+	body    faithful
+	decoder *gzip.Reader // nil before the first read: it waits for the first bytes
+}
+
+// Read implements io.Reader.
+func (g *gunzip) Read(p []byte) (n int, err error) {
+	if g.decoder == nil {
+		g.decoder, err = gzip.NewReader(&g.body)
+		if err != nil {
+			g.decoder = nil
+		}
+	}
+	if err == nil {
+		n, err = g.decoder.Read(p)
+	}
+	switch {
+	case err == nil, err == io.EOF: //nolint:errorlint // readers return it bare
+		return n, err
+	case g.body.err != nil:
+		return n, g.body.err
+	}
+	return n, &Error{err: fmt.Errorf("the body is called gzip, but can't be decoded: %w", err)}
+}
+
+// faithful remembers the error of a reader, other than the proper end.
+type faithful struct {
+	io.Reader
+	err error
+}
+
+// Read implements io.Reader.
+func (f *faithful) Read(p []byte) (int, error) {
+	n, err := f.Reader.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // a wrapped EOF is no proper end
+		f.err = err
+	}
+	return n, err
+}
+
+const byteOrderMark = "\xEF\xBB\xBF"
+
+// MarkBytes is the length of a byte order mark, by which a text may be shorter than its body.
+const MarkBytes = len(byteOrderMark)
+
+// Text is a body without the byte order mark that may stand at its start.
+type Text struct {
+	body  io.Reader
+	begun bool   // whether it is known if there is a mark
+	head  []byte // read, and not yet passed on
+	err   error  // of the read that ended the head; nil for none
+	empty bool   // whether nothing has been passed on
+}
+
+// NewText returns the text of a body.
+func NewText(body io.Reader) *Text { return &Text{body: body, empty: true} }
+
+// Empty reports whether nothing has been read so far.
+func (t *Text) Empty() bool { return t.empty }
+
+// Read implements io.Reader. At the start it waits for no more than it takes to tell whether there is a mark.
+func (t *Text) Read(p []byte) (n int, err error) {
+	if !t.begun {
+		t.begin()
+	}
+	switch {
+	case len(t.head) > 0:
+		n = copy(p, t.head)
+		t.head = t.head[n:]
+	case t.err != nil:
+		err = t.err
+	default:
+		n, err = t.body.Read(p)
+	}
+	t.empty = t.empty && n == 0
+	return n, err
+}
+
+// begin reads until it is known whether the body begins with a mark.
+func (t *Text) begin() {
+	t.begun = true
+	start := make([]byte, 0, len(byteOrderMark))
+	for t.err == nil && len(start) < cap(start) && strings.HasPrefix(byteOrderMark, string(start)) {
+		var n int
+		n, t.err = t.body.Read(start[len(start):cap(start)])
+		start = start[:len(start)+n]
+	}
+	t.head = bytes.TrimPrefix(start, []byte(byteOrderMark))
+}
