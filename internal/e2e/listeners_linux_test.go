@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -359,24 +360,29 @@ func TestThinLinesAreCutOnNoListener(t *testing.T) {
 	slow, bites := make(map[string]*guest), make(map[string]int)
 	eachListener(bite, func(name string, l listener, protocol string, window uint32) {
 		slow[name], bites[name] = l.dial(t, server, protocol), bite
-		if l.secure && window != bite {
-			bites[name] = 8 * bite // TLS takes whole records
+		if !strings.HasPrefix(l.name, "Unix") && window != bite {
+			bites[name] = 8 * bite // TCP takes half a buffer at once, TLS a record
 		}
 		slow[name].subscribe(t, "/events", window)
 	})
 	publishHuge(t, server, len(slow))
-	for range steps {
-		time.Sleep(step) // is what a thin line does
-		for name, g := range slow {
+	var lines sync.WaitGroup
+	for name, g := range slow {
+		lines.Go(func() {
 			_ = g.bottom.SetReadDeadline(time.Now().Add(patience))
-			if _, err := io.ReadFull(g, make([]byte, bites[name])); err != nil {
-				t.Fatalf("%s: %v", name, err)
+			for range steps {
+				time.Sleep(step) // is what a thin line does
+				if _, err := io.ReadFull(g, make([]byte, bites[name])); err != nil {
+					t.Errorf("%s: %v", name, err)
+					return
+				}
+				if g.framer != nil {
+					_ = g.framer.WriteWindowUpdate(1, bite)
+				}
 			}
-			if g.framer != nil {
-				_ = g.framer.WriteWindowUpdate(1, bite)
-			}
-		}
+		})
 	}
+	lines.Wait()
 	for name, g := range slow {
 		if !g.stays(t, server) {
 			t.Errorf("%s: the stream was cut", name)
