@@ -72,8 +72,12 @@ func TestAForeignPageMayNotChooseAClientIDByCookie(t *testing.T) {
 		origin  string
 		refused bool
 	}{
-		{"https://evil.example", true}, {"null", true}, {"https://listed.example", false}, {"https://listed.example:443", false},
-		{s.url(""), false}, {"", false},
+		{"https://evil.example", true},
+		{"null", true},
+		{"https://listed.example", false},
+		{"https://listed.example:443", false},
+		{s.url(""), false},
+		{"", false},
 	} {
 		with := []e2etest.Option{cookie(token)}
 		if c.origin != "" {

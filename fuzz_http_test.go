@@ -267,4 +267,4 @@ func FuzzLastEventID(f *testing.F) {
 }
 
 var connectedBlock = regexp.MustCompile(`^retry: 2000\nid: ([0-9a-f]+-[0-9]+)\nevent: connected\ndata: ` +
-	`\{"status":"connected","client_id":"[A-Z0-9]{26}","resume":"(none|complete|gap)"\}\n\n$`)
+	`\{"status":"connected","client_id":"[A-Z0-9]{26}","generated":true,"topics":\["[a-z]+"\],"resume":"(none|complete|gap)"\}\n\n$`)

@@ -5,15 +5,19 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
+	"github.com/caddy-sse/caddy-sse/internal/stream"
 )
 
 // subscribeRoute answers GET and HEAD on a route.
@@ -54,6 +58,7 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 			return route.turnAway(w, r, err)
 		}
 		live.SetHeaders(w)
+		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush() // before net/http adds a Content-Length of 0
 		return nil
 	}
@@ -66,6 +71,14 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 
 // turnAway answers a client that the hub does not admit. A hub that ends cuts it, so that it reconnects.
 func (route *subscribeRoute) turnAway(w http.ResponseWriter, r *http.Request, cause error) error {
+	if held, ok := errors.AsType[*stream.HeldBack](cause); ok {
+		route.hub.Refusals.Do(func() {
+			route.logger.Error("no stream can pass here; others within a second are not logged",
+				zap.String("hub", route.hub.Name), zap.String("wrapper", held.By), zap.Error(held))
+		})
+		live.UnsetHeaders(w)
+		return caddyhttp.Error(http.StatusInternalServerError, held)
+	}
 	if errors.Is(cause, hub.ErrDraining) || errors.Is(cause, hub.ErrHubClosed) {
 		panic(http.ErrAbortHandler)
 	}
@@ -90,7 +103,7 @@ func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *p
 		LastEventID: r.Header.Get("Last-Event-ID"),
 	}
 	if s.LastEventID == "" {
-		s.LastEventID = query.Get("last_event_id")
+		s.LastEventID = lastEventIDIn(r.URL.RawQuery)
 	}
 	if s.Topics, s.Patterns, p = route.topics.subscribed(r, query, route.maxTopics); p != nil {
 		return s, p
@@ -118,6 +131,18 @@ func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *p
 	return s, nil
 }
 
+// lastEventIDIn returns the ID that a query brings under any of the names in use: of several the last.
+func lastEventIDIn(query string) (id string) {
+	for field := range strings.SplitSeq(query, "&") {
+		name, value, _ := strings.Cut(field, "=")
+		if name, _ = url.QueryUnescape(name); name != "last_event_id" && !strings.EqualFold(name, "lastEventId") {
+			continue
+		}
+		id, _ = url.QueryUnescape(value)
+	}
+	return id
+}
+
 // cloneStrings copies the strings that a hub keeps as long as the client is connected. They may be parts of
 // the request's head, which must not be kept for them.
 func cloneStrings(s *hub.Subscriber) {
@@ -137,10 +162,12 @@ func (route *subscribeRoute) hello(c *hub.Client, welcome hub.Welcome) []byte {
 	case route.connectedEvent:
 		e.Name, e.HasData = "connected", true
 		e.Data, _ = json.Marshal(struct { // strings always encode
-			Status   string     `json:"status"`
-			ClientID string     `json:"client_id"`
-			Resume   hub.Resume `json:"resume"`
-		}{"connected", c.ClientID, welcome.Resume})
+			Status    string     `json:"status"`
+			ClientID  string     `json:"client_id"`
+			Generated bool       `json:"generated"`
+			Topics    []string   `json:"topics"`
+			Resume    hub.Resume `json:"resume"`
+		}{"connected", c.ClientID, c.Generated, slices.Concat([]string{}, c.Topics, c.Patterns), welcome.Resume})
 	case welcome.Resume == hub.ResumeGap:
 		e.Name, e.HasData = "gap", true
 		e.Data = []byte(`{"reason":"unknown_id"}`)

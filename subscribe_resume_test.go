@@ -32,8 +32,11 @@ func TestReturningClientGetsExactlyWhatItMissed(t *testing.T) {
 		publish(t, p.url("/events?topic="+topic+"&ephemeral"), "passed")
 
 		for how, again := range map[string]*e2etest.Stream{
-			"header": e2etest.Subscribe(t, p.url("/events?client_id=x&topic="+topic), p.via, e2etest.LastEventID(had.ID)),
-			"query":  e2etest.Subscribe(t, p.url("/events?client_id=x&topic="+topic+"&last_event_id="+had.ID), p.via),
+			"header":      e2etest.Subscribe(t, p.url("/events?client_id=x&topic="+topic), p.via, e2etest.LastEventID(had.ID)),
+			"lastEventId": e2etest.Subscribe(t, p.url("/events?client_id=x&topic="+topic+"&lastEventId="+had.ID), p.via),
+			"the last of several": e2etest.Subscribe(t,
+				p.url("/events?client_id=x&topic="+topic+"&last_event_id=a&lastEventId=b&last_event_id=c&lastEventID="+had.ID), p.via),
+			"query": e2etest.Subscribe(t, p.url("/events?client_id=x&topic="+topic+"&last_event_id="+had.ID), p.via),
 			"the header wins": e2etest.Subscribe(t, p.url("/events?client_id=x&topic="+topic+"&last_event_id=unknown"), p.via,
 				e2etest.LastEventID(had.ID)),
 		} {

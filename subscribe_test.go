@@ -22,7 +22,7 @@ func TestStreamBeginsAtOnceWithItsHeadersAndPosition(t *testing.T) {
 		}
 		wantStreamHeaders(t, stream.Response.Header)
 		want := "retry: 2000\nid: " + connected.ID + "\nevent: connected\n" +
-			`data: {"status":"connected","client_id":"me","resume":"none"}` + "\n\n"
+			`data: {"status":"connected","client_id":"me","generated":false,"topics":["news"],"resume":"none"}` + "\n\n"
 		if stream.Raw() != want {
 			t.Errorf("the stream begins %q, want %q", stream.Raw(), want)
 		}

@@ -121,8 +121,10 @@ func checkOtherStreamed(t *trial) {
 		t.Errorf("a request that ends too early gets %+v at its end, and %d follow", last.Receipt, last.Following)
 	}
 	for _, other := range [][]*broker.Publication{
-		{keyed("short", "0")}, whole("short", "0"), whole("short", numbers(0, short)...),
-		{keyed("long", "0")}, whole("long", numbers(0, long)...),
+		{keyed("short", "0")},
+		whole("short", "0"), whole("short", numbers(0, short)...),
+		{keyed("long", "0")},
+		whole("long", numbers(0, long)...),
 	} {
 		n, err := i.tryPublish(t.Context(), other...)
 		t.wantReused(n, err, 0)

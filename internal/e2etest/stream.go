@@ -48,9 +48,11 @@ type Stream struct {
 
 // Connected is the event that begins a stream.
 type Connected struct {
-	Status   string `json:"status"`
-	ClientID string `json:"client_id"`
-	Resume   string `json:"resume"` // none, complete or gap
+	Status    string   `json:"status"`
+	ClientID  string   `json:"client_id"`
+	Generated bool     `json:"generated"`
+	Topics    []string `json:"topics"` // patterns, too
+	Resume    string   `json:"resume"` // none, complete or gap
 
 	ID    string        `json:"-"` // the position before the first message
 	Retry time.Duration `json:"-"`

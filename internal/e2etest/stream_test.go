@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -18,7 +19,7 @@ import (
 
 const (
 	connectedEvent = "retry: 20\nid: e-4\nevent: connected\n" +
-		`data: {"status":"connected","client_id":"me","resume":"complete"}` + "\n\n"
+		`data: {"status":"connected","client_id":"me","generated":false,"topics":["a"],"resume":"complete"}` + "\n\n"
 
 	patience = 10 * time.Second
 )
@@ -44,9 +45,12 @@ func TestStreamTellsMessagesFromTheRest(t *testing.T) {
 	server := serve(t, func(w http.ResponseWriter, _ *http.Request) { say(w, wire) })
 	stream := e2etest.Subscribe(t, server.URL, e2etest.KeepRaw())
 
-	want := e2etest.Connected{Status: "connected", ClientID: "me", Resume: "complete", ID: "e-4", Retry: 20 * time.Millisecond}
+	want := e2etest.Connected{
+		Status: "connected", ClientID: "me", Topics: []string{"a"}, Resume: "complete",
+		ID: "e-4", Retry: 20 * time.Millisecond,
+	}
 	for range 2 {
-		if got := stream.Connected(t); got != want {
+		if got := stream.Connected(t); !reflect.DeepEqual(got, want) {
 			t.Errorf("connected: %+v", got)
 		}
 	}

@@ -16,9 +16,12 @@ type StreamOptions struct {
 }
 
 // Serve joins a client to the hub and answers its request with its messages. It returns when the stream ends,
-// or goes on without the request. The error is why the hub does not admit the client; then nothing was
-// written.
+// or goes on without the request. The error is why the hub does not admit the client, or a *stream.HeldBack;
+// then nothing has reached the client.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, sub hub.Subscription, o StreamOptions) error {
+	if err := stream.CheckFlush(w); err != nil {
+		return err
+	}
 	var err error
 	if sub.Place, err = h.Core.Hold(sub); err != nil { // before it waits for anything
 		return err
@@ -38,17 +41,18 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, sub hub.Subscription
 		return err
 	}
 	defer h.CloseAtExit(r)()
-	if !h.serve(w, handler, client, welcome, o) {
+	clean, err := h.serve(w, handler, client, welcome, o)
+	if err == nil && !clean {
 		panic(http.ErrAbortHandler)
 	}
-	return nil
+	return err
 }
 
 // serve writes the stream of a client that has joined. It reports whether the response is to end in good
-// order. The client leaves, whatever panics on the way.
+// order, if there is no error. The client leaves, whatever panics on the way.
 func (h *Hub) serve(
 	w http.ResponseWriter, handler *stream.Stream, c *hub.Client, welcome hub.Welcome, o StreamOptions,
-) bool {
+) (clean bool, err error) {
 	serving := false
 	defer func() {
 		if !serving {
@@ -80,4 +84,11 @@ func SetHeaders(w http.ResponseWriter) {
 	header.Set("Content-Type", "text/event-stream; charset=utf-8")
 	header.Set("Cache-Control", "no-cache, no-transform")
 	header.Set("X-Accel-Buffering", "no")
+}
+
+// UnsetHeaders takes back what SetHeaders and a stream have set, for another answer.
+func UnsetHeaders(w http.ResponseWriter) {
+	for _, name := range []string{"Content-Type", "Cache-Control", "X-Accel-Buffering"} {
+		w.Header().Del(name)
+	}
 }

@@ -55,15 +55,12 @@ func (s *Stream) mayGoDirect() bool {
 // plainSocket reports whether what is written to the socket that a request came by arrives as it is: nothing lies
 // above it but what Caddy puts there.
 func plainSocket(ctx context.Context) bool {
-	conn, _ := ctx.Value(connKey{}).(net.Conn)
-	for conn != nil {
-		if _, ok := conn.(*net.TCPConn); ok {
-			return true
-		}
-		if !isCaddys(conn) {
-			return false
-		}
-		conn = below(conn)
+	switch conn := ctx.Value(connKey{}).(type) {
+	case *net.TCPConn:
+		return true
+	case net.Conn:
+		_, ok := lowest(conn, 1).(*net.TCPConn)
+		return ok && isCaddys(conn)
 	}
 	return false
 }
@@ -110,7 +107,7 @@ func (s *Stream) detach() bool {
 // handler returns: the connection may serve another request then. If somebody closes the socket before, the kernel no
 // longer watches it.
 func (s *Stream) watchHangUp() (stop func()) {
-	if s.request.ProtoMajor != 1 || s.socket == nil || s.group.sockets.add(s.client, s) != nil {
+	if s.request.ProtoMajor != 1 || !s.socket.known() || s.group.sockets.add(s.client, s) != nil {
 		return func() {}
 	}
 	_ = s.socket.raw.Control(func(fd uintptr) { _ = s.group.sockets.watch(s.client, int(fd), 0) })

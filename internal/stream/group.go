@@ -21,8 +21,9 @@ type Group struct {
 
 // Serve writes hello to a client that has joined with a stream that New made, and then what the hub has for it, until
 // the end; or until it has left the request, as a direct stream. It reports whether the response is to end in good
-// order. If it is not, the handler panics with http.ErrAbortHandler. Headers are written.
-func (s *Stream) Serve(c *hub.Client, hello []byte) (clean bool) {
+// order. If it is not, the handler panics with http.ErrAbortHandler. Headers are written. The error is a *HeldBack: then
+// nothing has got through, and there may be another answer.
+func (s *Stream) Serve(c *hub.Client, hello []byte) (clean bool, err error) {
 	ended := hub.ErrAborted // if it panics
 	detached := false
 	defer func() {
@@ -32,21 +33,24 @@ func (s *Stream) Serve(c *hub.Client, hello []byte) (clean bool) {
 	}()
 	end := s.begin(c)
 	defer end()
-	if err := s.writeLast(string(hello)); err != nil {
+	if err := s.writeBlock(hello); err != nil {
 		ended = err
-		return false
+		return false, nil
+	}
+	if err := checkHeldBack(s.w); err != nil {
+		return false, err
 	}
 	if s.past && !changed(s.w) {
 		if s.direct && s.detach() {
 			detached = true
-			return true
+			return true, nil
 		}
 		s.goPast()
 	}
 	stop := s.watchHangUp()
 	defer stop()
 	ended = s.run()
-	return false // for the deferred function to say
+	return false, nil // for the deferred function to say
 }
 
 // leave takes a client out whose stream has ended. It reports whether that was in good order.

@@ -22,6 +22,7 @@ type Stream struct {
 	request    *http.Request
 	socket     *Socket // below the response; nil where that can't be told
 	timeout    time.Duration
+	most       int           // bytes written at once
 	past       bool          // it may write past what wraps the response
 	direct     bool          // it may leave its request
 	turn       chan struct{} // given by Send
@@ -43,9 +44,13 @@ type Stream struct {
 	headway  // of the write under way
 }
 
-// maxWrite is the most that is written at once, and all that a stream holds: so progress shows on thin lines too,
-// whatever lies between us and the socket.
-const maxWrite = 12 << 10
+const (
+	// maxWrite is all that a stream holds, and the most that is written at once.
+	maxWrite = 12 << 10
+	// maxBlind is the most that is written at once where nothing but the write's end tells that it gets anywhere: into
+	// the windows of HTTP/2 and 3, a Unix socket, or what hides its socket. So a thin line is seen to be alive.
+	maxBlind = 2 << 10
+)
 
 var writeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, maxWrite); return &b }}
 
@@ -60,6 +65,10 @@ func (g *Group) New(w http.ResponseWriter, r *http.Request, writeTimeout time.Du
 		turn:       make(chan struct{}, 1),
 		abort:      make(chan struct{}),
 		socket:     SocketOf(r.Context()),
+		most:       maxBlind,
+	}
+	if r.ProtoMajor == 1 && s.socket.tellsProgress() {
+		s.most = maxWrite
 	}
 	s.socket.findVanishedPeer()
 	return s
@@ -221,7 +230,7 @@ func (s *Stream) writeGiven() error {
 		s.isLarge = false
 		return s.writeLarge((*buffer)[:0])
 	}
-	return s.watched(func() error { return s.writeAndFlush(*buffer) })
+	return s.writeBlock(*buffer)
 }
 
 // writeLarge writes a frame that is longer than a buffer, in pieces. Between them it holds none of it.
@@ -235,22 +244,23 @@ func (s *Stream) writeLarge(piece []byte) error {
 		last := len(block)-done <= maxWrite
 		piece = append(piece[:0], block[done:min(len(block), done+maxWrite)]...)
 		f, block = nil, ""
-		err := s.watched(func() error {
-			if last {
-				return s.writeAndFlush(piece)
-			}
-			_, err := s.w.Write(piece)
-			return err
-		})
-		if err != nil || last {
+		if err := s.writeBlock(piece); err != nil || last {
 			return err
 		}
 	}
 }
 
-// writeLast writes a short block, and sends it and all before on their way.
-func (s *Stream) writeLast(block string) error {
-	return s.watched(func() error { return s.writeAndFlush([]byte(block)) })
+// writeBlock writes a block and sends it on its way, by as many writes as make progress show.
+func (s *Stream) writeBlock(block []byte) error {
+	for {
+		piece := block[:min(len(block), s.most)]
+		if err := s.watched(func() error { return s.writeAndFlush(piece) }); err != nil {
+			return err
+		}
+		if block = block[len(piece):]; len(block) == 0 {
+			return nil
+		}
+	}
 }
 
 func (s *Stream) writeAndFlush(p []byte) error {
@@ -332,10 +342,10 @@ func (s *Stream) cutLocked(cause error) {
 	close(s.abort)
 	switch {
 	case s.socket == nil:
-	case s.request.ProtoMajor == 1, errors.Is(cause, hub.ErrStuck) && s.socket.blocked():
+	case s.request.ProtoMajor == 1, errors.Is(cause, hub.ErrStuck) && s.socket.full():
 		_ = s.socket.Close()
 		return
-	case errors.Is(cause, hub.ErrAborted) && s.socket.blocked():
+	case !errors.Is(cause, hub.ErrGone) && s.socket.blocked():
 		acked := s.socket.acked()
 		time.AfterFunc(resetTime, func() { s.cutConnection(acked) })
 	}
@@ -345,7 +355,8 @@ func (s *Stream) cutLocked(cause error) {
 // resetTime is how long the reset of a stream may take on a connection that is full, as it may be of what others send.
 const resetTime = time.Second
 
-// cutConnection ends a connection that has taken nothing since so much was acknowledged, and so not the stream's reset.
+// cutConnection ends a connection that has taken nothing since so much was acknowledged, and so not the stream's reset:
+// the handler still waits for that.
 func (s *Stream) cutConnection(acked uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

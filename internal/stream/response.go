@@ -2,7 +2,9 @@ package stream
 
 import (
 	"net/http"
+	"path"
 	"reflect"
+	"runtime"
 	"strings"
 	"time"
 
@@ -44,18 +46,97 @@ func comesFrom(value any, pkg string) bool {
 }
 
 // changed reports whether a wrapper has made something else of the response than a plain stream.
-func changed(w http.ResponseWriter) bool {
+func changed(w http.ResponseWriter) bool { return innermost(w).Header().Get("Content-Encoding") != "" }
+
+// HeldBack is why no stream can pass: a wrapper keeps the response to itself until its end.
+type HeldBack struct {
+	By string // the package of the wrapper
+}
+
+func (e *HeldBack) Error() string {
+	return e.By + " holds the response back until its end, which a stream does not have: let it leave this route alone"
+}
+
+// CheckFlush returns a *HeldBack if a wrapper lets no flush through. Ask before the headers are written.
+func CheckFlush(w http.ResponseWriter) error {
+	for end := w; ; {
+		switch end.(type) {
+		case http.Flusher, interface{ FlushError() error }:
+			return nil
+		}
+		wrapper, ok := end.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return &HeldBack{packageOf(end)}
+		}
+		end = wrapper.Unwrap()
+	}
+}
+
+// checkHeldBack returns a *HeldBack if a wrapper has let through nothing of a response that was written and flushed.
+func checkHeldBack(w http.ResponseWriter) error {
+	var foreign []string
 	for {
 		if recorder, ok := w.(interface{ Buffered() bool }); ok && recorder.Buffered() {
-			return true
+			if by := packageOf(w); by != caddyHTTP { // else it only waits for what another one holds
+				return &HeldBack{by}
+			}
 		}
 		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
-			return w.Header().Get("Content-Encoding") != ""
+			break
+		}
+		if !isCaddys(w) {
+			foreign = append(foreign, packageOf(w))
 		}
 		w = wrapper.Unwrap()
 	}
+	if len(foreign) > 0 && !begun(reflect.ValueOf(w)) {
+		return &HeldBack{strings.Join(foreign, " or ")}
+	}
+	return nil
 }
+
+// begun reports whether the HTTP server has been given a status. It doesn't say so itself; if the field that does has
+// another name one day, it is taken to be so.
+func begun(server reflect.Value) bool {
+	server = reflect.Indirect(server)
+	if server.Kind() != reflect.Struct {
+		return true
+	}
+	for _, name := range []string{"wroteHeader", "headerComplete"} { // of net/http and of quic-go
+		if field := server.FieldByName(name); field.IsValid() && field.Kind() == reflect.Bool {
+			return field.Bool()
+		}
+	}
+	if state := server.FieldByName("rws"); state.IsValid() { // of HTTP/2
+		return begun(state)
+	}
+	return true
+}
+
+// packageOf returns the package of a wrapper. That of a recorder of Caddy's is where it was decided that it buffers.
+func packageOf(w http.ResponseWriter) string {
+	value := reflect.Indirect(reflect.ValueOf(w))
+	name := value.Type().PkgPath()
+	if name == caddyHTTP && value.Kind() == reflect.Struct {
+		for i := range value.NumField() {
+			field := value.Field(i)
+			if field.Kind() != reflect.Func || field.IsNil() {
+				continue
+			}
+			function := runtime.FuncForPC(field.Pointer()).Name()
+			dir, base := path.Split(function)
+			base, _, _ = strings.Cut(base, ".")
+			name = dir + base
+		}
+	}
+	if name == "" {
+		name = value.Type().String()
+	}
+	return strings.TrimPrefix(name, caddyHTTP+"/")
+}
+
+const caddyHTTP = "github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 // liftDeadlines frees the stream from the timeouts meant for ordinary answers; ours is the watchdog.
 func (s *Stream) liftDeadlines() (restore func()) {

@@ -3,16 +3,14 @@ package stream
 import (
 	"context"
 	"net"
-	"reflect"
 	"syscall"
 	"time"
 )
 
-// Socket is the socket below a response, for what the layers above it hide. A nil Socket stands for one that can't be
-// reached; it tells nothing.
+// Socket is the connection below a response, without the layers that hide it. A nil Socket tells nothing.
 type Socket struct {
-	conn net.Conn // a *net.TCPConn or a *net.UnixConn
-	raw  syscall.RawConn
+	conn net.Conn        // the lowest that can be found
+	raw  syscall.RawConn // the kernel's socket; nil if conn is none
 }
 
 // connKey finds in a request's context the connection that it came by.
@@ -26,61 +24,32 @@ func KeepConn(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, conn)
 }
 
-// SocketOf returns the socket that a request came by; nil if it can't be found.
+// SocketOf returns the socket that a request came by; nil if it came by none, as over HTTP/3.
 func SocketOf(ctx context.Context) *Socket {
 	conn, _ := ctx.Value(connKey{}).(net.Conn)
-	for range mostLayers {
-		switch c := conn.(type) {
-		case nil:
-			return nil
-		case *net.TCPConn:
-			return newSocket(c, c)
-		case *net.UnixConn:
-			return newSocket(c, c)
-		}
-		conn = below(conn)
-	}
-	return nil
-}
-
-// mostLayers is how many connections may wrap one another.
-const mostLayers = 16
-
-func newSocket(conn net.Conn, under syscall.Conn) *Socket {
-	raw, err := under.SyscallConn()
-	if err != nil {
+	if conn == nil {
 		return nil
 	}
-	return &Socket{conn, raw}
+	s := &Socket{conn: lowest(conn, mostLayers)}
+	if socket, ok := s.conn.(syscall.Conn); ok {
+		s.raw, _ = socket.SyscallConn()
+	}
+	return s
 }
 
-// below returns the connection that another one wraps, nil if that can't be told.
-func below(conn net.Conn) net.Conn {
-	switch wrapper := conn.(type) {
-	case interface{ NetConn() net.Conn }: // as tls.Conn has it
-		return wrapper.NetConn()
-	case interface{ Raw() net.Conn }: // as the one of the PROXY protocol
-		return wrapper.Raw()
-	case interface{ Unwrap() net.Conn }:
-		return wrapper.Unwrap()
-	}
-	wrapper := reflect.Indirect(reflect.ValueOf(conn)) // Caddy's own embed it
-	if wrapper.Kind() != reflect.Struct {
-		return nil
-	}
-	for _, field := range wrapper.Fields() {
-		if !field.CanInterface() || field.Kind() != reflect.Interface {
-			continue
-		}
-		if inner, ok := reflect.TypeAssert[net.Conn](field); ok && inner != nil {
-			return inner
-		}
-	}
-	return nil
-}
+// known reports whether the kernel can be asked about the socket.
+func (s *Socket) known() bool { return s != nil && s.raw != nil }
 
-// Close closes the socket itself, past whatever lies above it: a TLS connection would say goodbye first, and wait.
-func (s *Socket) Close() error { return s.conn.Close() }
+// Close closes the socket itself, past whatever lies above it: a TLS connection would say goodbye first, and wait. One
+// that hides its socket is closed apart, as it may do the same.
+func (s *Socket) Close() error {
+	if s.known() {
+		return s.conn.Close()
+	}
+	err := s.conn.SetDeadline(time.Unix(1, 0))
+	go s.conn.Close()
+	return err
+}
 
 // A peer that vanished without a word is found out within about a minute: a silent connection is
 // probed, and data it does not acknowledge ends it. Heartbeats alone would vanish into the socket's
@@ -93,15 +62,15 @@ const (
 )
 
 func (s *Socket) findVanishedPeer() {
-	if s == nil {
+	if !s.known() {
 		return
 	}
-	tcp, ok := s.conn.(*net.TCPConn)
-	if !ok {
-		return
+	if tcp, ok := s.conn.(interface {
+		SetKeepAliveConfig(net.KeepAliveConfig) error
+	}); ok {
+		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{
+			Enable: true, Idle: probeAfter, Interval: probeEvery, Count: probes,
+		})
 	}
-	_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{
-		Enable: true, Idle: probeAfter, Interval: probeEvery, Count: probes,
-	})
 	s.setUserTimeout(userTimeout)
 }

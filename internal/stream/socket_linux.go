@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"net"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,14 +13,15 @@ func (s *Socket) setUserTimeout(d time.Duration) {
 	})
 }
 
-// blocked reports whether the socket takes no more bytes now.
-func (s *Socket) blocked() bool {
-	if s == nil {
-		return true
+// blocked reports whether the socket takes no more bytes now. Where that can't be told, it is so.
+func (s *Socket) blocked() bool { return !s.known() || s.full() }
+
+// full reports whether the socket is known to take no more bytes now.
+func (s *Socket) full() (full bool) {
+	if s.known() {
+		_ = s.raw.Control(func(fd uintptr) { full = isFull(int(fd)) })
 	}
-	blocked := true
-	_ = s.raw.Control(func(fd uintptr) { blocked = isFull(int(fd)) })
-	return blocked
+	return full
 }
 
 func isFull(fd int) bool {
@@ -30,27 +30,31 @@ func isFull(fd int) bool {
 	return err == nil && n == 0
 }
 
-// acked returns how many bytes the peer has acknowledged in all; of a Unix socket, a number that changes when the peer
-// has read some.
-func (s *Socket) acked() (bytes uint64) {
-	if s == nil {
-		return 0
-	}
-	if _, local := s.conn.(*net.UnixConn); local {
+// tellsProgress reports whether acked goes on with each byte that gets through, rather than with each write.
+func (s *Socket) tellsProgress() (tells bool) {
+	if s.known() {
 		_ = s.raw.Control(func(fd uintptr) {
-			waiting, _ := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
-			bytes = uint64(max(0, waiting))
+			_, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			tells = err == nil
 		})
-		return bytes
 	}
-	_ = s.raw.Control(func(fd uintptr) { bytes = ackedBy(int(fd)) })
+	return tells
+}
+
+// acked returns how many bytes the peer has acknowledged in all; of a Unix socket, a number that changes when the peer
+// has read what one write has written.
+func (s *Socket) acked() (bytes uint64) {
+	if s.known() {
+		_ = s.raw.Control(func(fd uintptr) { bytes = ackedBy(int(fd)) })
+	}
 	return bytes
 }
 
 func ackedBy(fd int) uint64 {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
-		return 0
+		waiting, _ := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+		return uint64(max(0, waiting))
 	}
 	return info.Bytes_acked
 }
@@ -59,6 +63,9 @@ func ackedBy(fd int) uint64 {
 // can't be one.
 func (s *Socket) duplicate() (fd int) {
 	fd = -1
+	if !s.known() {
+		return fd
+	}
 	_ = s.raw.Control(func(original uintptr) {
 		if duplicate, err := unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0); err == nil {
 			fd = duplicate

@@ -30,6 +30,7 @@ type site struct {
 	// timeout is write_timeout; a second unless a test sets it.
 	timeout time.Duration
 	wrap    func(http.ResponseWriter) http.ResponseWriter
+	behind  func(net.Conn) net.Conn
 
 	mu   sync.Mutex // guards ends
 	ends []error    // why streams ended
@@ -39,6 +40,11 @@ type site struct {
 const patience = 10 * time.Second
 
 func serve(t *testing.T, direct bool) *site {
+	return serveBehind(t, direct, nil)
+}
+
+// serveBehind serves through connections that are wrapped, below TLS.
+func serveBehind(t *testing.T, direct bool, wrap func(net.Conn) net.Conn) *site {
 	s := &site{t: t, hub: hub.NewHub(hub.Limits{History: hub.HistoryLimits{Count: 1000}}), direct: direct, timeout: time.Second}
 	s.group = &stream.Group{Hub: s.hub, Left: func(_ *hub.Client, cause error) {
 		s.mu.Lock()
@@ -48,6 +54,10 @@ func serve(t *testing.T, direct bool) *site {
 	s.server = httptest.NewUnstartedServer(s)
 	s.server.Config.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
 		return context.WithValue(stream.KeepConn(ctx, conn), caddyhttp.ServerCtxKey, new(caddyhttp.Server))
+	}
+	s.behind = wrap
+	if wrap != nil {
+		s.server.Listener = &wrappingListener{s.server.Listener, wrap}
 	}
 	s.server.EnableHTTP2 = true
 	s.server.StartTLS()
@@ -69,6 +79,9 @@ func (s *site) plain() string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	if s.behind != nil {
+		listener = &wrappingListener{listener, s.behind}
 	}
 	server := &http.Server{Handler: s, ConnContext: s.server.Config.ConnContext}
 	go server.Serve(listener)
@@ -96,7 +109,7 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.WriteHeader(http.StatusOK)
-	if !one.Serve(c, []byte("id: "+welcome.ID+"\nevent: connected\ndata: "+string(welcome.Resume)+"\n\n")) {
+	if clean, err := one.Serve(c, []byte("id: "+welcome.ID+"\nevent: connected\ndata: "+string(welcome.Resume)+"\n\n")); err != nil || !clean {
 		panic(http.ErrAbortHandler)
 	}
 }
