@@ -34,9 +34,9 @@ func whole(key string, texts ...string) []*broker.Publication {
 	return batch
 }
 
-// numbers returns the texts from one number to before another.
-func numbers(from, to int) (texts []string) {
-	for n := from; n < to; n++ {
+// numbers returns the texts 0, 1, and so on.
+func numbers(count int) (texts []string) {
+	for n := range count {
 		texts = append(texts, fmt.Sprint(n))
 	}
 	return texts
@@ -61,7 +61,7 @@ func (t *trial) wantNewest(batch []*broker.Publication, first *broker.Publicatio
 func checkStreamed(t *trial) {
 	i := t.start()
 	r := i.join(to(common))
-	request := func(n int) []*broker.Publication { return streamed("stream", numbers(0, n)...) }
+	request := func(n int) []*broker.Publication { return streamed("stream", numbers(n)...) }
 	first := request(5)
 	i.publish(first[:2]...) // as it arrives
 	i.publish(first[2:]...)
@@ -85,23 +85,23 @@ func checkStreamed(t *trial) {
 			mixed[8].Receipt, mixed[9].Receipt, mixed[10].Receipt)
 	}
 	i.publish(post("end"))
-	r.want("a request that comes again publishes what is new", append(numbers(0, 11), "end")...)
+	r.want("a request that comes again publishes what is new", append(numbers(11), "end")...)
 }
 
 func checkOtherStreamed(t *trial) {
 	i := t.start()
 	r := i.join(to(common))
 	const short, long = 20, 300
-	i.publish(streamed("short", numbers(0, short)...)...)
-	i.publish(streamed("long", numbers(0, long)...)...)
+	i.publish(streamed("short", numbers(short)...)...)
+	i.publish(streamed("long", numbers(long)...)...)
 	for at := range short { // a difference is found where it is
-		texts := numbers(0, short+1)
+		texts := numbers(short + 1)
 		texts[at] = "other"
 		n, err := i.tryPublish(t.Context(), streamed("short", texts...)...)
 		t.wantReused(n, err, at)
 	}
 	for _, at := range []int{0, 1, 64, 200, 297, 299} { // or at the latest soon behind
-		texts := numbers(0, long+1)
+		texts := numbers(long + 1)
 		texts[at] = "other"
 		batch := streamed("long", texts...)
 		n, err := i.tryPublish(t.Context(), batch...)
@@ -115,16 +115,17 @@ func checkOtherStreamed(t *trial) {
 			}
 		}
 	}
-	part := streamed("long", numbers(0, long)...)[:long-1]
+	part := streamed("long", numbers(long)...)[:long-1]
 	i.publish(part...)
 	if last := part[long-2]; !last.Repeated || last.Following != 1 || last.Receipt.ID != "" {
 		t.Errorf("a request that ends too early gets %+v at its end, and %d follow", last.Receipt, last.Following)
 	}
 	for _, other := range [][]*broker.Publication{
 		{keyed("short", "0")},
-		whole("short", "0"), whole("short", numbers(0, short)...),
+		whole("short", "0"),
+		whole("short", numbers(short)...),
 		{keyed("long", "0")},
-		whole("long", numbers(0, long)...),
+		whole("long", numbers(long)...),
 	} {
 		n, err := i.tryPublish(t.Context(), other...)
 		t.wantReused(n, err, 0)
@@ -132,7 +133,7 @@ func checkOtherStreamed(t *trial) {
 		t.wantReused(n, err, 0)
 	}
 	i.publish(post("end"))
-	r.want("what differs is not published", slices.Concat(numbers(0, short), numbers(0, long), []string{"end"})...)
+	r.want("what differs is not published", slices.Concat(numbers(short), numbers(long), []string{"end"})...)
 }
 
 // checkStreamedAtOnce has publishers repeat a request while it is under way.
@@ -143,7 +144,7 @@ func checkStreamedAtOnce(t *trial) {
 	var all sync.WaitGroup
 	for range publishers {
 		all.Go(func() {
-			for rest := streamed("key", numbers(0, messages)...); len(rest) > 0; {
+			for rest := streamed("key", numbers(messages)...); len(rest) > 0; {
 				n := min(len(rest), 1+rand.N(10))
 				if _, err := i.tryPublish(t.Context(), rest[:n]...); err != nil {
 					t.Errorf("publishing: %v", err)
@@ -155,13 +156,13 @@ func checkStreamedAtOnce(t *trial) {
 	}
 	all.Wait()
 	i.publish(post("end"))
-	r.want("a request that several publish at once is published once", append(numbers(0, messages), "end")...)
+	r.want("a request that several publish at once is published once", append(numbers(messages), "end")...)
 }
 
 func checkWhole(t *trial) {
 	i := t.start()
 	r := i.join(to(common))
-	texts := numbers(0, 20)
+	texts := numbers(20)
 	first := whole("array", texts...)
 	i.publish(first[:12]...) // the rest did not come through
 	again := whole("array", texts...)
@@ -207,7 +208,7 @@ func checkEphemeralRequest(t *trial) {
 
 func checkReopenedRequests(t *trial) {
 	first := t.start()
-	texts := numbers(0, 100)
+	texts := numbers(100)
 	stream, array := streamed("stream", texts[:70]...), whole("array", texts...)
 	first.publish(stream...)
 	first.publish(array...)
@@ -278,7 +279,7 @@ func checkRecords(t *trial) {
 	if !ok {
 		return
 	}
-	single, stream := keyed("single", "1"), streamed("stream", numbers(0, 90)...)
+	single, stream := keyed("single", "1"), streamed("stream", numbers(90)...)
 	i.publish(single)
 	i.publish(stream...)
 	records := log.Records()
@@ -297,7 +298,7 @@ func checkRecords(t *trial) {
 		t.Error("there is a record of a key that was not used")
 	}
 	for range 2 { // Find returns the caller's own
-		again, repeated := keyed("single", "1"), streamed("stream", numbers(0, 91)...)
+		again, repeated := keyed("single", "1"), streamed("stream", numbers(91)...)
 		for _, p := range append(repeated, again) {
 			found, err := again.Record(find(p.Key)).Find(p)
 			if found != (p != repeated[90]) || err != nil {
@@ -316,7 +317,7 @@ func checkRecords(t *trial) {
 func checkSharedRequests(t *trial) {
 	instances := []*instance{t.start(), t.start()}
 	r := instances[0].join(to(common))
-	texts := numbers(0, 120)
+	texts := numbers(120)
 	var all sync.WaitGroup
 	for _, i := range instances {
 		all.Go(func() {

@@ -46,7 +46,7 @@ type faithful struct {
 // Read implements io.Reader.
 func (f *faithful) Read(p []byte) (int, error) {
 	n, err := f.Reader.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // a wrapped EOF is no proper end
+	if err != nil && err != io.EOF {
 		f.err = err
 	}
 	return n, err

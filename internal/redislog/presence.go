@@ -60,11 +60,12 @@ func (p *presence) keys(instance string) []string {
 	}
 }
 
-// alone reports whether there was no other instance a moment ago.
-func (p *presence) alone() bool {
+// hasOthers reports whether there were other instances a moment ago. While this one can't tell, as during
+// the move of a slot, it knows of none: a script whose keys are not all there would be refused.
+func (p *presence) hasOthers() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.others == 0
+	return p.others > 0 && time.Since(p.read) < presenceSettles
 }
 
 // known returns the name of the totals, and whether they certainly have all: every instance that is alive has

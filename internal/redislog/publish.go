@@ -32,6 +32,11 @@ type pendingBatch struct {
 	done    chan struct{}        // closed when the two fields above are set
 }
 
+// hasKey reports whether a message has an idempotency key.
+func (p *pendingBatch) hasKey() bool {
+	return slices.ContainsFunc(p.batch, func(m *broker.Publication) bool { return m.Key != "" })
+}
+
 const (
 	waitingToBeSent int32 = iota
 	sent
@@ -200,12 +205,19 @@ func (l *Log) call(ctx context.Context, pending []*pendingBatch) ([]any, error) 
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 	}
-	p := l.presence
-	keys := []string{l.logKey, l.epochKey, l.recordBytesKey, p.key(p.instance), p.totals}
+	p, others := l.presence, l.presence.hasOthers()
+	keyed := slices.ContainsFunc(pending, (*pendingBatch).hasKey)
+	keys := []string{l.logKey, l.epochKey} // no more than are needed: while a slot moves, all must be there
+	if keyed {
+		keys = append(keys, l.recordBytesKey)
+	}
+	if others {
+		keys = append(keys, p.key(p.instance), p.totals)
+	}
 	_, cluster := l.publishing.(*redis.ClusterClient) // where this instance may be subscribed at another server
-	args := make([]any, 0, 6+16*len(pending))         // enough for messages with one topic
+	args := make([]any, 0, 7+16*len(pending))         // enough for messages with one topic
 	args = append(args,
-		l.MaxLen, broker.IdempotencyPeriod.Milliseconds(), hub.NewEpoch(), !p.alone(), !cluster, l.maxRecordBytes)
+		l.MaxLen, broker.IdempotencyPeriod.Milliseconds(), hub.NewEpoch(), others, !cluster, l.maxRecordBytes, keyed)
 	for i, some := range pending {
 		for _, m := range some.batch {
 			if m.Key != "" {
@@ -255,12 +267,12 @@ func (l *Log) appendMessage(args []any, batch int, m *broker.Publication) ([]any
 // publishScript publishes messages in order. A message that was published before under its idempotency key is
 // not published again. A message that is refused ends its batch, but not the others.
 //
-// KEYS: the log, the epoch, the bytes of records, the presence of this instance, the totals, the idempotency
-// keys.
+// KEYS: the log, the epoch; the bytes of records, if there are idempotency keys; the presence of this instance
+// and the totals, if there are other instances; the idempotency keys.
 //
 // ARGV: max_len, how long records are kept in ms, an epoch for a new log, whether there are other instances,
-// whether all subscribers of the channel are on this server, how many bytes records may hold; then for each
-// message its batch, "log" or "channel", its place in its request as recordPlace writes it, the number of
+// whether all subscribers of the channel are on this server, how many bytes records may hold, whether there
+// are idempotency keys; then for each message its batch, "log" or "channel", its place in its request as recordPlace writes it, the number of
 // receivers known already, its addresses and its fields, both with their number before them.
 //
 // It returns for each message "<epoch> <entry ID or -> <receivers>", or "again" with the record of the key
@@ -269,7 +281,8 @@ func (l *Log) appendMessage(args []any, batch int, m *broker.Publication) ([]any
 var publishScript = redis.NewScript(recordsLua + elsewhereLua + `
 local epoch = redis.call('GET', KEYS[2])
 local others, alone = ARGV[4] == '1', ARGV[5] == '1'
-local key, arg = 5, 7
+local own = ARGV[7] == '1' and 4 or 3
+local key, arg = others and own + 1 or own - 1, 8
 local refused = nil
 local function rename()
 	local renamed = redis.pcall('SET', KEYS[2], ARGV[3])
@@ -311,7 +324,7 @@ while arg <= #ARGV do
 		reply, refused = state, batch
 	else
 		if others then
-			receivers = receivers + elsewhere(KEYS[4], KEYS[5], unpack(ARGV, address, address + addresses - 1))
+			receivers = receivers + elsewhere(KEYS[own], KEYS[own + 1], unpack(ARGV, address, address + addresses - 1))
 		end
 		if kind == 'log' then
 			local done = append(unpack(ARGV, first, last))

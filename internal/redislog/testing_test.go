@@ -298,7 +298,7 @@ func awaitPresence(instances ...*instance) {
 				continue
 			}
 			e2etest.Await(i.t, "an instance to know that there are others", func() bool {
-				return !i.log.presence.alone()
+				return i.log.presence.hasOthers()
 			})
 			key := other.log.presence.key(other.log.presence.instance)
 			e2etest.Await(i.t, "an instance to have told who listens to it", func() bool {
