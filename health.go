@@ -2,6 +2,7 @@ package sse
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
@@ -75,9 +76,7 @@ func (c healthCheck) answer(w http.ResponseWriter, detailed bool) error {
 	well, details := c.ask()
 	body := map[string]any{c.name: well}
 	if detailed {
-		for name, value := range details {
-			body[name] = value
-		}
+		maps.Copy(body, details)
 	}
 	status := http.StatusOK
 	if !well {

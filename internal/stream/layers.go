@@ -73,8 +73,7 @@ func same(a, b net.Conn) bool {
 // heldBy returns the connections in the fields of a struct, and of the structs that are part of it. Of a pointer to
 // anything else it knows nothing: that may be shared by many connections, as the session of a multiplexer is.
 func heldBy(value reflect.Value) (conns []net.Conn) {
-	for i := range value.NumField() {
-		field := value.Field(i)
+	for _, field := range value.Fields() {
 		switch kind := field.Type(); {
 		case kind.Implements(connType), kind.Kind() == reflect.Interface && kind.Implements(streamType):
 			if field.IsZero() {

@@ -119,8 +119,7 @@ func packageOf(w http.ResponseWriter) string {
 	value := reflect.Indirect(reflect.ValueOf(w))
 	name := value.Type().PkgPath()
 	if name == caddyHTTP && value.Kind() == reflect.Struct {
-		for i := range value.NumField() {
-			field := value.Field(i)
+		for _, field := range value.Fields() {
 			if field.Kind() != reflect.Func || field.IsNil() {
 				continue
 			}
