@@ -366,7 +366,6 @@ func TestAClientThatIsRefusedOrHasLeftGivesUpWhatItClaimed(t *testing.T) {
 	mustOffer(t, s, settings)
 	defer s.Withdraw(settings)
 	defer release(t)
-	h := &hubtest.Hub{Hub: s.Core, T: t}
 	serve := func(sub hub.Subscription) (err error) {
 		defer func() { _ = recover() }() // how a stream is cut whose client has gone
 		ctx, cancel := context.WithCancel(t.Context())
@@ -384,13 +383,11 @@ func TestAClientThatIsRefusedOrHasLeftGivesUpWhatItClaimed(t *testing.T) {
 	}
 	hubtest.Want(t, log.released, "made-up") // somebody may come back under the others
 
-	var first *hubtest.Client
-	log.meanwhile = func() { first = h.Join(hubtest.With("a")) }
-	for _, sub := range []hub.Subscription{hubtest.As("refused", "alice"), hubtest.As("", "")} {
-		if err := serve(sub); err != hub.ErrHubFull {
+	for _, sub := range []hub.Subscription{hubtest.As("refused", "alice"), hubtest.As("nobody's", "")} {
+		log.meanwhile = func() { s.Core.Kick(sub.ClientID) }
+		if err := serve(sub); err != hub.ErrClientIDBarred {
 			t.Errorf("a client was not refused: %v", err)
 		}
-		first.Leave()
 	}
 	hubtest.Want(t, log.released, "made-up", "refused")
 }
