@@ -47,10 +47,10 @@ func TestJSONHasExactlyTheseFields(t *testing.T) {
 			tls_ca tls_cert tls_insecure_skip_verify tls_key tls_server_name urls username`},
 		{reflect.TypeFor[Admin](), ``},
 		{reflect.TypeFor[summary](), `
-			broker broker_file_bytes broker_lag_seconds clients connections
+			broker broker_error broker_file_bytes broker_lag_seconds broker_since clients connections
 			delivery delivery.buckets delivery.buckets.count delivery.buckets.le delivery.count delivery.sum_seconds
-			disconnects dropped_by_reason gaps history_bytes limited messages_dropped messages_published
-			messages_sent name reconnects refused up`},
+			disconnects dropped_by_reason gaps gaps_by_reason history_bytes limited messages_dropped messages_published
+			messages_sent name publish_refused reconnects refused topics up`},
 		{listed((*hub.Hub).ListClients), `client_id queued since topics user`},
 		{listed((*hub.Hub).ListTopics), `clients kept topic`},
 		{listed((*hub.Hub).ListMessages), `bytes data event id time`},

@@ -184,7 +184,7 @@ func TestBodyThatStopsIsAnsweredEarlyAndTheConnectionEnds(t *testing.T) {
 	}
 	group.Wait()
 	conn := s.dial()
-	fmt.Fprintf(conn, "POST /events?topic=a HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1048577\r\n\r\n") // too large as announced
+	fmt.Fprintf(conn, "POST /events?topic=a HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1048580\r\n\r\n") // too large as announced, byte order mark or not
 	_ = conn.SetReadDeadline(time.Now().Add(soon))
 	if got, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 413 ") {
 		t.Errorf("answered %q, %v", got, err)

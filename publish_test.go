@@ -229,7 +229,7 @@ func TestInvalidTargetsAre400(t *testing.T) {
 			"user=u&broadcast=true":             "one of",
 			"":                                  "target",
 			"id=5":                              "target",
-			"Topic=a":                           "target",
+			"Topic=a":                           "write topic",
 			"client_id=x&client_id=y":           "client_id stands in the URL 2 times",
 			"client_id=x&client_id=x":           "client_id stands",
 			"user=u&user=u&user=":               "user stands in the URL 3 times",

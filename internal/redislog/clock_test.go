@@ -76,10 +76,9 @@ func TestInstanceWithAWrongClockTrimsWhatOthersWouldTrim(t *testing.T) {
 			if d := time.UnixMilli(int64(since)).Sub(hour); d.Abs() > 10*time.Second {
 				t.Errorf("history begins %v from where Redis says", d)
 			}
-			i.publish("new", hub.Topics("a")...)
 			r := i.subscribe(hubtest.With("a"))
-			i.publish("newer", hub.Topics("a")...)
-			r.want("newer")
+			i.publish("new", hub.Topics("a")...)
+			r.want("new")
 			if lag := i.log.Lag(); lag > time.Minute {
 				t.Errorf("the instance says that it lags %v", lag)
 			}
