@@ -76,13 +76,24 @@ func (p *presence) known() (term string, all bool) {
 	return p.term, time.Since(p.read) < presenceSettles && time.Since(p.since) > presenceSettles
 }
 
-// countPatterns returns how many clients of other instances listen to patterns that match.
+// matchSteps is how many steps of a search for patterns are one turn under the lock.
+const matchSteps = 1024
+
+// countPatterns returns how many clients of other instances listen to patterns that match. Others get the lock
+// between steps: of a topic with very many segments, very many patterns may have the beginning.
 func (p *presence) countPatterns(to []hub.Address) (clients int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, a := range to {
-		if a.Kind == hub.ToTopic {
-			p.patterns.Match(a.Name, func(n *int) { clients += *n })
+		if a.Kind != hub.ToTopic {
+			continue
+		}
+		walk := p.patterns.Walk(a.Name)
+		for i := 1; walk.Step(func(n *int) { clients += *n }); i++ {
+			if i%matchSteps == 0 {
+				p.mu.Unlock()
+				p.mu.Lock()
+			}
 		}
 	}
 	return clients
