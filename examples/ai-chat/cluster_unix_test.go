@@ -65,8 +65,10 @@ func copyWithPorts(t *testing.T, ports map[string]string) (root string) {
 	t.Helper()
 	root = t.TempDir()
 	repo := e2etest.RepoRoot(t)
-	if err := os.CopyFS(filepath.Join(root, "examples", "ai-chat"), os.DirFS(filepath.Join(repo, "examples", "ai-chat"))); err != nil {
-		t.Fatal(err)
+	for _, dir := range []string{"examples/ai-chat", "eventstream"} { // the backend imports eventstream
+		if err := os.CopyFS(filepath.Join(root, dir), os.DirFS(filepath.Join(repo, dir))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, name := range []string{"go.mod", "go.sum"} {
 		content, err := os.ReadFile(filepath.Join(repo, name))
