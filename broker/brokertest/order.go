@@ -163,10 +163,10 @@ func checkOrder(t *trial) {
 func forms() []*broker.Publication {
 	full := post("first line\nsecond line\n\n  last: line ☃ \"'<&\\")
 	full.Event, full.Retry, full.HasRetry = "weather: \"snow\" ☃", 1500, true
-	noDelay := post("0 is a delay")
-	noDelay.HasRetry = true
+	shortest := post("the shortest delay there is")
+	shortest.Retry, shortest.HasRetry = 100, true
 	return []*broker.Publication{
-		full, noDelay,
+		full, shortest,
 		post(""),
 		message("several", hub.Topics("b", common, "elsewhere", common)...),
 		message("me", hub.Address{Kind: hub.ToClient, Name: "me"}),
