@@ -32,16 +32,16 @@ type pendingBatch struct {
 	done    chan struct{}        // closed when the two fields above are set
 }
 
-// hasKey reports whether a message has an idempotency key.
-func (p *pendingBatch) hasKey() bool {
-	return slices.ContainsFunc(p.batch, func(m *broker.Publication) bool { return m.Key != "" })
-}
-
 const (
 	waitingToBeSent int32 = iota
 	sent
 	abandoned // the publisher has stopped waiting
 )
+
+// hasKey reports whether a message has an idempotency key.
+func (p *pendingBatch) hasKey() bool {
+	return slices.ContainsFunc(p.batch, func(m *broker.Publication) bool { return m.Key != "" })
+}
 
 // callLoad is how much of a call its messages take up.
 type callLoad struct{ addresses, bytes int }
@@ -272,8 +272,9 @@ func (l *Log) appendMessage(args []any, batch int, m *broker.Publication) ([]any
 //
 // ARGV: max_len, how long records are kept in ms, an epoch for a new log, whether there are other instances,
 // whether all subscribers of the channel are on this server, how many bytes records may hold, whether there
-// are idempotency keys; then for each message its batch, "log" or "channel", its place in its request as recordPlace writes it, the number of
-// receivers known already, its addresses and its fields, both with their number before them.
+// are idempotency keys; then for each message its batch, "log" or "channel", its place in its request as
+// recordPlace writes it, the number of receivers known already, its addresses and its fields, both with their
+// number before them.
 //
 // It returns for each message "<epoch> <entry ID or -> <receivers>", or "again" with the record of the key
 // behind it, if this batch has not been told it yet, or why the message was not published. It must not raise

@@ -28,8 +28,8 @@ func recordPlace(p *broker.Publication) string {
 	return strconv.Itoa(p.Index) + " " + streamed + " " + before + " " + hex.EncodeToString(p.Fingerprint[:])
 }
 
-// recordsLua is the part of publishScript that knows records. KEYS[3] has the numbers of bytes, if there is any. ARGV[2] is how
-// long records are kept, in ms, and ARGV[6] how many bytes they may hold.
+// recordsLua is the part of publishScript that knows records. KEYS[3] has the numbers of bytes, if there are
+// any keys. ARGV[2] is how long records are kept, in ms, and ARGV[6] how many bytes they may hold.
 const recordsLua = `
 local records, replies = {}, {} -- records by key
 local function failed(reply) return type(reply) == 'table' and reply.err end
