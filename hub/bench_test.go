@@ -200,6 +200,11 @@ func BenchmarkPublishBeside(b *testing.B) {
 		}
 		publishing(b, h)
 	})
+	b.Run("a-listener-to-all", func(b *testing.B) { // to compare a replay with: it gets the messages, too
+		h := benchHub(b)
+		enter(b, h, patterns("**"))
+		publishing(b, h)
+	})
 	b.Run("a-replay", func(b *testing.B) {
 		h := NewHub(Limits{History: HistoryLimits{Count: 1000}})
 		begin := h.Position()
