@@ -11,7 +11,7 @@ import (
 // bounds so many frames. It is large enough that one write carries many messages.
 const (
 	windowDeliveries = 1 << 16
-	leastWindow      = 32
+	leastWindow      = 48
 	mostWindow       = 1024
 	// idleWindow counts for those who have reached nobody.
 	idleWindow = 4096
