@@ -1,10 +1,8 @@
 package sse_test
 
 import (
-	"bytes"
 	"compress/gzip"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -14,19 +12,6 @@ import (
 )
 
 var coded = e2etest.Header("Content-Encoding", "gzip")
-
-func zip(t testing.TB, text string) string {
-	t.Helper()
-	var coded bytes.Buffer
-	w := gzip.NewWriter(&coded)
-	if _, err := io.WriteString(w, text); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return coded.String()
-}
 
 func TestGzipBodiesAreDecoded(t *testing.T) {
 	s := serveOnce(t, listenedRoute, withTLS)
@@ -47,15 +32,15 @@ func TestGzipBodiesAreDecoded(t *testing.T) {
 		}
 		stream.Expect(t, "[DONE]")
 		for _, coding := range []string{"gzip", "GZIP", "x-gzip"} {
-			post(t, p.url("/events?topic=a"), "", zip(t, coding), e2etest.Header("Content-Encoding", coding), p.via)
+			post(t, p.url("/events?topic=a"), "", e2etest.Gzip(t, coding), e2etest.Header("Content-Encoding", coding), p.via)
 			stream.Expect(t, coding)
 		}
-		post(t, p.url("/events"), jsonType, zip(t, "\xEF\xBB\xBF"+`{"topic":"a","data":"b"}`), coded, p.via)
+		post(t, p.url("/events"), jsonType, e2etest.Gzip(t, "\xEF\xBB\xBF"+`{"topic":"a","data":"b"}`), coded, p.via)
 		stream.Expect(t, "b")
 		post(t, p.url("/events?topic=a"), "", "as it is", e2etest.Header("Content-Encoding", "identity"), p.via)
 		stream.Expect(t, "as it is")
 		for _, coding := range []string{"br", "zstd", "deflate", "gzip, gzip", "x"} {
-			answer := post(t, p.url("/events?topic=a"), "", zip(t, "x"), e2etest.Header("Content-Encoding", coding), p.via)
+			answer := post(t, p.url("/events?topic=a"), "", e2etest.Gzip(t, "x"), e2etest.Header("Content-Encoding", coding), p.via)
 			wantRefusal(t, answer, http.StatusUnsupportedMediaType, coding, "gzip")
 			if accepted := answer.Header.Get("Accept-Encoding"); accepted != "gzip" {
 				t.Errorf("Accept-Encoding is %q", accepted)
@@ -94,13 +79,13 @@ func TestGzipBodiesArePublishedAsTheyArrive(t *testing.T) {
 func TestAGzipBombIs413AndBadGzip400(t *testing.T) {
 	s := serveOnce(t, listenedRoute)
 	stream := s.listen(t)
-	bomb := zip(t, strings.Repeat("x", 64<<20))
+	bomb := e2etest.Gzip(t, strings.Repeat("x", 64<<20))
 	for _, kind := range []struct{ query, media string }{
 		{"?topic=a", ""}, {"?topic=a", ndjsonType}, {"", ndjsonType}, {"", jsonType}, {"?topic=a", eventsType},
 	} {
 		body := bomb
 		if kind.media == eventsType {
-			body = zip(t, "data: "+strings.Repeat("x", 64<<20))
+			body = e2etest.Gzip(t, "data: "+strings.Repeat("x", 64<<20))
 		}
 		wantRefusal(t, post(t, s.url("/events"+kind.query), kind.media, body, coded), http.StatusRequestEntityTooLarge)
 		for _, bad := range []string{"hello", bomb[:100]} {
@@ -110,7 +95,7 @@ func TestAGzipBombIs413AndBadGzip400(t *testing.T) {
 	stream.wantNothing(t)
 	// A body of many messages may be larger than one of them.
 	line := strings.Repeat("x", 256<<10)
-	answer := post(t, s.url("/events?topic=a"), ndjsonType, zip(t, strings.Repeat(line+"\n", 8)), coded)
+	answer := post(t, s.url("/events?topic=a"), ndjsonType, e2etest.Gzip(t, strings.Repeat(line+"\n", 8)), coded)
 	if answer.Status != http.StatusOK || !strings.Contains(answer.Body, `"published":8,`) {
 		t.Errorf("answered %d %s", answer.Status, answer.Body)
 	}

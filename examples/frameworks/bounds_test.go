@@ -1,14 +1,12 @@
 package frameworks_test
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -33,24 +31,6 @@ func listeners(t *testing.T) map[string][]string {
 		"go":     {e2etest.Build(t, "./examples/frameworks/golang")},
 		"page":   {e2etest.Need(t, "node"), filepath.Join(root, "examples", "frameworks", "testdata", "retry.mjs"), module},
 	}
-}
-
-// output is what a program writes.
-type output struct {
-	mu   sync.Mutex // guards text
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }
 
 var nextTry = regexp.MustCompile(`next try in (\S+?) ?(s|ms)?\n`)
@@ -95,7 +75,7 @@ func TestListenersBearWhatServersSay(t *testing.T) {
 				t.Parallel()
 				server := e2etest.Speak(t, c.answers...)
 				cmd := exec.Command(program[0], append(program[1:], server.URL)...)
-				out, said := new(output), new(output)
+				out, said := new(e2etest.Written), new(e2etest.Written)
 				cmd.Stdout, cmd.Stderr = out, said
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)

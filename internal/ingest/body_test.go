@@ -2,27 +2,15 @@ package ingest
 
 import (
 	"bytes"
-	"compress/gzip"
 	"errors"
 	"io"
 	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
-)
 
-func gzipped(t testing.TB, text string) []byte {
-	t.Helper()
-	var coded bytes.Buffer
-	w := gzip.NewWriter(&coded)
-	if _, err := io.WriteString(w, text); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return coded.Bytes()
-}
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
+)
 
 func TestAByteOrderMarkAtTheStartIsDropped(t *testing.T) {
 	for body, want := range map[string]string{
@@ -49,7 +37,7 @@ func TestAByteOrderMarkAtTheStartIsDropped(t *testing.T) {
 }
 
 func TestABrokenBodyIsNoBadGzip(t *testing.T) {
-	coded := gzipped(t, "hello")
+	coded := []byte(e2etest.Gzip(t, "hello"))
 	cut := errors.New("the line was cut")
 	_, err := io.ReadAll(Gunzip(io.MultiReader(bytes.NewReader(coded[:12]), iotest.ErrReader(cut))))
 	if !errors.Is(err, cut) {
@@ -66,7 +54,7 @@ func TestABrokenBodyIsNoBadGzip(t *testing.T) {
 // FuzzGunzip shows that what is no gzip is an error of the body, and what was written comes back.
 func FuzzGunzip(f *testing.F) {
 	f.Add([]byte("hello"), uint8(0))
-	f.Add(gzipped(f, "hello"), uint8(12))
+	f.Add([]byte(e2etest.Gzip(f, "hello")), uint8(12))
 	f.Add([]byte{}, uint8(1))
 	f.Fuzz(func(t *testing.T, text []byte, cut uint8) {
 		if _, err := io.Copy(io.Discard, Gunzip(bytes.NewReader(text))); err != nil {
@@ -74,7 +62,7 @@ func FuzzGunzip(f *testing.F) {
 				t.Errorf("%q is %v", text, err)
 			}
 		}
-		coded := gzipped(t, string(text))
+		coded := []byte(e2etest.Gzip(t, string(text)))
 		got, err := io.ReadAll(Gunzip(iotest.OneByteReader(bytes.NewReader(coded))))
 		if err != nil || !bytes.Equal(got, text) {
 			t.Errorf("%q comes back as %q, %v", text, got, err)
