@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"hash/maphash"
 	"math"
 	"sort"
 	"strings"
@@ -35,9 +34,8 @@ type history struct {
 	oldest, latest *addressLog
 
 	// What was trimmed must be known for ever, or "complete" could not be proved. A log remembers
-	// its own newest trimmed message; when the whole log goes, the mark goes into this table by hash
-	// of the address. A collision can turn "complete" into "gap", never the other way round.
-	forgotten [1 << 13]Position
+	// its own newest trimmed message; when the whole log goes, the mark goes into this table.
+	forgotten forgotten
 	floor     Position // the newest mark of a topic in forgotten
 	lostAll   Position // up to here anything may be missing
 	trims     uint64   // grows with every mark
@@ -75,8 +73,6 @@ const (
 )
 
 const unpinned = math.MaxUint64
-
-var forgottenSeed = maphash.MakeSeed()
 
 func newHistory(limits HistoryLimits, frames *sequence, most *measures) *history {
 	h := &history{limits: limits, frames: frames, most: most, front: frames.next, pin: unpinned}
@@ -143,7 +139,7 @@ func ownAddresses(all []Address) *[]*Address {
 func (h *history) keep(f *Frame, a Address) *addressLog {
 	l := h.log(a)
 	if l == nil {
-		l = &addressLog{address: *ownAddress(a), trimmed: h.forgotten[slot(a)], slot: h.all.n}
+		l = &addressLog{address: *ownAddress(a), trimmed: h.forgotten.of(a), slot: h.all.n}
 		h.logs[a.Kind][l.address.Name] = l
 		h.all.push(l)
 		h.bytes += costOfLog(a)
@@ -365,9 +361,7 @@ func (h *history) forget(a Address, p Position) {
 	if !h.onlyMarked(a, p) {
 		return
 	}
-	if mark := &h.forgotten[slot(a)]; p.After(*mark) {
-		*mark = p
-	}
+	h.forgotten.mark(a, p)
 	if a.Kind == ToTopic && p.After(h.floor) {
 		h.floor = p
 	}
@@ -390,10 +384,6 @@ func (h *history) forgetAll(p Position) {
 	}
 }
 
-func slot(a Address) int {
-	return int(maphash.Comparable(forgottenSeed, a) % uint64(len(history{}.forgotten)))
-}
-
 // maxSearch is how many steps a search by patterns takes under the hub's lock.
 const maxSearch = 1000
 
@@ -410,7 +400,7 @@ func (h *history) lost(addresses []Address, patterns []string, p Position) Posit
 		if l := h.log(a); l != nil {
 			latest(l.trimmed)
 		} else {
-			latest(h.forgotten[slot(a)])
+			latest(h.forgotten.of(a))
 		}
 	}
 	if len(patterns) > 0 {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -67,4 +68,48 @@ func TestErrorForReadOnlyDiskSaysWhatToDo(t *testing.T) {
 	e2etest.ReadOnly(t, dir)
 	wantUnopenable(t, file, "Caddy may not write it")
 	wantUnopenable(t, filepath.Join(dir, "new"), "Caddy may not write it")
+}
+
+// A process that waits for the file's lock while the file shrinks does not get the old file, which has no
+// name any more. A lock belongs to a descriptor, so that a goroutine is like another process here.
+func TestWhoWaitsForAFileThatShrinksIsRefused(t *testing.T) {
+	for name, open := range map[string]func(path string) error{
+		"while it reads all of it": func(path string) error {
+			_, err := OpenFile(path)
+			return err
+		},
+		"once it has read all of it": func(path string) error {
+			_, err := openDB(path)
+			return explainOpen(path, err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDiskHubThatKeepsItsSize(t)
+			d.fill()
+			d.restart() // what is still to be removed is removed first
+			opened := make(chan error)
+			go func() { opened <- open(d.module.File) }()
+			e2etest.Await(t, "it to wait for the lock", func() bool { return descriptors(t, d.module.File) > 1 })
+			if err := d.log.shrink(); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-opened; err == nil || !strings.Contains(err.Error(), "another process has it open") {
+				t.Errorf("it was opened with %v", err)
+			}
+		})
+	}
+}
+
+// descriptors returns how many descriptors of this process are open on a file.
+func descriptors(t *testing.T, path string) (n int) {
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range all {
+		if name, _ := os.Readlink("/proc/self/fd/" + fd.Name()); name == path {
+			n++
+		}
+	}
+	return n
 }

@@ -160,35 +160,6 @@ func TestFileThatCanNotShrinkGoesOn(t *testing.T) {
 	d.hub.Join(hubtest.Returning(hubtest.With("a"), last)).WantResume(hub.ResumeComplete, last)
 }
 
-// A process that waits for the file's lock while the file shrinks does not get the old file, which has no
-// name any more.
-func TestWhoWaitsForAFileThatShrinksIsRefused(t *testing.T) {
-	d := leftover(t)
-	d.restart()
-	opened := make(chan error)
-	go func() {
-		f, err := OpenFile(d.module.File) // a lock belongs to a descriptor, so this is like another process
-		if err == nil {
-			_ = f.Destruct()
-		}
-		opened <- err
-	}()
-	for waiting := true; waiting; {
-		select {
-		case err := <-opened:
-			waiting = false
-			if err == nil || !strings.Contains(err.Error(), "another process has it open") {
-				t.Errorf("it was opened with %v", err)
-			}
-		default:
-			d.publish(hub.Topics("a"), strings.Repeat("x", growBy)) // so that there is something to gain
-			if err := d.log.shrink(); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-}
-
 // startOn, in the environment, names a file that TestStartUntilKilled starts a log on.
 const startOn = "SSE_TEST_START_ON"
 

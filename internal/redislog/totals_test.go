@@ -293,8 +293,8 @@ func TestOlderInstancesGoOnBesideNewOnes(t *testing.T) {
 	server := e2etest.RedisServer(t)
 	client := admin(t, server.URL())
 	i := start(t, server.URL())
+	do(t, client, "HSET {sse:default}:presence:older alive 1 patterns {} t:news 1 c:c 2 b: 2") // first, as that one did
 	do(t, client, "SADD {sse:default}:instances older")
-	do(t, client, "HSET {sse:default}:presence:older alive 1 patterns {} t:news 1 c:c 2 b: 2")
 	do(t, client, "SET "+ownerOfC+" alice PX 600000")
 	i.subscribe(hubtest.With("news"))
 	e2etest.Await(t, "an older instance to see the new one", func() bool {
