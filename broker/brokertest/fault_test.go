@@ -94,7 +94,7 @@ func try(t *testing.T, name string, s Subject) []string {
 		return nil
 	}
 	r := &recorder{TB: t}
-	r.run(func() { checks[n].run(newTrial(r, s, 3*time.Second, time.Minute)) })
+	r.run(func() { checks[n].run(newTrial(r, s, 10*time.Second, time.Minute)) })
 	for _, cleanup := range slices.Backward(r.cleanups) {
 		r.run(cleanup)
 	}
