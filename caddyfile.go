@@ -57,6 +57,11 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 //	history_bytes <size>
 //	max_clients   <number>
 //	drain_spread  <duration>
+//	topic <pattern> {
+//		history  <messages> [<age>] | latest [<age>] | off
+//		conflate on | <interval> | off
+//		presence on | off
+//	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the option's name
 	if d.NextArg() {
@@ -66,8 +71,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	a.Hubs = map[string]*HubConfig{defaultHub: standard}
 	options := standard.caddyfileOptions()
 	options["hub"] = option.Option{Takes: "<name> { ... }", Read: a.unmarshalHub}
-	addOptionsOfRoutes(options)
-	return option.Block(d, options, "hub")
+	addMisplaced(options)
+	return option.Block(d, options, "hub", "topic")
 }
 
 // unmarshalHub reads the definition of another hub.
@@ -86,14 +91,15 @@ func (a *App) unmarshalHub(d *caddyfile.Dispenser) error {
 	config := new(HubConfig)
 	a.Hubs[name] = config
 	options := config.caddyfileOptions()
-	addOptionsOfRoutes(options)
-	return option.Block(d, options)
+	addMisplaced(options)
+	return option.Block(d, options, "topic")
 }
 
-// addOptionsOfRoutes adds where the options of routes belong to the options of a hub.
-func addOptionsOfRoutes(options map[string]option.Option) {
+// addMisplaced adds where the options of routes and of some topics belong to the options of a hub.
+func addMisplaced(options map[string]option.Option) {
 	option.AddMisplaced(options, "the sse directive of a site: sse /events { ... }",
 		namesOf(new(Handler).caddyfileOptions(nil))...)
+	option.AddMisplaced(options, "topic <pattern> { ... }", namesOf(new(TopicConfig).caddyfileOptions())...)
 }
 
 func namesOf(options map[string]option.Option) []string { return slices.Collect(maps.Keys(options)) }
@@ -106,35 +112,48 @@ func (c *HubConfig) caddyfileOptions() map[string]option.Option {
 		"history_bytes": option.Bytes(&c.HistoryBytes),
 		"max_clients":   option.Number(&c.MaxClients, 0),
 		"drain_spread":  option.Duration(&c.DrainSpread, option.ZeroIsOff),
+		"topic":         {Takes: "<pattern> { ... }", Read: c.unmarshalTopic},
 	}
 }
 
 // unmarshalHistory reads a number of messages, perhaps with an age, or off.
 func (c *HubConfig) unmarshalHistory(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
-	switch {
-	case len(args) == 1 && args[0] == "off":
+	if len(args) == 1 && args[0] == "off" {
 		c.HistoryCount = -1
 		return nil
-	case len(args) == 0 || len(args) > 2:
+	}
+	return readHistory(d, args, "nor off", &c.HistoryCount, &c.HistoryAge)
+}
+
+// readHistory reads a number of messages, and an age if there is one. others says what might stand there instead.
+func readHistory(
+	d *caddyfile.Dispenser, args []string, others string, count *int, age *caddy.Duration,
+) (err error) {
+	if len(args) == 0 || len(args) > 2 {
 		return option.ErrArguments
 	}
-	count, err := strconv.Atoi(args[0])
-	if err != nil || count < 1 {
-		return d.Errf("history: %q is not a number of messages, 1 or more, nor off", args[0])
+	if *count, err = strconv.Atoi(args[0]); err != nil || *count < 1 {
+		return d.Errf("history: %q is not a number of messages, 1 or more, %s", args[0], others)
 	}
-	c.HistoryCount = count
 	if len(args) == 2 {
-		age, err := caddy.ParseDuration(args[1])
-		if err != nil || age <= 0 {
-			return d.Errf("history: %q is not an age of more than 0, such as 1h", args[1])
-		}
-		if err := option.CheckDuration(caddy.Duration(age)); err != nil {
-			return d.Errf("history: %w", err)
-		}
-		c.HistoryAge = caddy.Duration(age)
+		*age, err = readAge(d, args[1])
+	} else {
+		err = nil
 	}
-	return nil
+	return err
+}
+
+// readAge reads how long messages are kept.
+func readAge(d *caddyfile.Dispenser, word string) (caddy.Duration, error) {
+	age, err := caddy.ParseDuration(word)
+	if err != nil || age <= 0 {
+		return 0, d.Errf("history: %q is not an age of more than 0, such as 1h", word)
+	}
+	if err := option.CheckDuration(caddy.Duration(age)); err != nil {
+		return 0, d.Errf("history: %w", err)
+	}
+	return caddy.Duration(age), nil
 }
 
 // unmarshalBroker reads the name of a broker, and has its module read the rest.

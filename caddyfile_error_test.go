@@ -57,7 +57,37 @@ const (
 		hartbeat 30s             | unknown option "hartbeat" | broker, drain_spread, history, history_bytes
 		drain_spread 1us         | drain_spread | less than a millisecond | 30s
 		history 10 5ns           | history | less than a millisecond
-		max_clients 1; max_clients 2 | "max_clients" | twice`
+		max_clients 1; max_clients 2 | "max_clients" | twice
+		conflate on              | "conflate" does not belong here | topic <pattern> { ... }
+		topic                    | topic | empty | <pattern> { ... }
+		topic a b                | topic | <pattern> { ... }
+		topic a/**/b             | topic | "a/**/b" | only as the last segment
+		topic ""                 | topic | empty | 1 to 256 bytes
+		topic room/{query.room}  | topic | placeholder | as they are
+		topic a                  | topic | say what holds for a | history | conflate | presence`
+
+	wrongTopicOptions = `
+		history                  | history | <messages> [<age>] | latest [<age>] | off
+		history 0                | history | "0" | 1 or more | latest | off
+		history newest           | history | "newest" | number of messages | latest | off
+		history 10 x             | history | "x" | age of more than 0 | 1h
+		history latest x         | history | "x" | age of more than 0 | 1h
+		history latest 0         | history | "0" | age of more than 0 | 1h
+		history latest 5ns       | history | less than a millisecond
+		history latest 1h 5      | history | <messages> [<age>] | latest [<age>] | off
+		history off 5            | history | "off" | latest
+		conflate                 | conflate | on | <interval> | off
+		conflate on off          | conflate | on | <interval> | off
+		conflate yes             | conflate | "yes" | on | off | 200ms
+		conflate 0               | conflate | "0" | 1ms or more | 200ms
+		conflate -1s             | conflate | "-1s" | 1ms or more | 200ms
+		conflate 200             | conflate | "200" | 1ms or more | 200ms
+		conflate 5us             | conflate | "5us" | 1ms or more | 200ms
+		presence                 | presence | on | off
+		presence yes             | presence | "yes" | on | off
+		presence on; presence on | "presence" | twice
+		history_bytes 1MiB       | "history_bytes" does not belong here | the block around this one
+		histroy latest           | unknown option "histroy" | conflate, history, presence`
 
 	wrongGlobalOptions = wrongHubOptions + `
 		hub                      | hub | <name>
@@ -233,6 +263,7 @@ func TestAWrongOptionIsAnErrorThatHelps(t *testing.T) {
 	for _, block := range []struct{ name, before, wrong, after string }{
 		{"global", "{\n#\nsse {\n", wrongGlobalOptions, "\n}\n}"},
 		{"hub", "{\nsse {\nhub x {\n", wrongHubOptions, "\n}\n}\n}"},
+		{"topic", "{\nsse {\ntopic a {\n", wrongTopicOptions, "\n}\n}\n}"},
 		{"route", ":8080 {\n#\nsse /events {\n", wrongRouteOptions, "\n}\n}"},
 		{"publish", ":8080 {\nsse /events {\npublish {\n", wrongPublishOptions, "\n}\n}\n}"},
 		{"jwt", ":8080 {\nsse /events {\njwt {\n", wrongJWTOptions, "\n}\n}\n}"},
@@ -248,6 +279,11 @@ func TestAWrongOptionIsAnErrorThatHelps(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestATopicHasOneBlock(t *testing.T) {
+	_, _, err := adapt("{\nsse {\ntopic a {\npresence on\n}\ntopic a {\n}\n}\n}")
+	wantHelp(t, "two blocks", err, `"a" is there twice`, "one block", "Caddyfile:6")
 }
 
 func wantHelp(t *testing.T, text string, err error, words ...string) {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -232,7 +233,19 @@ func TestWrongValuesInJSONAreErrors(t *testing.T) {
 		`"x": {"broker": {"type": "redis", "urls": ["redis://a"], "tls_ca": "f"}}`:  "tls_ca",
 		`"x": {"broker": {"type": "redis", "urls": ["redis://a"], "tls_key": "f"}}`: "tls_cert",
 		`"x": {"broker": {"type": "redis", "urls": ["http://a"]}}`:                  "URL 1",
-		`"x": {"broker": {"type": "bolt"}}`:                                         "file",
+		`"x": {"topics": [null]}`:                                                          "null",
+		`"x": {"topics": [{"presence": true}]}`:                                            "empty",
+		`"x": {"topics": [{"pattern": "a/**/b"}]}`:                                         "**",
+		`"x": {"topics": [{"pattern": "a"}, {"pattern": "a"}]}`:                            "twice",
+		`"x": {"topics": [{"pattern": "a", "history_age": "1h"}]}`:                         "history_count",
+		`"x": {"topics": [{"pattern": "a", "history_count": -1, "history_age": "1h"}]}`:    "history_count",
+		`"x": {"topics": [{"pattern": "a", "history_count": 5, "history_latest": true}]}`:  "exclude",
+		`"x": {"topics": [{"pattern": "a", "history_latest": true, "history_age": -1}]}`:   "history_age",
+		`"x": {"topics": [{"pattern": "a", "history_latest": true, "history_age": 3600}]}`: "nanoseconds",
+		`"x": {"topics": [{"pattern": "a", "conflate_interval": 200}]}`:                    "nanoseconds",
+		`"x": {"topics": [{"pattern": "a", "conflate_interval": -1}]}`:                     "conflate_interval",
+		`"x": {"topics": [{"pattern": "a", "latest": true}]}`:                              "latest",
+		`"x": {"broker": {"type": "bolt"}}`:                                                "file",
 	} {
 		if err := validatedJSON(t, `{"apps": {"sse": {"hubs": {`+hub+`}}}}`); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s gives %v; want an error that says %q", hub, err, why)
@@ -275,7 +288,7 @@ func provisioned(t *testing.T, route, global string) (*Handler, hub.Limits) {
 
 func TestWhatIsNotConfiguredIsAsDocumented(t *testing.T) {
 	h, limits := provisioned(t, "sse", "sse")
-	if want := (hub.Limits{History: hub.HistoryLimits{Count: 1000, Age: time.Hour, Bytes: 256 << 20}, MaxClients: 0, DrainSpread: 5 * time.Second}); limits != want {
+	if want := (hub.Limits{History: hub.HistoryLimits{Count: 1000, Age: time.Hour, Bytes: 256 << 20}, MaxClients: 0, DrainSpread: 5 * time.Second}); !reflect.DeepEqual(limits, want) {
 		t.Errorf("a hub has %+v; want %+v", limits, want)
 	}
 	if want := (hub.ClientOptions{
@@ -303,12 +316,47 @@ func TestWhatIsOffIsOff(t *testing.T) {
 		connected_event off
 		direct_writes off
 	}`, "sse {\n history off\n drain_spread 0\n max_clients 0\n}")
-	if want := (hub.Limits{History: hub.HistoryLimits{Count: 0, Age: time.Hour, Bytes: 256 << 20}, MaxClients: 0, DrainSpread: 0}); limits != want {
+	if want := (hub.Limits{History: hub.HistoryLimits{Count: 0, Age: time.Hour, Bytes: 256 << 20}, MaxClients: 0, DrainSpread: 0}); !reflect.DeepEqual(limits, want) {
 		t.Errorf("a hub has %+v; want %+v", limits, want)
 	}
 	o := *h.subscribing.options
 	if o.Heartbeat != 0 || o.IdleTimeout != 0 || o.MaxAge != 0 || *h.ConnectedEvent || *h.DirectWrites {
 		t.Errorf("a client has %+v", o)
+	}
+}
+
+func TestTopicsHaveTheirPolicies(t *testing.T) {
+	_, limits := provisioned(t, "sse", `sse {
+		history 8 9s
+		topic a {
+			history 5
+		}
+		topic b/** {
+			history 5 1m
+			conflate on
+			presence on
+		}
+		topic c {
+			history latest
+			conflate 200ms
+			presence off
+		}
+		topic d/* {
+			history latest 2h
+			conflate off
+		}
+		topic ** {
+			history off
+		}
+	}`)
+	if want := []hub.Policy{
+		{Pattern: "a", History: &hub.Retention{Count: 5, Age: 9 * time.Second}},
+		{Pattern: "b/**", History: &hub.Retention{Count: 5, Age: time.Minute}, Conflate: true, Presence: true},
+		{Pattern: "c", History: &hub.Retention{Latest: true}, Conflate: true, ConflateEvery: 200 * time.Millisecond},
+		{Pattern: "d/*", History: &hub.Retention{Latest: true, Age: 2 * time.Hour}},
+		{Pattern: "**", History: &hub.Retention{Age: 9 * time.Second}},
+	}; !reflect.DeepEqual(limits.Policies, want) {
+		t.Errorf("the policies are %+v; want %+v", limits.Policies, want)
 	}
 }
 
@@ -323,7 +371,7 @@ func TestOptionsReachTheirClients(t *testing.T) {
 		max_clients_per_ip 7
 		write_timeout 13s
 	}`, "sse {\n history 8 9s\n history_bytes 10KB\n max_clients 11\n drain_spread 12s\n}")
-	if want := (hub.Limits{History: hub.HistoryLimits{Count: 8, Age: 9 * time.Second, Bytes: 10_000}, MaxClients: 11, DrainSpread: 12 * time.Second}); limits != want {
+	if want := (hub.Limits{History: hub.HistoryLimits{Count: 8, Age: 9 * time.Second, Bytes: 10_000}, MaxClients: 11, DrainSpread: 12 * time.Second}); !reflect.DeepEqual(limits, want) {
 		t.Errorf("a hub has %+v; want %+v", limits, want)
 	}
 	if want := (hub.ClientOptions{

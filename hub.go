@@ -44,6 +44,9 @@ type HubConfig struct {
 	// The bytes of messages kept in all. Topics without a new message for longest give way first.
 	// Default: 256 MiB.
 	HistoryBytes int64 `json:"history_bytes,omitempty"`
+	// The rules for some topics instead of the hub's own. Of those that cover a topic the first counts. Default:
+	// none.
+	Topics []*TopicConfig `json:"topics,omitempty"`
 	// The number of clients that may be connected. More get a 503. Default: 0, no limit.
 	MaxClients int `json:"max_clients,omitempty"`
 	// The time over which clients spread their return when the process exits. Default: 5s; negative: they
@@ -114,6 +117,7 @@ func (a *App) Validate() error {
 		for option, err := range map[string]error{
 			"history_age":  option.CheckDuration(config.HistoryAge),
 			"drain_spread": option.CheckDuration(config.DrainSpread),
+			"topics":       checkTopicConfigs(config.Topics),
 		} {
 			if err != nil {
 				return fmt.Errorf("hub %s: %s: %w", name, option, err)
@@ -201,6 +205,7 @@ func (c *HubConfig) limits() hub.Limits {
 			Age:   time.Duration(c.HistoryAge),
 			Bytes: c.HistoryBytes,
 		},
+		Policies:    c.policies(),
 		MaxClients:  c.MaxClients,
 		DrainSpread: max(0, time.Duration(c.DrainSpread)),
 	}

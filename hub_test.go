@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,7 +56,7 @@ func TestAnAppThatCannotStartTakesBackWhatItOffered(t *testing.T) {
 		}
 		for name, s := range app.used { // nothing stands before what is offered next
 			next := &live.Settings{Limits: hub.Limits{MaxClients: 1 + i}, Module: good, Logger: zap.NewNop(), Emit: func(string, map[string]any) {}}
-			if err := s.Offer(next); err != nil || s.Core.Limits() != next.Limits {
+			if err := s.Offer(next); err != nil || !reflect.DeepEqual(s.Core.Limits(), next.Limits) {
 				t.Errorf("hub %s still has settings of an app that did not start, or %v", name, err)
 			}
 			s.Withdraw(next)

@@ -12,6 +12,7 @@ import (
 // Limits are a hub's settings; they may change while clients are connected.
 type Limits struct {
 	History     HistoryLimits
+	Policies    []Policy      // for some topics; of those that cover a topic the first counts. Not to be changed.
 	MaxClients  int           // 0 is without limit
 	DrainSpread time.Duration // over how long clients come back after Drain
 }
@@ -36,8 +37,9 @@ type Hub struct {
 	// reason is that of the gap. It is set before a broker starts, and called by the broker's goroutine.
 	HistoryLost func(reason string, clients int)
 
-	encoder atomic.Pointer[idForm] // what IDs look like, for those who don't hold mu
-	_       [cacheLine]byte        // what follows changes all the time, what stands before seldom
+	encoder  atomic.Pointer[idForm]   // what IDs look like, for those who don't hold mu
+	policies atomic.Pointer[policies] // of limits, for those who don't hold mu
+	_        [cacheLine]byte          // what follows changes all the time, what stands before seldom
 
 	head atomic.Uint64 // frames.next, for those who don't hold mu
 
@@ -88,6 +90,7 @@ func NewHub(limits Limits) *Hub {
 		arrivals: make(arrivals),
 	}
 	h.head.Store(h.frames.next)
+	h.policies.Store(newPolicies(limits.Policies))
 	h.context, h.cancel = context.WithCancelCause(context.Background())
 	for i := range max(1, runtime.GOMAXPROCS(0)-1) { // publishers have work to do, too
 		h.shards = append(h.shards, newShard(h, i))

@@ -3,7 +3,9 @@ package hub
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
@@ -17,6 +19,9 @@ type Message struct {
 	To []Address
 	// Event is the event name; empty means none, which browsers call "message".
 	Event string
+	// Key names what the message is the value of within its topic; empty means the topic itself. A policy may keep
+	// the newest message of each key, or let it take the place of an older one that waits.
+	Key string
 	// Data is the payload, UTF-8.
 	Data []byte
 	// Retry is the reconnect delay to tell with the message, in milliseconds; it counts if HasRetry.
@@ -34,6 +39,9 @@ type Message struct {
 	draft draft // set by Hub.Encode
 }
 
+// MaxKeyBytes is the size limit of a message's key.
+const MaxKeyBytes = 128
+
 // Check says what a publisher must change before the message can be published.
 func (m *Message) Check() error {
 	if len(m.To) == 0 {
@@ -49,6 +57,8 @@ func (m *Message) Check() error {
 		return errors.New("event must be at most 256 bytes of UTF-8 without line breaks or NUL")
 	case m.Event == "connected" || m.Event == "gap" || m.Event == "expired" || m.Event == "closed":
 		return fmt.Errorf("event name %q is reserved for the hub itself; choose another", m.Event)
+	case len(m.Key) > MaxKeyBytes || !utf8.ValidString(m.Key) || strings.ContainsFunc(m.Key, unicode.IsControl):
+		return fmt.Errorf("key must be at most %d bytes of UTF-8 without control characters", MaxKeyBytes)
 	case m.HasRetry && m.Retry < 0:
 		return errors.New("retry must be a whole number of milliseconds, 0 or more")
 	case !utf8.Valid(m.Data):

@@ -15,6 +15,7 @@ func (h *Hub) Apply(limits Limits) {
 	changed := h.limits.History != limits.History
 	h.limits = limits
 	h.history.limits = limits.History
+	h.policies.Store(newPolicies(limits.Policies))
 	h.mu.Unlock()
 	if changed {
 		h.trimAll()

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"reflect"
 	"testing"
 	"time"
 
@@ -221,7 +222,7 @@ func TestTheSettingsOfTheOldestRunningConfigHold(t *testing.T) {
 	first, second, third := config(1, memory{}), config(2, memory{}), config(3, memory{})
 	wantHolding := func(holding *Settings) {
 		t.Helper()
-		if hub.current.Load() != holding || hub.Core.Limits() != holding.Limits {
+		if hub.current.Load() != holding || !reflect.DeepEqual(hub.Core.Limits(), holding.Limits) {
 			t.Errorf("the limits are %+v; want %+v", hub.Core.Limits(), holding.Limits)
 		}
 	}

@@ -1,0 +1,67 @@
+package hub
+
+import (
+	"time"
+
+	"github.com/caddy-sse/caddy-sse/topic"
+)
+
+// Policy is what holds for the topics that a pattern covers, instead of what holds for all topics of the hub. If
+// several policies cover a topic, the first in the list counts, and no other.
+type Policy struct {
+	// Pattern is the topic, or the pattern of topics, that the policy is for.
+	Pattern string
+	// History is what is kept of each of these topics. Nil means as much as the hub keeps.
+	History *Retention
+	// Conflate lets a message that waits for a client give way to a newer one of the same topic and key.
+	Conflate bool
+	// ConflateEvery is the least time between two messages of the same topic and key. It counts if Conflate; 0
+	// means that a message leaves the hub at once.
+	ConflateEvery time.Duration
+	// Presence tells the subscribers of a topic who else is there.
+	Presence bool
+}
+
+// Retention is what is kept of one address.
+type Retention struct {
+	// Count is how many messages are kept; 0 keeps nothing. It counts unless Latest.
+	Count int
+	// Latest keeps the newest message of each key, and the newest one without a key.
+	Latest bool
+	// Age is how long a message is kept; 0 means without limit.
+	Age time.Duration
+}
+
+// policies finds the policy of a topic. It never changes once it is made, so anybody may use it at any time. What a
+// search costs does not grow with policies that have other beginnings than the topic.
+type policies struct {
+	list []Policy
+	tree topic.Tree[int] // by pattern, which is the first in the list that has it
+}
+
+func newPolicies(list []Policy) *policies {
+	p := &policies{list: list}
+	for i := range list {
+		if p.tree.Get(list[i].Pattern) == nil {
+			*p.tree.Add(list[i].Pattern) = i
+		}
+	}
+	return p
+}
+
+// of returns the first policy that covers a topic; nil if there is none.
+func (p *policies) of(name string) *Policy {
+	first := len(p.list)
+	if first == 0 {
+		return nil
+	}
+	p.tree.Match(name, func(i *int) { first = min(first, *i) })
+	if first == len(p.list) {
+		return nil
+	}
+	return &p.list[first]
+}
+
+// Policy returns what holds for a topic instead of the hub's limits; nil if nothing does. The policy is not to be
+// changed. Other ones may hold once Apply has been called.
+func (h *Hub) Policy(name string) *Policy { return h.policies.Load().of(name) }
