@@ -55,7 +55,7 @@ func TestJSONHasExactlyTheseFields(t *testing.T) {
 			messages_sent name publish_refused reconnects refused topics up`},
 		{listed((*hub.Hub).ListClients), `client_id queued since topics user`},
 		{listed((*hub.Hub).ListTopics), `clients kept topic`},
-		{listed((*hub.Hub).ListMessages), `bytes data event id time`},
+		{listed((*hub.Hub).ListMessages), `bytes data event id key time`},
 		{reflect.TypeFor[problem.Problem](), `detail line published status title type`},
 		// What a token's grants may say. Its claims are read by a type of their own: see internal/token.
 		{reflect.TypeFor[token.Grants](), `publish subscribe`},

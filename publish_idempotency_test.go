@@ -80,6 +80,8 @@ func TestSameKeyWithAnotherBodyIs422(t *testing.T) {
 		{"?user=a", "", "x"},
 		{"?broadcast", "", "x"},
 		{"?topic=a&event=e", "", "x"},
+		{"?topic=a&key=e", "", "x"},
+		{"?topic=a&event=e&key=e", "", "x"},
 		{"?topic=a&retry=1000", "", "x"},
 		{"?topic=a&retry=2000", "", "x"},
 		{"?topic=a&ephemeral", "", "x"},

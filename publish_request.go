@@ -45,7 +45,7 @@ type post struct {
 	// to is the target that the URL names, or else the route: then the body is data (form A). If it is nil
 	// the body names the target (form B).
 	to []hub.Address
-	// defaults holds event, retry and ephemeral of the URL, for messages in form A.
+	// defaults holds event, key, retry and ephemeral of the URL, for messages in form A.
 	defaults hub.Message
 }
 
@@ -207,7 +207,7 @@ func (p *post) stopReadingAtExit() (undo func()) {
 // urlTarget returns the target that a query names; nil for none. A parameter that stands there twice is
 // refused: nobody knows which one is meant.
 func urlTarget(query url.Values) ([]hub.Address, *problem.Problem) {
-	for _, name := range []string{"client_id", "user", "broadcast", "event", "retry", "ephemeral"} {
+	for _, name := range []string{"client_id", "user", "broadcast", "event", "key", "retry", "ephemeral"} {
 		if n := len(query[name]); n > 1 {
 			return nil, problem.New(http.StatusBadRequest,
 				"%s stands in the URL %d times; give it once", name, n)
@@ -234,15 +234,15 @@ func urlTarget(query url.Values) ([]hub.Address, *problem.Problem) {
 	return to, nil
 }
 
-// readDefaults reads event, retry and ephemeral from the query. They need a target there.
+// readDefaults reads event, key, retry and ephemeral from the query. They need a target there.
 func (p *post) readDefaults(query url.Values) *problem.Problem {
-	for _, name := range []string{"event", "retry", "ephemeral"} {
+	for _, name := range []string{"event", "key", "retry", "ephemeral"} {
 		if query.Has(name) && p.to == nil {
 			return problem.New(http.StatusBadRequest,
 				"%s stands in the URL, but the target does not; put both in the URL or both in the body", name)
 		}
 	}
-	p.defaults.Event = query.Get("event")
+	p.defaults.Event, p.defaults.Key = query.Get("event"), query.Get("key")
 	var err error
 	if query.Has("retry") {
 		p.defaults.HasRetry = true

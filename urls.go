@@ -17,7 +17,7 @@ import (
 // The parameters of a query that mean something here.
 var (
 	getParameters  = []string{"topic", "client_id", "last_event_id", "lastEventId", "lastEventID"}
-	postParameters = []string{"topic", "client_id", "user", "broadcast", "event", "retry", "ephemeral"}
+	postParameters = []string{"topic", "client_id", "user", "broadcast", "event", "key", "retry", "ephemeral"}
 )
 
 // ownParameters are all of them.

@@ -3,6 +3,7 @@ package hub
 import (
 	"bytes"
 	"strconv"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -13,6 +14,7 @@ import (
 // All clients share it, and it never changes once it stands in the log, but for what Hub.mu guards.
 type Frame struct {
 	chunk    string      // the encoded block, as a chunk of HTTP/1.1
+	key      string      // what the message is the value of within its topic; empty for the topic itself
 	position Position    // in the broker's log; of an ephemeral frame, that of the message before it
 	seq      uint64      // its place in this hub's log; 0 for what is told to one client alone
 	time     int64       // when the broker's log took it, in nanoseconds since 1970
@@ -91,7 +93,7 @@ func (m *Message) encode(idBytes int) draft {
 	}
 	e := eventstream.Event{Name: m.Event, Data: m.Data, HasData: true, Retry: m.Retry, HasRetry: m.HasRetry}
 	b := e.Append(make([]byte, room, room+size+len(chunkEnd)))
-	f := new(Frame)
+	f := &Frame{key: strings.Clone(m.Key)} // it may be a part of a request, of which nothing is to be kept
 	if m.HasRetry {
 		f.traits |= hasRetry
 	}

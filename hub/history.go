@@ -68,7 +68,7 @@ type addressLog struct {
 
 // What a kept message and a log cost besides its bytes and its names: structs, references, and places in maps.
 const (
-	frameCost = 112
+	frameCost = 128
 	logCost   = 208
 )
 
@@ -83,7 +83,9 @@ func newHistory(limits HistoryLimits, frames *sequence, most *measures) *history
 	return h
 }
 
-func costOf(f *Frame) int64 { return frameCost + int64(len(f.chunk)) + int64(len(f.chunk))/16 }
+func costOf(f *Frame) int64 {
+	return frameCost + int64(len(f.chunk)) + int64(len(f.chunk))/16 + int64(len(f.key))
+}
 
 func costOfLog(a Address) int64 { return logCost + int64(len(a.Name)) }
 

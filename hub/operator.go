@@ -219,6 +219,7 @@ func (h *Hub) topicsLocked() int { return h.audience.all.n + h.audience.onlyKept
 type MessageInfo struct {
 	ID    string    `json:"id"`
 	Event string    `json:"event,omitempty"`
+	Key   string    `json:"key,omitempty"`
 	Data  string    `json:"data"`  // no more than its beginning
 	Bytes int       `json:"bytes"` // of all its data
 	Time  time.Time `json:"time"`
@@ -233,7 +234,7 @@ func (h *Hub) ListMessages(topic string, limit int) []MessageInfo {
 	page := make([]MessageInfo, len(messages))
 	for i, f := range messages {
 		e := eventstream.Parse([]byte(f.Block()))
-		page[i] = MessageInfo{e.ID, e.Name, beginning(e.Data), len(e.Data), time.Unix(0, f.time)}
+		page[i] = MessageInfo{e.ID, e.Name, f.key, beginning(e.Data), len(e.Data), time.Unix(0, f.time)}
 	}
 	return page
 }

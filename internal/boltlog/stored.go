@@ -103,6 +103,7 @@ func storeLast(tx *bbolt.Tx) error {
 type storedMessage struct {
 	To    []hub.Address
 	Event string `json:",omitempty"`
+	Key   string `json:",omitempty"`
 	Data  string
 	Retry *int64 `json:",omitempty"`
 	Time  int64  // when it was published, in Unix milliseconds
@@ -116,7 +117,7 @@ func storeMessage(log *bbolt.Bucket, m *hub.Message, owner string) error {
 		return err
 	}
 	m.Position = hub.Position{Major: position}
-	s := storedMessage{To: m.To, Event: m.Event, Data: string(m.Data), Time: m.Time.UnixMilli(), Owner: owner}
+	s := storedMessage{To: m.To, Event: m.Event, Key: m.Key, Data: string(m.Data), Time: m.Time.UnixMilli(), Owner: owner}
 	if m.HasRetry {
 		s.Retry = &m.Retry
 	}
@@ -145,7 +146,8 @@ func readStored(key, sealed []byte) (s storedMessage, err error) {
 // message returns the message that stands under a key.
 func (s *storedMessage) message(key []byte) *hub.Message {
 	m := &hub.Message{
-		To: s.To, Event: s.Event, Data: []byte(s.Data), Time: time.UnixMilli(s.Time), Position: positionOf(key),
+		To: s.To, Event: s.Event, Key: s.Key, Data: []byte(s.Data), Time: time.UnixMilli(s.Time),
+		Position: positionOf(key),
 	}
 	if s.Retry != nil {
 		m.Retry, m.HasRetry = *s.Retry, true

@@ -53,12 +53,13 @@ now; its idempotency key makes sure that it is published once.`,
 	flags.StringVar(&s.user, "user", "", "publish to this user")
 	flags.BoolVar(&s.broadcast, "broadcast", false, "publish to every client of the hub")
 	flags.StringVar(&s.event, "event", "", "the event's name")
+	flags.StringVar(&s.messageKey, "key", "", "what the message is the value of within its topic")
 	flags.BoolVar(&s.ephemeral, "ephemeral", false, "give the message no ID and don't keep it")
 	flags.Int64Var(&s.retry, "retry", -1, "a reconnect delay to tell, in milliseconds (default: none)")
 	flags.StringVar(&s.key, "idempotency-key", "", "publish once for this key (default: a new one)")
 	cmd.MarkFlagsMutuallyExclusive("topic", "client-id", "user", "broadcast")
 	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
-		if err := checkGiven(cmd, "client-id", "user", "idempotency-key"); err != nil {
+		if err := checkGiven(cmd, "client-id", "user", "key", "idempotency-key"); err != nil {
 			return err
 		}
 		return s.remote.prepare(args[0])
@@ -78,9 +79,10 @@ now; its idempotency key makes sure that it is published once.`,
 // sender publishes, one message or many lines.
 type sender struct {
 	remote
-	clientID, user, event, key string
-	broadcast, ephemeral       bool
-	retry                      int64 // in milliseconds; negative for none
+	clientID, user, event string
+	messageKey, key       string // what the message is the value of; the idempotency key
+	broadcast, ephemeral  bool
+	retry                 int64 // in milliseconds; negative for none
 
 	out        io.Writer
 	toTerminal bool     // whether out is a terminal
@@ -90,7 +92,9 @@ type sender struct {
 // query returns the parameters for the target and the other fields of a message.
 func (s *sender) query() url.Values {
 	query := url.Values{}
-	for name, value := range map[string]string{"client_id": s.clientID, "user": s.user, "event": s.event} {
+	for name, value := range map[string]string{
+		"client_id": s.clientID, "user": s.user, "event": s.event, "key": s.messageKey,
+	} {
 		if value != "" {
 			query.Set(name, value)
 		}

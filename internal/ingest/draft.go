@@ -16,7 +16,7 @@ const MaxKeyBytes = 255
 // Draft is a message as its publisher sent it.
 type Draft struct {
 	*hub.Message
-	Key string // the field idempotency_key; empty for none
+	Key string // the field idempotency_key; empty for none. Message.Key is another one
 }
 
 // Fingerprint tells a draft from any other draft.
@@ -35,6 +35,9 @@ func (d Draft) Fingerprint() [sha256.Size]byte {
 	field(fmt.Appendf(nil, "%t %d %t", d.HasRetry, d.Retry, d.Ephemeral))
 	field([]byte(d.Event))
 	field(d.Data)
+	if d.Message.Key != "" { // else the fingerprint is what it was before there were keys
+		field([]byte(d.Message.Key))
+	}
 	return [sha256.Size]byte(hash.Sum(nil))
 }
 

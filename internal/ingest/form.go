@@ -41,6 +41,8 @@ func Form(body []byte) (Draft, error) {
 			target.Broadcast, err = ParseBool(value)
 		case "event":
 			m.Event = value
+		case "key":
+			m.Key = value
 		case "data":
 			m.Data = []byte(value)
 		case "retry":

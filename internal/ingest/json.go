@@ -20,6 +20,7 @@ type Fields struct {
 	User           *string        `json:"user"`
 	Broadcast      *bool          `json:"broadcast"`
 	Event          *string        `json:"event"`
+	MessageKey     *string        `json:"key"`
 	Data           jsontext.Value `json:"data"`
 	Retry          *int64         `json:"retry"`
 	Ephemeral      *bool          `json:"ephemeral"`
@@ -33,6 +34,7 @@ var fieldTypes = []struct{ name, must string }{
 	{"user", `a string, as "42"`},
 	{"broadcast", "true or false, without quotes"},
 	{"event", `a string, as "update"`},
+	{"key", `a string, as "BTC"`},
 	{"data", "any JSON"},
 	{"retry", fmt.Sprintf("a whole number of milliseconds from %d to %d, without quotes, as 5000",
 		MinRetry, MaxRetry)},
@@ -164,7 +166,7 @@ func (f *Fields) Draft() (Draft, error) {
 	if err != nil {
 		return Draft{}, err
 	}
-	m := &hub.Message{To: to, Event: value(f.Event), Ephemeral: value(f.Ephemeral)}
+	m := &hub.Message{To: to, Event: value(f.Event), Key: value(f.MessageKey), Ephemeral: value(f.Ephemeral)}
 	if f.Retry != nil {
 		m.Retry, m.HasRetry = *f.Retry, true
 	}

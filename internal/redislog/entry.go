@@ -51,6 +51,8 @@ func (e entry) message(at time.Time) (*hub.Message, error) {
 			target.Broadcast, err = ingest.ParseBool(value)
 		case "event":
 			m.Event = value
+		case "key":
+			m.Key = value
 		case "data":
 			m.Data = []byte(value)
 		case "retry":
@@ -91,6 +93,9 @@ func fieldsOf(m *hub.Message) iter.Seq2[string, any] {
 			}
 		}
 		if m.Event != "" && !yield("event", m.Event) {
+			return
+		}
+		if m.Key != "" && !yield("key", m.Key) {
 			return
 		}
 		if m.HasRetry && !yield("retry", m.Retry) {

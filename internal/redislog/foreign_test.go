@@ -145,6 +145,7 @@ var malformedEntries = []struct{ fields, says string }{
 	{"topic news retry -1 data x", "retry"},
 	{"topic news event gap data x", "reserved"},
 	{"topic news event connected data x", "reserved"},
+	{"topic news key k key l data x", `"key" is there twice`},
 	{"topic news ephemeral 1 data x", `unknown field "ephemeral"`},
 }
 
