@@ -22,16 +22,19 @@ type HistoryLimits struct {
 // by Hub.mu and knows nothing of clients.
 type history struct {
 	limits HistoryLimits
+	usual  Retention // of limits: for addresses without a policy of their own
+	rules  *policies // of topics
 	frames *sequence
 	most   *measures
 	logs   [kinds]map[string]*addressLog
 	all    chunked[*addressLog] // in no order, for walks in pieces
 	topics keptTree
-	bytes  int64  // what all that is kept costs in memory
-	front  uint64 // before this place nothing is kept
+	bytes  int64 // what all that is kept costs in memory
+	aging  aging // the logs whose messages have a maximum age
 
-	// The logs by when they were published to last.
-	oldest, latest *addressLog
+	// The logs by when they were published to last. Those that keep the newest message of each key stay out of the
+	// way of the others, however much the others keep.
+	order, latestOrder logOrder
 
 	// What was trimmed must be known for ever, or "complete" could not be proved. A log remembers
 	// its own newest trimmed message; when the whole log goes, the mark goes into this table.
@@ -56,12 +59,17 @@ type history struct {
 // addressLog holds the kept messages of one address, oldest first.
 type addressLog struct {
 	address   Address
+	policy    *Policy // nil if there is none for the topic
 	frames    []*Frame
+	values    *values  // set if only the newest message of each key is kept
 	trimmed   Position // the newest message this address no longer has
 	directory *directory
 	excess    int // how many of the oldest are over the limits, and pinned
 	slot      int // in history.all
 	queued    bool
+
+	due       int64 // when to look for messages that are too old, in nanoseconds since 1970; 0 for never
+	agingSlot int
 
 	older, newer *addressLog // neighbors by when they were published to last
 }
@@ -69,13 +77,15 @@ type addressLog struct {
 // What a kept message and a log cost besides its bytes and its names: structs, references, and places in maps.
 const (
 	frameCost = 128
-	logCost   = 208
+	keyCost   = 48
+	logCost   = 256
 )
 
 const unpinned = math.MaxUint64
 
 func newHistory(limits HistoryLimits, frames *sequence, most *measures) *history {
-	h := &history{limits: limits, frames: frames, most: most, front: frames.next, pin: unpinned}
+	h := &history{frames: frames, most: most, pin: unpinned}
+	h.setLimits(limits, newPolicies(nil))
 	h.came, h.gone = func(Address) {}, func(Address) {}
 	for i := range h.logs {
 		h.logs[i] = make(map[string]*addressLog)
@@ -84,10 +94,52 @@ func newHistory(limits HistoryLimits, frames *sequence, most *measures) *history
 }
 
 func costOf(f *Frame) int64 {
-	return frameCost + int64(len(f.chunk)) + int64(len(f.chunk))/16 + int64(len(f.key))
+	cost := frameCost + int64(len(f.chunk)) + int64(len(f.chunk))/16
+	if f.key != "" {
+		cost += keyCost + int64(len(f.key))
+	}
+	return cost
 }
 
 func costOfLog(a Address) int64 { return logCost + int64(len(a.Name)) }
+
+// setLimits makes other limits hold for logs to come, and for all others once they are visited.
+func (h *history) setLimits(limits HistoryLimits, rules *policies) {
+	h.limits, h.rules = limits, rules
+	h.usual = Retention{Count: limits.Count, Age: limits.Age}
+}
+
+// policy returns the policy of an address; nil if there is none.
+func (h *history) policy(a Address) *Policy {
+	if a.Kind != ToTopic {
+		return nil
+	}
+	return h.rules.of(a.Name)
+}
+
+// retention returns what a log keeps.
+func (h *history) retention(l *addressLog) *Retention { return h.retentionBy(l.policy) }
+
+func (h *history) retentionBy(p *Policy) *Retention {
+	if p != nil && p.History != nil {
+		return p.History
+	}
+	return &h.usual
+}
+
+// keepsNothing reports whether nothing is kept at any of the addresses.
+func (h *history) keepsNothing(to []Address) bool {
+	if h.usual.Count > 0 && len(h.rules.list) == 0 {
+		return false
+	}
+	for _, a := range to {
+		l := h.log(a)
+		if l != nil && h.retention(l).some() || l == nil && h.retentionBy(h.policy(a)).some() {
+			return false
+		}
+	}
+	return true
+}
 
 func (h *history) log(a Address) *addressLog { return h.logs[a.Kind][a.Name] }
 
@@ -100,7 +152,7 @@ func (l *addressLog) newest() uint64 {
 
 // append keeps a frame, which stands in the sequence, at its addresses, and trims what is over the limits.
 func (h *history) append(f *Frame, to []Address, now time.Time) {
-	if h.limits.Count == 0 && h.pin == unpinned {
+	if h.pin == unpinned && h.keepsNothing(to) {
 		f.to = ownAddress(to[0])
 		f.also = ownAddresses(to[1:])
 		f.addresses(func(a *Address) { h.forget(*a, f.position) })
@@ -141,7 +193,10 @@ func ownAddresses(all []Address) *[]*Address {
 func (h *history) keep(f *Frame, a Address) *addressLog {
 	l := h.log(a)
 	if l == nil {
-		l = &addressLog{address: *ownAddress(a), trimmed: h.forgotten.of(a), slot: h.all.n}
+		l = &addressLog{address: *ownAddress(a), policy: h.policy(a), trimmed: h.forgotten.of(a), slot: h.all.n}
+		if h.retention(l).Latest {
+			l.values = new(values)
+		}
 		h.logs[a.Kind][l.address.Name] = l
 		h.all.push(l)
 		h.bytes += costOfLog(a)
@@ -158,47 +213,72 @@ func (h *history) keep(f *Frame, a Address) *addressLog {
 		}
 	}
 	h.link(l)
-	l.frames = append(l.frames, f)
 	f.kept++
+	if l.values == nil {
+		l.frames = append(l.frames, f)
+	} else {
+		h.appendLatest(l, f)
+	}
+	if len(l.frames) == 1 {
+		h.age(l)
+	}
 	l.directory.published(f.seq)
 	return l
 }
 
+// logOrder is logs by when they were published to last.
+type logOrder struct{ oldest, latest *addressLog }
+
+func (h *history) orderOf(l *addressLog) *logOrder {
+	if l.values != nil {
+		return &h.latestOrder
+	}
+	return &h.order
+}
+
 // link makes a log the one that was published to last.
 func (h *history) link(l *addressLog) {
-	l.older, l.newer = h.latest, nil
-	if h.latest != nil {
-		h.latest.newer = l
+	o := h.orderOf(l)
+	l.older, l.newer = o.latest, nil
+	if o.latest != nil {
+		o.latest.newer = l
 	} else {
-		h.oldest = l
+		o.oldest = l
 	}
-	h.latest = l
+	o.latest = l
 }
 
 func (h *history) unlink(l *addressLog) {
+	o := h.orderOf(l)
 	if l.older != nil {
 		l.older.newer = l.newer
 	} else {
-		h.oldest = l.newer
+		o.oldest = l.newer
 	}
 	if l.newer != nil {
 		l.newer.older = l.older
 	} else {
-		h.latest = l.older
+		o.latest = l.older
 	}
 }
 
-// trim drops what one log has over the count and age limits: at most maxStep messages at a time. It returns how many
-// it has dropped.
+// trim drops what one log has over its limits of count and age: at most maxStep messages at a time. It returns how
+// many it has dropped, or looked at.
 func (h *history) trim(l *addressLog, now time.Time) (dropped int) {
-	return h.trimUpTo(l, maxStep, now)
+	if l.values != nil {
+		dropped = h.trimLatest(l, maxStep)
+	}
+	return dropped + h.trimUpTo(l, maxStep-dropped, now)
 }
 
 // trimUpTo is trim that drops at most so many.
 func (h *history) trimUpTo(l *addressLog, atMost int, now time.Time) (dropped int) {
-	over := max(0, len(l.frames)-h.limits.Count)
-	if h.limits.Age > 0 {
-		oldest := now.Add(-h.limits.Age).UnixNano()
+	keep, over := h.retention(l), 0
+	if l.values == nil {
+		over = max(0, len(l.frames)-keep.Count)
+	}
+	if keep.Age > 0 {
+		oldest := now.Add(-keep.Age).UnixNano()
 		for most := min(len(l.frames), over+atMost); over < most && l.frames[over].time < oldest; {
 			over++
 		}
@@ -212,56 +292,23 @@ func (h *history) trimUpTo(l *addressLog, atMost int, now time.Time) (dropped in
 // trimBytes drops what is over the limit of bytes, but for at most so many messages that it is a step of its own.
 func (h *history) trimBytes() (done bool) {
 	for range maxStep {
-		if h.limits.Bytes == 0 || h.bytes <= h.limits.Bytes || h.oldest == nil {
+		if h.limits.Bytes == 0 || h.bytes <= h.limits.Bytes {
 			return true
 		}
-		if h.oldest.frames[0].seq >= h.pin {
+		l := h.order.oldest
+		if l == nil || l.frames[0].seq >= h.pin {
+			l = h.latestOrder.oldest
+		}
+		if l == nil || l.frames[0].seq >= h.pin {
 			return true // until the pin is gone
 		}
-		h.drop(h.oldest, 1)
+		h.drop(l, 1)
 	}
 	return false
 }
 
 // maxStep is how many messages, or logs, one step under the hub's lock goes through.
 const maxStep = 256
-
-// trimOld drops what is too old, of all logs. It reports whether that is done.
-func (h *history) trimOld(now time.Time) (done bool) {
-	if h.limits.Age == 0 {
-		return true
-	}
-	oldest := now.Add(-h.limits.Age).UnixNano()
-	for dropped := 0; dropped < maxStep; {
-		f := h.firstKept()
-		if f == nil || f.time >= oldest || f.seq >= h.pin {
-			return true
-		}
-		f.addresses(func(a *Address) {
-			if l := h.log(*a); l != nil && len(l.frames) > 0 && l.frames[0] == f {
-				h.drop(l, 1)
-				dropped++
-			}
-		})
-	}
-	return false
-}
-
-// firstKept returns the oldest message that some log holds; nil if there is none. It is the first of each of them.
-func (h *history) firstKept() *Frame {
-	q := h.frames
-	for i := max(0, q.find(h.front)); i < len(q.blocks); i++ {
-		b := q.blocks[i]
-		for n := b.index(h.front); n < len(b.frames); n++ {
-			if f := b.frames[n]; f != nil && f.kept > 0 {
-				h.front = f.seq
-				return f
-			}
-		}
-	}
-	h.front = q.next
-	return nil
-}
 
 // dropUnpinned drops the oldest messages of a log, at most so many, unless they are pinned. It returns how many.
 func (h *history) dropUnpinned(l *addressLog, over, atMost int) (dropped int) {
@@ -275,15 +322,28 @@ func (h *history) dropUnpinned(l *addressLog, over, atMost int) (dropped int) {
 	if free > dropped {
 		return dropped
 	}
-	for most := min(over-free, l.excess+atMost); l.excess < most; l.excess++ {
-		h.excess++
-		h.excessBytes += int64(l.frames[l.excess].size())
+	if l.values == nil { // else excess is what newer messages have replaced
+		for most := min(over-free, l.excess+atMost); l.excess < most; l.excess++ {
+			h.excess++
+			h.excessBytes += int64(l.frames[l.excess].size())
+		}
 	}
-	if l.excess > 0 && !l.queued {
+	h.queue(l)
+	return dropped
+}
+
+// queue has a log trimmed once nothing is pinned.
+func (h *history) queue(l *addressLog) {
+	if !l.queued {
 		l.queued = true
 		h.overdue = append(h.overdue, l)
 	}
-	return dropped
+}
+
+// unexcess no longer counts a message as excess.
+func (h *history) unexcess(f *Frame) {
+	h.excess--
+	h.excessBytes -= int64(f.size())
 }
 
 // trimOverdue drops what was pinned. It reports whether that is done.
@@ -306,22 +366,18 @@ func (h *history) trimOverdue(now time.Time) (done bool) {
 
 // drop removes the n oldest messages of a log, and the log with its last message.
 func (h *history) drop(l *addressLog, n int) {
+	if l.values != nil {
+		h.forgetKeys(l, n)
+	}
 	for i, f := range l.frames[:n] {
 		if l.excess > 0 {
 			l.excess--
-			h.excess--
-			h.excessBytes -= int64(f.size())
-		}
-		if f.kept--; f.kept == 0 {
-			h.bytes -= costOf(f)
-			h.noteDrop(f)
-			if f.seq < h.frames.ring {
-				h.frames.release(f)
-			}
+			h.unexcess(f)
 		}
 		if f.position.After(l.trimmed) {
 			l.trimmed = f.position
 		}
+		h.letGo(f)
 		l.frames[i] = nil
 	}
 	h.trims++
@@ -330,6 +386,7 @@ func (h *history) drop(l *addressLog, n int) {
 		return
 	}
 	h.unlink(l)
+	h.ageNot(l)
 	delete(h.logs[l.address.Kind], l.address.Name)
 	moved := *h.all.at(h.all.n - 1)
 	*h.all.at(l.slot), moved.slot = moved, l.slot
@@ -342,12 +399,28 @@ func (h *history) drop(l *addressLog, n int) {
 	h.gone(l.address)
 }
 
+// letGo notes that a log holds a frame no longer.
+func (h *history) letGo(f *Frame) {
+	if f.kept--; f.kept == 0 {
+		h.bytes -= costOf(f)
+		h.noteDrop(f)
+		if f.seq < h.frames.ring {
+			h.frames.release(f)
+		}
+	}
+}
+
+// noteDrop notes that no log holds a frame any more, with the addresses at which that is a loss.
 func (h *history) noteDrop(f *Frame) {
 	if !h.noteDropped {
 		return
 	}
 	m := &Message{Position: f.position}
-	f.addresses(func(a *Address) { m.To = append(m.To, *a) })
+	f.addresses(func(a *Address) {
+		if l := h.log(*a); l == nil || !f.position.After(l.trimmed) { // else a newer message has taken its place
+			m.To = append(m.To, *a)
+		}
+	})
 	h.dropped = append(h.dropped, m)
 }
 

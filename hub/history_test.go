@@ -71,8 +71,9 @@ func (d *diary) sweep() {
 
 // setLimits makes other limits hold.
 func (d *diary) setLimits(limits HistoryLimits) {
-	d.limits = limits
+	d.history.setLimits(limits, d.rules)
 	for at := d.all.n - 1; at >= 0; at = min(at, d.all.n) - 1 {
+		d.setPolicy(*d.all.at(at))
 		d.trim(*d.all.at(at), d.now)
 	}
 	for !d.trimBytes() {
@@ -113,7 +114,7 @@ func TestHistoryForgetsWhatIsOlderThanItsAge(t *testing.T) {
 
 	d.now = d.now.Add(time.Hour)
 	d.sweep()
-	if d.all.n != 0 || d.oldest != nil || d.bytes != 0 || len(d.topics.root.topics) != 0 {
+	if d.all.n != 0 || d.order.oldest != nil || len(d.aging) != 0 || d.bytes != 0 || len(d.topics.root.topics) != 0 {
 		t.Errorf("of a topic whose messages have all aged %d logs and %d bytes are left", d.all.n, d.bytes)
 	}
 	d.wantLost(12, "a") // what there was is known for ever

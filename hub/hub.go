@@ -106,6 +106,7 @@ func NewHub(limits Limits) *Hub {
 
 func (h *Hub) newHistoryLocked() {
 	h.history = newHistory(h.limits.History, h.frames, &h.most)
+	h.history.setLimits(h.limits.History, h.policies.Load())
 	h.history.came, h.history.gone = h.logCameLocked, h.logGoneLocked
 	h.audience.onlyKept = 0
 	h.audience.kept = func(topic string) bool { return h.history.logs[ToTopic][topic] != nil }

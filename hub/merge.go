@@ -36,16 +36,20 @@ func (h *history) recent(patterns []string, from uint64, logs *[]*addressLog) (d
 		return true
 	}
 	found := *logs
-	l := h.latest
+	a, b := h.order.latest, h.latestOrder.latest
 	for range h.most.logs {
-		if l == nil || l.newest() < from {
+		l := &a
+		if a == nil || b != nil && b.newest() > a.newest() {
+			l = &b
+		}
+		if *l == nil || (*l).newest() < from {
 			*logs = found
 			return true
 		}
-		if l.directory != nil && topic.Covered(patterns, l.address.Name) {
-			found = append(found, l)
+		if (*l).directory != nil && topic.Covered(patterns, (*l).address.Name) {
+			found = append(found, *l)
 		}
-		l = l.older
+		*l = (*l).older
 	}
 	return false
 }

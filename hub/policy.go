@@ -32,6 +32,9 @@ type Retention struct {
 	Age time.Duration
 }
 
+// some reports whether anything is kept.
+func (r *Retention) some() bool { return r.Latest || r.Count > 0 }
+
 // policies finds the policy of a topic. It never changes once it is made, so anybody may use it at any time. What a
 // search costs does not grow with policies that have other beginnings than the topic.
 type policies struct {

@@ -123,7 +123,7 @@ func TestAnIDThisLogDidNotGiveOutIsAGap(t *testing.T) {
 }
 
 func TestWhatWasTrimmedIsAGapOnlyToThoseItWasFor(t *testing.T) {
-	const three = 208 + 1 + 3*(128+45+2) + 20 // a log of a topic with one letter and three such messages, and a bit
+	const three = 256 + 1 + 3*(128+45+2) + 20 // a log of a topic with one letter and three such messages, and a bit
 	for name, limits := range map[string]hub.HistoryLimits{
 		"by count": {Count: 3},
 		"by age":   {Count: 100, Age: 190 * time.Second},

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"reflect"
 	"runtime"
 	"time"
 )
@@ -12,17 +13,19 @@ const sweepInterval = time.Minute
 // in steps: by the time Apply returns the addresses that anybody looks at keep no more than they may.
 func (h *Hub) Apply(limits Limits) {
 	h.mu.Lock()
-	changed := h.limits.History != limits.History
+	changed := h.limits.History != limits.History || !reflect.DeepEqual(h.limits.Policies, limits.Policies)
 	h.limits = limits
-	h.history.limits = limits.History
-	h.policies.Store(newPolicies(limits.Policies))
+	if changed {
+		h.policies.Store(newPolicies(limits.Policies))
+		h.history.setLimits(limits.History, h.policies.Load())
+	}
 	h.mu.Unlock()
 	if changed {
 		h.trimAll()
 	}
 }
 
-// trimAll trims every log to the limits, in steps.
+// trimAll has every log follow the limits and its policy, and trims it to them, in steps.
 func (h *Hub) trimAll() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -31,10 +34,9 @@ func (h *Hub) trimAll() {
 		at = min(at, history.all.n-1) // what has moved there from behind was looked at
 		now := time.Now()
 		for steps := maxStep; steps > 0 && at >= 0; steps -= 4 { // to find a log takes longer than to drop a message
-			dropped := 0
-			if l := (*history.all.at(at)); len(l.frames) > history.limits.Count || history.limits.Age > 0 {
-				dropped = history.trim(l, now)
-			}
+			l := *history.all.at(at)
+			history.setPolicy(l)
+			dropped := history.trim(l, now)
 			if steps -= dropped; dropped < maxStep { // else there may be more
 				at--
 			}
