@@ -52,6 +52,9 @@ type history struct {
 
 	noteDropped bool       // somebody asks for dropped
 	dropped     []*Message // what no log holds any more
+
+	noteReleased bool    // somebody asks for released
+	released     []Value // that are not kept any more, though nothing has replaced them
 	// came and gone are told when an address has its first kept message, and when it has lost its last.
 	came, gone func(Address)
 }

@@ -135,8 +135,11 @@ func (h *history) dropAt(l *addressLog, gone []int) {
 func (h *history) forgetKeys(l *addressLog, n int) {
 	v := l.values
 	for _, f := range l.frames[min(n, v.unsorted):n] {
-		if v.byKey[f.key] == f {
+		if v.of(l, f.key) == f {
 			delete(v.byKey, f.key)
+			if h.noteReleased {
+				h.released = append(h.released, Value{l.address.Name, f.key, f.position})
+			}
 		} else if i := slices.Index(v.replaced, f); i >= 0 {
 			v.replaced = slices.Delete(v.replaced, i, i+1)
 			h.unexcess(f)
@@ -165,4 +168,38 @@ func (h *history) setPolicy(l *addressLog) {
 		h.link(l)
 	}
 	h.age(l)
+}
+
+// Value is the newest message of a topic and key.
+type Value struct {
+	Topic, Key string
+	Position   Position
+}
+
+// Released returns the values that the hub has stopped keeping since it was called last, or since Follow, because they
+// are too old or too many. It is for logs that have set Origin.Holds.
+func (h *Hub) Released() []Value {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	released := h.history.released
+	h.history.released = nil
+	return released
+}
+
+// KeepsLatest reports whether the newest message of each key of a topic is kept, whatever else is published.
+func (h *Hub) KeepsLatest(topic string) bool {
+	p := h.Policy(topic)
+	return p != nil && p.History != nil && p.History.Latest
+}
+
+// IsLatest reports whether the message at a position is the newest of its topic and key, and is kept as such.
+func (h *Hub) IsLatest(v Value) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l := h.history.log(Address{ToTopic, v.Topic})
+	if l == nil || l.values == nil {
+		return false
+	}
+	f := l.values.of(l, v.Key)
+	return f != nil && f.position == v.Position
 }

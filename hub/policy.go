@@ -35,6 +35,17 @@ type Retention struct {
 // some reports whether anything is kept.
 func (r *Retention) some() bool { return r.Latest || r.Count > 0 }
 
+// LongestAge returns how long the messages are kept at most that are kept by number; 0 if that has no limit.
+func (l *Limits) LongestAge() time.Duration {
+	longest := l.History.Age
+	for _, p := range l.Policies {
+		if r := p.History; r != nil && r.Count > 0 && longest > 0 && (r.Age == 0 || r.Age > longest) {
+			longest = r.Age
+		}
+	}
+	return longest
+}
+
 // policies finds the policy of a topic. It never changes once it is made, so anybody may use it at any time. What a
 // search costs does not grow with policies that have other beginnings than the topic.
 type policies struct {

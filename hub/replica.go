@@ -22,6 +22,9 @@ type Origin struct {
 	Lost Position
 	// Transient is set by a log that ends with the process: nobody can return to it.
 	Transient bool
+	// Holds is set by a log that holds the newest message of each topic and key beside its other messages, where a
+	// policy keeps these: it calls Released for what to hold no longer.
+	Holds bool
 	// Trims is set by a log that stores only what the hub keeps: it calls Dropped for what to delete and Claimed
 	// for new owners.
 	Trims bool
@@ -62,7 +65,7 @@ func (h *Hub) Follow(o Origin) {
 	h.newHistoryLocked()
 	h.history.pin = pin
 	h.history.forgetAll(o.Lost)
-	h.history.noteDropped = o.Trims
+	h.history.noteDropped, h.history.noteReleased = o.Trims, o.Holds
 	h.noteClaimsLocked(o.Trims)
 	h.given = nil
 	if o.Sparse {
@@ -203,6 +206,7 @@ func (h *Hub) Advance(p Position) {
 	defer h.mu.Unlock()
 	if p.After(h.last) {
 		h.last = p
+		h.given.add(p) // clients are told it
 		h.noteIDsLocked()
 	}
 }

@@ -149,7 +149,8 @@ func (l *Log) clean() {
 
 // fold bounds the marks.
 func (l *Log) fold() error {
-	keep := max(time.Hour, 2*min(l.replica.Limits().History.Age, math.MaxInt64/2))
+	limits := l.replica.Limits()
+	keep := max(time.Hour, 2*min(limits.LongestAge(), math.MaxInt64/2))
 	var left markSize
 	err := l.change(func(tx *bbolt.Tx) (err error) {
 		left, err = foldMarks(tx, keep, maxMarks, time.Now())

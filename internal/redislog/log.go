@@ -92,6 +92,7 @@ func Open(hubName string, o Options) *Log {
 		hubName:  hubName,
 		logKey:   base + "log",
 		epochKey: base + "epoch",
+		heldKey:  base + "latest",
 		idemKey:  base + "idem:",
 
 		recordBytesKey: base + "idem-bytes",
@@ -126,6 +127,7 @@ type Log struct {
 
 	logKey   string // the stream
 	epochKey string // name of the log's origin; an instance that finds another origin sets it
+	heldKey  string // the newest messages of topics and keys that are held beside the stream
 	idemKey  string // + idempotency key: the record of its request
 	ownerKey string // + client_id: the user it belongs to
 	// kickChannel is the pub/sub channel of client_ids whose connections are to end, some or all.
@@ -149,6 +151,7 @@ type Log struct {
 	presence      *presence
 	ownersDoubted doubt // raised when Redis may lack owners
 	releases      releases
+	held          heldNotes
 	overfull      doubt // raised when the stream may have grown beyond MaxLen
 
 	exhausted atomic.Bool // whether the log has no room for another entry
@@ -183,6 +186,7 @@ func (l *Log) Start(h *hub.Hub, ready func()) {
 	l.wg.Go(l.keepOwners)
 	l.wg.Go(l.keepReleasing)
 	l.wg.Go(l.keepTrimming)
+	l.wg.Go(l.keepHeld)
 }
 
 // Close implements broker.Log. Batches that are under way are still published and answered, if Redis is

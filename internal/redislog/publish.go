@@ -214,16 +214,22 @@ func (l *Log) call(ctx context.Context, pending []*pendingBatch) ([]any, error) 
 	if others {
 		keys = append(keys, p.key(p.instance), p.totals)
 	}
+	holding := slices.ContainsFunc(pending, func(some *pendingBatch) bool {
+		return slices.ContainsFunc(some.batch, func(m *broker.Publication) bool { return len(l.heldFields(m.Message)) > 0 })
+	})
+	if holding {
+		keys = append(keys, l.heldKey)
+	}
 	_, cluster := l.publishing.(*redis.ClusterClient) // where this instance may be subscribed at another server
-	args := make([]any, 0, 7+16*len(pending))         // enough for messages with one topic
-	args = append(args,
-		l.MaxLen, broker.IdempotencyPeriod.Milliseconds(), hub.NewEpoch(), others, !cluster, l.maxRecordBytes, keyed)
+	args := make([]any, 0, 8+18*len(pending))         // enough for messages with one topic
+	args = append(args, l.MaxLen, broker.IdempotencyPeriod.Milliseconds(), hub.NewEpoch(), others, !cluster,
+		l.maxRecordBytes, keyed, holding)
 	for i, some := range pending {
 		for _, m := range some.batch {
 			if m.Key != "" {
 				keys = append(keys, l.idemKey+m.Key)
 			}
-			if args, err = l.appendMessage(args, i, m); err != nil {
+			if args, err = l.appendMessage(args, i, m, holding); err != nil {
 				return nil, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 			}
 		}
@@ -238,8 +244,8 @@ func (l *Log) call(ctx context.Context, pending []*pendingBatch) ([]any, error) 
 	return nil, fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 }
 
-// appendMessage appends the arguments of publishScript for one message.
-func (l *Log) appendMessage(args []any, batch int, m *broker.Publication) ([]any, error) {
+// appendMessage appends the arguments of publishScript for one message. Unless holding, none is held.
+func (l *Log) appendMessage(args []any, batch int, m *broker.Publication, holding bool) ([]any, error) {
 	kind := "log"
 	if m.Ephemeral {
 		kind = "channel"
@@ -248,6 +254,14 @@ func (l *Log) appendMessage(args []any, batch int, m *broker.Publication) ([]any
 	args = append(args, batch, kind, recordPlace(m), here, len(m.To))
 	for _, to := range m.To {
 		args = append(args, presenceField(to))
+	}
+	var held []string
+	if holding { // else the policies may have changed since
+		held = l.heldFields(m.Message)
+	}
+	args = append(args, len(held))
+	for _, field := range held {
+		args = append(args, field)
 	}
 	args = append(args, 0) // the number of fields
 	before := len(args)
@@ -268,22 +282,26 @@ func (l *Log) appendMessage(args []any, batch int, m *broker.Publication) ([]any
 // not published again. A message that is refused ends its batch, but not the others.
 //
 // KEYS: the log, the epoch; the bytes of records, if there are idempotency keys; the presence of this instance
-// and the totals, if there are other instances; the idempotency keys.
+// and the totals, if there are other instances; what is held, if something is to be; the idempotency keys.
 //
 // ARGV: max_len, how long records are kept in ms, an epoch for a new log, whether there are other instances,
 // whether all subscribers of the channel are on this server, how many bytes records may hold, whether there
-// are idempotency keys; then for each message its batch, "log" or "channel", its place in its request as
-// recordPlace writes it, the number of receivers known already, its addresses and its fields, both with their
-// number before them.
+// are idempotency keys, whether something is to be held; then for each message its batch, "log" or "channel",
+// its place in its request as recordPlace writes it, the number of receivers known already, its addresses, the
+// fields under which it is held, and its own fields, each with their number before them.
 //
 // It returns for each message "<epoch> <entry ID or -> <receivers>", or "again" with the record of the key
 // behind it, if this batch has not been told it yet, or why the message was not published. It must not raise
 // an error once it has published something: the caller would take that for the outcome of the whole call.
-var publishScript = redis.NewScript(recordsLua + elsewhereLua + `
+var publishScript = redis.NewScript(recordsLua + elsewhereLua + heldLua + `
 local epoch = redis.call('GET', KEYS[2])
 local others, alone = ARGV[4] == '1', ARGV[5] == '1'
 local own = ARGV[7] == '1' and 4 or 3
-local key, arg = others and own + 1 or own - 1, 8
+local key, arg, latest = others and own + 1 or own - 1, 9, nil
+if ARGV[8] == '1' then
+	key = key + 1
+	latest = KEYS[key]
+end
 local refused = nil
 local function rename()
 	local renamed = redis.pcall('SET', KEYS[2], ARGV[3])
@@ -294,6 +312,7 @@ local function append(...)
 	local id = redis.pcall('XADD', KEYS[1], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[1], '*', ...)
 	if id then return id end
 	-- There is no log. A new one may give out the positions of an older one again, so it gets another name.
+	if latest then redis.pcall('DEL', latest) end
 	return rename() or redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', ...)
 end
 if not epoch then
@@ -304,7 +323,8 @@ while arg <= #ARGV do
 	local batch, kind, p, r, state = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], nil, 'new'
 	local receivers, addresses = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4])
 	local address = arg + 5
-	arg = address + addresses
+	local holds = address + addresses + 1
+	arg = holds + tonumber(ARGV[holds - 1])
 	local first, last = arg + 1, arg + tonumber(ARGV[arg])
 	arg = last + 1
 	if p ~= '' then
@@ -333,6 +353,9 @@ while arg <= #ARGV do
 				reply, refused = 'error ' .. done.err, batch
 			else
 				reply = epoch .. ' ' .. done .. ' ' .. receivers
+				for i = holds, first - 2 do
+					hold(latest, ARGV[i], done, function() return cjson.encode({unpack(ARGV, first, last)}) end)
+				end
 				if r then
 					add(r, p, epoch .. '-' .. string.gsub(done, '%-0$', ''), receivers)
 					r.replies[#r.replies + 1] = #replies + 1

@@ -127,6 +127,13 @@ func (t *tail) connect() error {
 	case found == whole:
 		return nil
 	case found == trimmed:
+		held, err := t.readHeld(node, t.at.Position, lost)
+		if err != nil {
+			return fmt.Errorf("reading the newest of topics: %w", err)
+		}
+		for _, e := range held { // of what is gone they are left
+			t.take(e, true)
+		}
 		t.replica.Lose(lost, "history_trimmed")
 		t.goOnAfter(lost)
 		return nil
@@ -264,7 +271,20 @@ func (t *tail) switchTo(node redis.Cmdable, epoch string) error {
 	if err != nil {
 		return fmt.Errorf("looking for the log's beginning: %w", err)
 	}
-	t.replica.Follow(hub.Origin{Epoch: epoch, Sparse: true, Keeps: t.MaxLen, Shared: true, Lost: lost})
+	held, err := t.readHeld(node, hub.Position{}, lost)
+	if err != nil {
+		return fmt.Errorf("reading the newest of topics: %w", err)
+	}
+	origin := hub.Origin{Epoch: epoch, Sparse: true, Keeps: t.MaxLen, Shared: true, Lost: lost, Holds: true}
+	if len(held) > 0 {
+		origin.Lost = hub.Position{}
+	}
+	t.replica.Follow(origin)
+	for _, e := range held {
+		t.take(e, false)
+	}
+	t.replica.ForgetAll(lost)
+	t.replica.Advance(lost)
 	t.at.Epoch = epoch
 	t.goOnAfter(lost)
 	announced := false
@@ -452,8 +472,10 @@ func (t *tail) take(e entry, live bool) {
 	case err != nil:
 		t.noteMalformed(&t.malformed, entryID(e.position), err)
 	case live:
+		t.noteHeld(e, m)
 		t.replica.Wait(t.context, t.replica.Deliver(m))
 	default:
+		t.noteHeld(e, m)
 		t.replica.Restore(m)
 	}
 }

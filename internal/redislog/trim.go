@@ -35,7 +35,8 @@ func (l *Log) trim(ctx context.Context) error {
 		return err
 	}
 	keep := int64(-1)
-	if age := l.replica.Limits().History.Age; age > 0 {
+	limits := l.replica.Limits()
+	if age := limits.LongestAge(); age > 0 {
 		keep = age.Milliseconds() + clockSlop.Milliseconds()
 	}
 	for removed := 1; removed > 0; {
@@ -72,7 +73,8 @@ return removed + redis.call('XTRIM', KEYS[1], 'MINID', '~', oldest)
 // wantedSince returns the time, by Redis's clock, from which the hub's history keeps messages, less some
 // slack, in Unix milliseconds. It returns 0 if messages have no maximum age.
 func (l *Log) wantedSince(slack time.Duration) uint64 {
-	age := l.replica.Limits().History.Age
+	limits := l.replica.Limits()
+	age := limits.LongestAge()
 	if age <= 0 {
 		return 0
 	}
