@@ -187,10 +187,7 @@ func (h *Hub) Released() []Value {
 }
 
 // KeepsLatest reports whether the newest message of each key of a topic is kept, whatever else is published.
-func (h *Hub) KeepsLatest(topic string) bool {
-	p := h.Policy(topic)
-	return p != nil && p.History != nil && p.History.Latest
-}
+func (h *Hub) KeepsLatest(topic string) bool { return h.policies.Load().keepsLatest(topic) }
 
 // IsLatest reports whether the message at a position is the newest of its topic and key, and is kept as such.
 func (h *Hub) IsLatest(v Value) bool {

@@ -49,8 +49,10 @@ func (l *Limits) LongestAge() time.Duration {
 // policies finds the policy of a topic. It never changes once it is made, so anybody may use it at any time. What a
 // search costs does not grow with policies that have other beginnings than the topic.
 type policies struct {
-	list []Policy
-	tree topic.Tree[int] // by pattern, which is the first in the list that has it
+	list   []Policy
+	tree   topic.Tree[int] // by pattern, which is the first in the list that has it
+	latest bool            // one keeps the newest of each key
+	count  int             // how many messages of a topic are kept at most, by one that keeps so many
 }
 
 func newPolicies(list []Policy) *policies {
@@ -58,6 +60,10 @@ func newPolicies(list []Policy) *policies {
 	for i := range list {
 		if p.tree.Get(list[i].Pattern) == nil {
 			*p.tree.Add(list[i].Pattern) = i
+		}
+		if r := list[i].History; r != nil {
+			p.latest = p.latest || r.Latest
+			p.count = max(p.count, r.Count)
 		}
 	}
 	return p
@@ -74,6 +80,18 @@ func (p *policies) of(name string) *Policy {
 		return nil
 	}
 	return &p.list[first]
+}
+
+// keepsLatest reports whether the newest message of each key of a topic is kept, whatever else is published.
+func (p *policies) keepsLatest(name string) bool {
+	policy := p.of(name)
+	return policy != nil && policy.History != nil && policy.History.Latest
+}
+
+// keepLatestOf is keepsLatest for one of the topics of a message.
+func (p *policies) keepLatestOf(f *Frame) (latest bool) {
+	f.addresses(func(a *Address) { latest = latest || a.Kind == ToTopic && p.keepsLatest(a.Name) })
+	return latest
 }
 
 // Policy returns what holds for a topic instead of the hub's limits; nil if nothing does. The policy is not to be

@@ -31,7 +31,7 @@ func (h *Hub) resumeLocked(c *Client, lastEventID string, hint place, now time.T
 	}
 	logs, few := h.history.find(addresses, c.patterns, h.begin, now)
 	if few {
-		if oldest, ok := newest(logs, h.limits.History.Count); ok {
+		if oldest := h.history.oldestFor(logs); oldest != nil {
 			hint = place{oldest.seq, oldest.position, h.epoch}
 		} else {
 			hint = place{}
@@ -100,9 +100,9 @@ func (h *Hub) lookBack(c *Client, lastEventID string) (found place) {
 	if _, few := h.history.find(c.addresses(), c.patterns, h.begin, time.Now()); few {
 		return place{}
 	}
-	wanted, at := h.limits.History.Count, h.frames.next
+	rules, wanted, at := h.history.rules, h.history.mostKept(), h.frames.next
 	kept := make([]*Frame, 0, blockSize)
-	for epoch := h.epoch; h.epoch == epoch && at > h.begin && wanted > 0; {
+	for epoch := h.epoch; h.epoch == epoch && at > h.begin && (wanted > 0 || rules.latest); {
 		i := h.frames.find(at - 1)
 		if i < 0 {
 			break
@@ -116,7 +116,7 @@ func (h *Hub) lookBack(c *Client, lastEventID string) (found place) {
 		at = b.first
 		h.mu.Unlock() // to match so many patterns takes a while
 		for _, f := range kept {
-			if wanted > 0 && c.gets(f) {
+			if c.gets(f) && (wanted > 0 || rules.keepLatestOf(f)) {
 				found = place{f.seq, f.position, epoch}
 				wanted--
 			}
@@ -124,4 +124,18 @@ func (h *Hub) lookBack(c *Client, lastEventID string) (found place) {
 		h.mu.Lock()
 	}
 	return found
+}
+
+// mostKept is how many messages who brings an unknown ID is given at most, besides the newest of topics that keep these.
+func (h *history) mostKept() int { return max(h.usual.Count, h.rules.count) }
+
+// oldestFor returns the message with which a client begins that brings an unknown ID; nil if there is none in the logs.
+func (h *history) oldestFor(logs []*addressLog) *Frame {
+	oldest, _ := newest(logs, h.mostKept())
+	for _, l := range logs {
+		if f := l.frames[0]; l.values != nil && (oldest == nil || f.seq < oldest.seq) {
+			oldest = f
+		}
+	}
+	return oldest
 }
