@@ -189,13 +189,17 @@ func (h *Hub) Released() []Value {
 // KeepsLatest reports whether the newest message of each key of a topic is kept, whatever else is published.
 func (h *Hub) KeepsLatest(topic string) bool { return h.policies.Load().keepsLatest(topic) }
 
-// IsLatest reports whether the message at a position is the newest of its topic and key, and is kept as such.
+// IsLatest reports whether the message at a position is the newest of its topic and key, and is kept as such. In doubt it
+// is: until a new policy has reached what is kept.
 func (h *Hub) IsLatest(v Value) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	l := h.history.log(Address{ToTopic, v.Topic})
-	if l == nil || l.values == nil {
+	switch {
+	case l == nil:
 		return false
+	case l.values == nil || l.values.unsorted > 0:
+		return true
 	}
 	f := l.values.of(l, v.Key)
 	return f != nil && f.position == v.Position
