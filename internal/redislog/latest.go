@@ -26,9 +26,6 @@ import (
 // heldField returns the field that names the newest message of a topic and key. Neither has line ends.
 func heldField(topic, key string) string { return "t" + topic + "\n" + key }
 
-// heldMessage returns the field that has the message of an entry.
-func heldMessage(id string) string { return "m" + id }
-
 // heldFields returns the fields under which a message is to be held; none for most.
 func (l *Log) heldFields(m *hub.Message) (fields []string) {
 	if m.Ephemeral {
