@@ -76,7 +76,8 @@
 //     Wait behind it, with the number that Deliver returned and no lock held: it returns at once unless
 //     this machine is behind its clients. A log that ends with the process calls DeliverUnlessEnded and
 //     refuses what that refuses. After Deliver the message is the hub's, and that hub's alone.
-//  6. Lose says that what stood behind the hub's position, up to a newer one, is lost. Deliver goes on there.
+//  6. Purge removes messages before their time, as a Purger is asked to.
+//  7. Lose says that what stood behind the hub's position, up to a newer one, is lost. Deliver goes on there.
 //
 // A log whose Origin has Trims stores only what the hub keeps. It asks Dropped for what to remove, and
 // Claimed for client_ids that have a new owner.
@@ -130,6 +131,7 @@
 //   - [Follower]: the log is elsewhere, and this instance may be behind it.
 //   - [Sizer]: the log is a file.
 //   - [Rememberer]: what the log remembers of idempotency keys outlives it, when the hub follows another.
+//   - [Purger]: messages can be removed from the log before their time.
 //   - [Kicker]: the log joins several instances, which close each other's connections.
 //   - [Claimer]: the log joins several instances, which agree whose a client_id is.
 //

@@ -41,6 +41,16 @@ type Claimer interface {
 	Release(clientID string)
 }
 
+// Purger is a log that can remove messages before their time. Without it nothing can be purged: who asks for it is
+// answered 501.
+type Purger interface {
+	// Purge removes all messages for some addresses that are in the log when it is called, for good, and has the hubs of
+	// all instances call [hub.Hub.Purge]. A message that has other addresses as well stays for those. The log sets
+	// Until. It may be called again for the same addresses, and then does no harm. If nothing was removed the error is
+	// [ErrUnavailable], if that is not known [ErrUnknownOutcome]. Purge is called as Publish is.
+	Purge(ctx context.Context, p hub.Purge) error
+}
+
 // Rememberer is a log whose records of idempotency keys can be read when the hub follows another log. Without
 // it a key that was used before a reload that changes the broker is free after it.
 type Rememberer interface {

@@ -166,19 +166,21 @@ func (c *Client) HandOver(to Stream) {
 
 // gets reports whether a frame is addressed to the client.
 func (c *Client) gets(f *Frame) (does bool) {
-	f.addresses(func(a *Address) {
-		switch a.Kind {
-		case ToBroadcast:
-			does = true
-		case ToClient:
-			does = does || a.Name == c.ClientID
-		case ToUser:
-			does = does || c.User != "" && a.Name == c.User
-		case ToTopic:
-			does = does || slices.Contains(c.Topics, a.Name) || len(c.patterns) > 0 && topic.Covered(c.patterns, a.Name)
-		}
-	})
+	f.addresses(func(a *Address) { does = does || c.listensAt(a) })
 	return does
+}
+
+// listensAt reports whether the client gets what is sent to an address.
+func (c *Client) listensAt(a *Address) bool {
+	switch a.Kind {
+	case ToClient:
+		return a.Name == c.ClientID
+	case ToUser:
+		return c.User != "" && a.Name == c.User
+	case ToTopic:
+		return slices.Contains(c.Topics, a.Name) || len(c.patterns) > 0 && topic.Covered(c.patterns, a.Name)
+	}
+	return true
 }
 
 // until is before which place of the log the client still gets anything.

@@ -22,6 +22,7 @@ type Frame struct {
 	to       *Address    // whom it is for; nil if it is told to one client alone
 	also     *[]*Address // the other addresses of a message with several
 	kept     int32       // how many address logs hold it; guarded by Hub.mu
+	partly   bool        // some that held it do no more; guarded by Hub.mu
 	head     uint8       // where the block begins in chunk
 	traits
 }

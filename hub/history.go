@@ -50,6 +50,7 @@ type history struct {
 	excess      int           // messages
 	excessBytes int64
 
+	partly      int        // how many frames some of their logs hold no more, and others do
 	noteDropped bool       // somebody asks for dropped
 	dropped     []*Message // what no log holds any more
 
@@ -65,6 +66,7 @@ type addressLog struct {
 	policy    *Policy // nil if there is none for the topic
 	frames    []*Frame
 	values    *values  // set if only the newest message of each key is kept
+	last      uint64   // the place of the newest message it has had
 	trimmed   Position // the newest message this address no longer has
 	directory *directory
 	excess    int // how many of the oldest are over the limits, and pinned
@@ -146,13 +148,6 @@ func (h *history) keepsNothing(to []Address) bool {
 
 func (h *history) log(a Address) *addressLog { return h.logs[a.Kind][a.Name] }
 
-func (l *addressLog) newest() uint64 {
-	if n := len(l.frames); n > 0 {
-		return l.frames[n-1].seq
-	}
-	return 0
-}
-
 // append keeps a frame, which stands in the sequence, at its addresses, and trims what is over the limits.
 func (h *history) append(f *Frame, to []Address, now time.Time) {
 	if h.pin == unpinned && h.keepsNothing(to) {
@@ -216,6 +211,7 @@ func (h *history) keep(f *Frame, a Address) *addressLog {
 		}
 	}
 	h.link(l)
+	l.last = f.seq
 	f.kept++
 	if l.values == nil {
 		l.frames = append(l.frames, f)
@@ -383,9 +379,15 @@ func (h *history) drop(l *addressLog, n int) {
 		h.letGo(f)
 		l.frames[i] = nil
 	}
+	l.frames = l.frames[n:]
+	h.haveLost(l)
+}
+
+// haveLost notes what a log has lost, and removes it if nothing is left of it.
+func (h *history) haveLost(l *addressLog) {
 	h.trims++
 	l.directory.lost(l.trimmed)
-	if l.frames = l.frames[n:]; len(l.frames) > 0 {
+	if len(l.frames) > 0 {
 		return
 	}
 	h.unlink(l)
@@ -404,7 +406,14 @@ func (h *history) drop(l *addressLog, n int) {
 
 // letGo notes that a log holds a frame no longer.
 func (h *history) letGo(f *Frame) {
-	if f.kept--; f.kept == 0 {
+	if f.kept--; f.kept > 0 != f.partly {
+		if f.partly = !f.partly; f.partly {
+			h.partly++
+		} else {
+			h.partly--
+		}
+	}
+	if f.kept == 0 {
 		h.bytes -= costOf(f)
 		h.noteDrop(f)
 		if f.seq < h.frames.ring {

@@ -104,7 +104,7 @@ func (s *search) logs(d *directory, pattern string) bool {
 
 func (s *search) topics(d *directory) bool {
 	for _, l := range d.topics {
-		if s.steps--; s.steps < 0 || l.newest() >= s.from && !s.found(l) {
+		if s.steps--; s.steps < 0 || l.last >= s.from && !s.found(l) {
 			return false
 		}
 	}

@@ -244,15 +244,12 @@ func (s *shard) look(c *Client, frames []*Frame) (r reading) {
 	// Before the ring there is nothing but what is kept.
 	told, ring := len(frames), h.frames.ring
 	r.frames, r.next = h.frames.collect(frames, max(l.seq, h.begin), min(r.until, max(ring, l.seq)), h.most.turnLooks)
-	if r.next >= ring && len(r.frames) == told {
+	inRing := r.next >= ring && len(r.frames) == told
+	if inRing {
 		r.frames, r.next = h.frames.collect(frames, max(l.seq, ring), r.until, h.most.turnLooks)
-		kept := r.frames[:told]
-		for _, f := range r.frames[told:] {
-			if f.kept > 0 {
-				kept = append(kept, f)
-			}
-		}
-		r.frames = kept
+	}
+	if inRing || h.history.partly > 0 {
+		r.frames, r.next = h.history.onlyKept(c, r.frames, told, r.next)
 	}
 	return r
 }

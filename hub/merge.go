@@ -11,7 +11,7 @@ import (
 // now. few is false if they are too many to look for.
 func (h *history) find(addresses []Address, patterns []string, from uint64, now time.Time) (logs []*addressLog, few bool) {
 	for _, a := range addresses {
-		if l := h.log(a); l != nil && l.newest() >= from {
+		if l := h.log(a); l != nil && l.last >= from {
 			logs = append(logs, l)
 		}
 	}
@@ -39,10 +39,10 @@ func (h *history) recent(patterns []string, from uint64, logs *[]*addressLog) (d
 	a, b := h.order.latest, h.latestOrder.latest
 	for range h.most.logs {
 		l := &a
-		if a == nil || b != nil && b.newest() > a.newest() {
+		if a == nil || b != nil && b.last > a.last {
 			l = &b
 		}
-		if *l == nil || (*l).newest() < from {
+		if *l == nil || (*l).last < from {
 			*logs = found
 			return true
 		}
@@ -129,6 +129,37 @@ func newest(logs []*addressLog, limit int) (oldest *Frame, ok bool) {
 		distinct++
 	}
 	return oldest, oldest != nil
+}
+
+// onlyKept leaves, of what was collected behind the first few frames, what is kept for a client. That it stops after
+// some steps matters only for messages with very many topics. It returns the place to go on at.
+func (h *history) onlyKept(c *Client, frames []*Frame, told int, next uint64) ([]*Frame, uint64) {
+	kept, steps := frames[:told], maxSearch
+	for _, f := range frames[told:] {
+		if steps <= 0 {
+			return kept, f.seq
+		}
+		if h.keepsFor(c, f, &steps) {
+			kept = append(kept, f)
+		}
+	}
+	return kept, next
+}
+
+// keepsFor reports whether a frame that is for a client is kept, and not only at addresses where the client does not
+// listen.
+func (h *history) keepsFor(c *Client, f *Frame, steps *int) (keeps bool) {
+	if !f.partly {
+		return f.kept > 0
+	}
+	f.addresses(func(a *Address) {
+		*steps -= 1 + len(c.patterns)
+		if l := h.log(*a); !keeps && l != nil && c.listensAt(a) {
+			i := l.search(f.seq)
+			keeps = i < len(l.frames) && l.frames[i] == f
+		}
+	})
+	return keeps
 }
 
 // merge is runs of frames, each in order, that a heap merges into one: on top is the run that goes next.

@@ -43,6 +43,7 @@ type played struct {
 	*hubtest.Client
 	sub     hub.Subscription
 	joined  int // how much had been said by then
+	purges  int // how many purges there had been by then
 	losses  int // how often the log had lost something by then
 	start   int // from here on it is to get everything
 	told    []told
@@ -50,6 +51,13 @@ type played struct {
 	left    bool
 	ended   bool // by the hub
 	cut     int  // from here on it is to get nothing; 0 if it may
+}
+
+// purged is an address that has lost what had been said to it by then.
+type purged struct {
+	hub.Address
+	epoch string
+	until int
 }
 
 // told is what came on a client's stream.
@@ -73,6 +81,7 @@ type model struct {
 	ids     []string
 	limits  hub.Limits
 	losses  int  // how often the log has lost something
+	purges  []purged
 	trouble bool // something was announced to all: gaps may be told to anybody
 }
 
@@ -185,7 +194,9 @@ func (g *model) join() {
 	if err != nil {
 		return // its client_id is somebody's
 	}
-	p := &played{Client: c, sub: s, joined: len(g.said), losses: g.losses, start: len(g.said)}
+	p := &played{
+		Client: c, sub: s, joined: len(g.said), purges: len(g.purges), losses: g.losses, start: len(g.said),
+	}
 	for _, other := range g.clients {
 		if s.User != "" && other.sub.ClientID == s.ClientID && other.sub.User != s.User {
 			g.cut(other)
@@ -255,6 +266,32 @@ func (g *model) lose() {
 	g.losses++
 }
 
+// purge removes what is kept at an address. Whoever is catching up may be told a gap.
+func (g *model) purge() {
+	a := g.address()
+	g.hub.Purge(hub.Purge{To: []hub.Address{a}})
+	epoch := g.hub.Position().Epoch
+	var kept []*hub.Message
+	for _, m := range g.kept[epoch] {
+		left := slices.DeleteFunc(slices.Clone(m.To), func(to hub.Address) bool { return to == a })
+		if len(left) > 0 {
+			kept = append(kept, &hub.Message{To: left, Data: m.Data, Position: m.Position})
+		}
+	}
+	g.kept[epoch] = kept
+	g.purges = append(g.purges, purged{a, epoch, len(g.said)})
+	g.losses++
+}
+
+// hadPurged reports whether all that a client could get of a message had been purged when it came.
+func (g *model) hadPurged(c *played, s said) bool {
+	return !slices.ContainsFunc(s.to, func(a hub.Address) bool {
+		return c.listens([]hub.Address{a}) && !slices.ContainsFunc(g.purges[:c.purges], func(p purged) bool {
+			return p.Address == a && p.epoch == s.epoch && s.number < p.until
+		})
+	})
+}
+
 func (g *model) someone() *played {
 	if len(g.clients) == 0 {
 		return nil
@@ -321,6 +358,8 @@ func (g *model) step() {
 		g.kick()
 	case n == 97 && g.random.IntN(2) == 0:
 		g.lose()
+	case n == 97:
+		g.purge()
 	case n < 98:
 		g.switchTo([]string{"log0", "log1", "log2", hub.NewEpoch()}[g.random.IntN(4)])
 	default:
@@ -391,6 +430,8 @@ func (g *model) check(c *played) {
 			fail("%d was said after its end at %d", e.number, c.cut)
 		case !c.listens(s.to):
 			fail("%d is not for it", e.number)
+		case g.hadPurged(c, s):
+			fail("%d (to %v) had been purged when it came: %v", e.number, s.to, g.purges[:c.purges])
 		case s.ephemeral && e.number < c.joined:
 			fail("%d is ephemeral, from before it came", e.number)
 		case s.id != e.id:

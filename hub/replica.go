@@ -200,13 +200,14 @@ func (h *Hub) ForgetAll(p Position) {
 	h.history.forgetAll(p)
 }
 
-// Advance says that the log has come as far as p, whose messages it no longer has.
+// Advance says that the log has come as far as p, where it has no message, or no longer has it.
 func (h *Hub) Advance(p Position) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if p.After(h.last) {
 		h.last = p
 		h.given.add(p) // clients are told it
+		h.arrivals.decide(p)
 		h.noteIDsLocked()
 	}
 }

@@ -107,9 +107,10 @@ func (h *Hub) lookBack(c *Client, lastEventID string) (found place) {
 		if i < 0 {
 			break
 		}
-		b, kept := h.frames.blocks[i], kept[:0]
+		b, kept, steps := h.frames.blocks[i], kept[:0], maxSearch
 		for _, f := range slices.Backward(b.frames) {
-			if f != nil && f.seq < at && f.seq >= h.begin && f.kept > 0 {
+			if f != nil && f.seq < at && f.seq >= h.begin && f.kept > 0 &&
+				(steps <= 0 || h.history.keepsFor(c, f, &steps)) {
 				kept = append(kept, f)
 			}
 		}

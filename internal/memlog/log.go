@@ -90,6 +90,12 @@ func (l *Log) CheckKeys(_ context.Context, batch []*broker.Publication) (int, er
 	return len(batch), nil
 }
 
+// Purge implements broker.Purger.
+func (l *Log) Purge(_ context.Context, p hub.Purge) error {
+	l.replica.Purge(p)
+	return nil
+}
+
 // Records implements broker.Rememberer.
 func (l *Log) Records() broker.Records { return l.records }
 

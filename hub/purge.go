@@ -1,0 +1,79 @@
+package hub
+
+import "slices"
+
+// Purge says which messages are removed before their time.
+type Purge struct {
+	// To are the addresses that lose their messages. A message that has others as well stays with those.
+	To []Address
+	// Until is the position of the newest message that goes. The zero Position means the log's present end.
+	Until Position
+}
+
+// Purge removes messages before their time. Who may have missed some of them is told a gap when it comes back. A client
+// that is here, and has yet to take such a message, still gets it, unless it is so far behind that it reads history.
+func (h *Hub) Purge(p Purge) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p.Until == (Position{}) {
+		p.Until = h.last
+	}
+	history := h.history
+	for _, a := range p.To {
+		next, more := uint64(0), true
+		for more && h.history == history {
+			if next, more = history.purge(a, next, &p); more {
+				h.pauseLocked()
+			}
+		}
+	}
+}
+
+// purge removes what an address keeps at or after a place, as far as p says. It goes through maxStep messages at most.
+// If there may be more, it returns the place to go on at.
+func (h *history) purge(a Address, from uint64, p *Purge) (next uint64, more bool) {
+	l := h.log(a)
+	if l == nil {
+		return 0, false
+	}
+	first := l.search(from)
+	end := first
+	for ; end < len(l.frames) && !l.frames[end].position.After(p.Until); end++ {
+		f := l.frames[end]
+		if end == first+maxStep {
+			next, more = f.seq, true
+			break
+		}
+		h.lose(l, f, first)
+	}
+	if end > first {
+		l.frames = slices.Delete(l.frames, first, end)
+		h.haveLost(l)
+	}
+	return next, more
+}
+
+// lose notes that a log loses, before its time, the frame that stands at an index.
+func (h *history) lose(l *addressLog, f *Frame, at int) {
+	v := l.values
+	switch {
+	case v == nil && at < l.excess:
+		l.excess--
+		h.unexcess(f)
+	case v == nil:
+	case v.of(l, f.key) == f:
+		delete(v.byKey, f.key)
+	default:
+		if i := slices.Index(v.replaced, f); i >= 0 {
+			v.replaced = slices.Delete(v.replaced, i, i+1)
+			h.unexcess(f)
+		}
+	}
+	if v != nil && at < v.unsorted {
+		v.unsorted--
+	}
+	if f.position.After(l.trimmed) {
+		l.trimmed = f.position
+	}
+	h.letGo(f)
+}
