@@ -63,6 +63,9 @@ var checks = []check{
 	{"AReopenedLogKeepsAnswers", persistent, checkReopenedAnswers},
 	{"AReopenedLogKeepsRequests", persistent, checkReopenedRequests},
 	{"AReopenedLogKeepsOwners", persistent, checkReopenedOwners},
+	{"PurgedMessagesAreGone", nil, checkPurge},
+	{"PurgedMessagesAreGoneFromAReopenedLog", persistent, checkReopenedPurge},
+	{"APurgeInAnOutageGetsTheTruth", breakable, checkPurgeInOutage},
 
 	{"ARepeatedMessageGetsTheFirstAnswer", nil, checkRepeated},
 	{"MessagesOfOneKeyAtTheSameTimeAreOne", nil, checkRepeatedAtOnce},
@@ -88,6 +91,7 @@ var checks = []check{
 	{"InstancesShareRequests", shared, checkSharedRequests},
 	{"InstancesResumeFromEachOther", shared, checkSharedResume},
 	{"InstancesCountEachOthersReceivers", shared, checkSharedReceivers},
+	{"InstancesPurgeForEachOther", shared, checkSharedPurge},
 	{"InstancesKickForEachOther", shared, checkKicker},
 	{"InstancesAgreeOnOwners", shared, checkClaimer},
 	{"AnInstanceThatLeavesHearsNothing", shared, checkLeaving},

@@ -22,6 +22,7 @@ type store struct {
 	epoch    string
 	last     uint64
 	kept     []kept
+	purged   []hub.Purge
 	heldBack *hub.Message
 	records  map[string]*broker.Record
 	running  []*storeLog
@@ -69,6 +70,9 @@ func (l *storeLog) Start(h *hub.Hub, ready func()) {
 			m.Event = ""
 		}
 		h.RestoreOwned(&m, k.owner)
+	}
+	for _, p := range l.purged {
+		h.Purge(p)
 	}
 	if l.fault != "announces nothing" {
 		h.Announce("broker_changed")
@@ -281,6 +285,30 @@ func (l *storeLog) Close() error {
 	}
 	if l.fault == "fails to close" {
 		return errors.New("it is stuck")
+	}
+	return nil
+}
+
+// Purge implements broker.Purger. The store keeps what it has, and who was purged.
+func (l *storeLog) Purge(_ context.Context, p hub.Purge) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.away && l.fault != "acknowledges what it loses":
+		return broker.ErrUnavailable
+	case l.away, l.fault == "purges nothing":
+		return nil
+	case l.fault == "purges whole messages":
+		p.To = append(p.To, hub.Topics("b")...)
+	}
+	p.Until = hub.Position{Major: l.last}
+	if l.fault != "purges for now" {
+		l.purged = append(l.purged, p)
+	}
+	for _, other := range l.running {
+		if other == l || l.fault != "purges here" {
+			other.hub.Purge(p)
+		}
 	}
 	return nil
 }

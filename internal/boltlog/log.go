@@ -39,8 +39,8 @@ type Options struct {
 // Open returns the log in a file.
 func Open(file *File, o Options) *Log {
 	l := &Log{
-		Options: o, File: file, queue: make(chan *pendingBatch), maxRecordBytes: broker.MaxRecordBytes,
-		closePatience: closePatience, hopeless: make(chan struct{}),
+		Options: o, File: file, queue: make(chan *pendingBatch), purges: make(chan *pendingPurge),
+		maxRecordBytes: broker.MaxRecordBytes, closePatience: closePatience, hopeless: make(chan struct{}),
 	}
 	l.context, l.cancel = context.WithCancel(context.Background())
 	return l
@@ -52,6 +52,7 @@ type Log struct {
 	*File
 	replica *hub.Hub           // nil before Start
 	queue   chan *pendingBatch // unbuffered: a batch that nobody has taken is not under way
+	purges  chan *pendingPurge // unbuffered, too
 
 	// The fields below belong to the committing goroutine.
 
@@ -197,6 +198,8 @@ func (l *Log) commitPending() {
 		select {
 		case first := <-l.queue:
 			l.commit(l.gather(first))
+		case p := <-l.purges:
+			l.purge(p)
 		case <-tending.C:
 			l.tend()
 		case <-cleaning.C:

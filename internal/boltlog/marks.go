@@ -58,12 +58,18 @@ func removeMessages(tx *bbolt.Tx, messages []*hub.Message, size int) (removed in
 			}
 		}
 	}
+	made, err = markGone(tx, gone)
+	return removed, made, err
+}
+
+// markGone marks addresses with the newest message that each has lost. It returns how large the new marks are.
+func markGone(tx *bbolt.Tx, gone map[hub.Address]hub.Position) (made markSize, err error) {
 	marks, now := tx.Bucket(marksBucket), uint64(time.Now().UnixMilli())
 	for to, p := range gone {
 		address := addressKey(to)
 		mark, err := get(marks, address)
 		if err != nil {
-			return removed, made, err
+			return made, err
 		}
 		if mark == nil {
 			made.add(markSize{1, len(to.Name) + markBytes})
@@ -71,10 +77,10 @@ func removeMessages(tx *bbolt.Tx, messages []*hub.Message, size int) (removed in
 			continue
 		}
 		if err := put(marks, address, binary.BigEndian.AppendUint64(positionKey(p), now)); err != nil {
-			return removed, made, err
+			return made, err
 		}
 	}
-	return removed, made, nil
+	return made, nil
 }
 
 // readMarks returns the newest message that was removed by address, and the position up to which marks may be
