@@ -80,7 +80,7 @@ type model struct {
 	since   map[string]uint64 // of epochs that it came back to
 	ids     []string
 	limits  hub.Limits
-	losses  int  // how often the log has lost something
+	losses  int // how often the log has lost something
 	purges  []purged
 	trouble bool // something was announced to all: gaps may be told to anybody
 }

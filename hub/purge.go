@@ -6,6 +6,8 @@ import "slices"
 type Purge struct {
 	// To are the addresses that lose their messages. A message that has others as well stays with those.
 	To []Address
+	// Key has only the messages with that key go. Empty means all, with a key or without.
+	Key string
 	// Until is the position of the newest message that goes. The zero Position means the log's present end.
 	Until Position
 }
@@ -37,17 +39,25 @@ func (h *history) purge(a Address, from uint64, p *Purge) (next uint64, more boo
 		return 0, false
 	}
 	first := l.search(from)
-	end := first
-	for ; end < len(l.frames) && !l.frames[end].position.After(p.Until); end++ {
-		f := l.frames[end]
-		if end == first+maxStep {
+	left, i := first, first
+	for ; i < len(l.frames) && !l.frames[i].position.After(p.Until); i++ {
+		f := l.frames[i]
+		if i == first+maxStep {
 			next, more = f.seq, true
 			break
 		}
-		h.lose(l, f, first)
+		if p.Key != "" && f.key != p.Key {
+			l.frames[left] = f
+			left++
+			continue
+		}
+		h.lose(l, f, left)
 	}
-	if end > first {
-		l.frames = slices.Delete(l.frames, first, end)
+	if i > left {
+		l.frames = slices.Delete(l.frames, left, i)
+		if l.values != nil && len(l.frames) == 1 {
+			l.values.byKey = nil
+		}
 		h.haveLost(l)
 	}
 	return next, more

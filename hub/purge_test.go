@@ -77,6 +77,30 @@ func TestAPurgeEndsAtItsPosition(t *testing.T) {
 	})
 }
 
+func TestAPurgeOfAKeyLeavesOtherKeys(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := hubtest.New(t, hubtest.Plenty)
+		before := h.Position().String()
+		var want []string
+		for i := range 2000 {
+			key := []string{"x", "y", ""}[i%3]
+			m := &hub.Message{To: hub.Topics("a", "b"), Data: []byte(fmt.Sprint(i)), Key: key, Position: h.Position().Position}
+			m.Position.Major++
+			h.Deliver(m)
+			if key != "x" {
+				want = append(want, fmt.Sprint(i))
+			}
+		}
+		h.Purge(hub.Purge{To: hub.Topics("a"), Key: "x"})
+		h.Join(hubtest.Returning(hubtest.With("a"), before)).WantResume(hub.ResumeGap, before, want...)
+		if n := len(h.Join(hubtest.Returning(hubtest.With("b"), before)).Texts()); n != 2000 {
+			t.Errorf("the other topic has %d messages", n)
+		}
+		last := h.Position().String()
+		h.Join(hubtest.Returning(hubtest.With("a"), last)).WantResume(hub.ResumeComplete, last)
+	})
+}
+
 // A client in the middle of a replay is told where it is, and nothing of what was purged.
 func TestAPurgeDuringAReplayIsToldInIt(t *testing.T) {
 	bubble(t, func(t *testing.T) {

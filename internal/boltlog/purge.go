@@ -140,7 +140,7 @@ func (l *Log) find(p *pendingPurge, from []byte) (found [][]byte, next []byte, e
 			if err != nil {
 				return fmt.Errorf("message %x: %w", key, err)
 			}
-			if slices.ContainsFunc(s.To, p.concerns) {
+			if p.concerns(&s) {
 				some = append(some, bytes.Clone(key))
 				size += len(sealed)
 			}
@@ -156,7 +156,11 @@ func (p *pendingPurge) mayConcern(sealed []byte) bool {
 	return slices.ContainsFunc(p.names, func(name []byte) bool { return bytes.Contains(sealed, name) })
 }
 
-func (p *pendingPurge) concerns(a hub.Address) bool { return slices.Contains(p.To, a) }
+// concerns reports whether a purge is about a message.
+func (p *pendingPurge) concerns(s *storedMessage) bool {
+	return (p.Key == "" || s.Key == p.Key) &&
+		slices.ContainsFunc(s.To, func(to hub.Address) bool { return slices.Contains(p.To, to) })
+}
 
 // purgeMessages takes addresses away from the messages at these keys, and marks the addresses. A message without any
 // is removed. It returns how large the new marks are.

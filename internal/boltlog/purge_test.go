@@ -3,6 +3,7 @@ package boltlog
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,23 @@ func TestAPurgeIsDoneInTheFileWhenItReturns(t *testing.T) {
 	d.hub.Join(hubtest.Returning(hubtest.With(odd), begin)).WantResume(hub.ResumeGap, begin)
 	d.hub.Join(hubtest.Returning(hubtest.With("b"), begin)).
 		WantResume(hub.ResumeComplete, begin, "2", "mentions "+odd)
+}
+
+func TestAPurgeOfAKeyLeavesOtherKeysInTheFile(t *testing.T) {
+	d := newDiskHub(t, hubtest.Plenty)
+	for i, key := range []string{"x", "y", "", "x"} {
+		m := &hub.Message{To: hub.Topics("a"), Data: []byte(strconv.Itoa(i)), Key: key}
+		if _, err := d.log.Publish(t.Context(), []*broker.Publication{{Message: m}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.log.Purge(t.Context(), hub.Purge{To: hub.Topics("a"), Key: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	d.wantStored("1 to a", "2 to a")
+	d.restart()
+	begin := d.beginning()
+	d.hub.Join(hubtest.Returning(hubtest.With("a"), begin)).WantResume(hub.ResumeGap, begin, "1", "2")
 }
 
 // What an address has lost by its limits may stay in the log for another one, and would come back with the next start.
