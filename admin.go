@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/live"
+	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddy-sse/caddy-sse/topic"
 )
 
@@ -55,6 +56,7 @@ func (a *Admin) Provision(ctx caddy.Context) error {
 		"GET /sse/health/live":                       healthChecks["live"].admin,
 		"GET /sse/hubs/{hub}/clients":                a.clients,
 		"GET /sse/hubs/{hub}/topics":                 a.topics,
+		"DELETE /sse/hubs/{hub}/topics":              a.purge, // ?topic=
 		"GET /sse/hubs/{hub}/messages":               a.messages,
 		"DELETE /sse/hubs/{hub}/clients/{client_id}": a.kick,
 		"DELETE /sse/hubs/{hub}/clients":             a.kick, // ?client_id=, which may be "." or ".."
@@ -311,6 +313,29 @@ func (a *Admin) kick(w http.ResponseWriter, r *http.Request) error {
 	}
 	a.logger.Info("client closed by an operator", zap.String("hub", liveHub.Name), zap.String("client_id", id))
 	return answerJSON(w, http.StatusOK, map[string]any{"closed": connections})
+}
+
+// purge removes what is kept of a topic, on every instance.
+func (a *Admin) purge(w http.ResponseWriter, r *http.Request) error {
+	liveHub, err := hubOf(r)
+	if err != nil {
+		return err
+	}
+	q, err := parameters(r, "topic", "key")
+	if err != nil {
+		return err
+	}
+	p := hub.Purge{To: hub.Topics(q["topic"]), Key: q["key"]}
+	if err := p.Check(); err != nil {
+		return badRequest("%v", err)
+	}
+	if err := liveHub.Purge(r.Context(), p); err != nil {
+		refusal := problem.OfPurge(err)
+		return caddy.APIError{HTTPStatus: refusal.Status, Err: refusal}
+	}
+	a.logger.Info("topic purged by an operator", zap.String("hub", liveHub.Name), zap.String("topic", q["topic"]))
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 // publish takes messages in form B. Everybody who reaches the admin endpoint may publish anything.

@@ -11,7 +11,7 @@ import (
 )
 
 // allowedMethods are those that a route serves.
-const allowedMethods = "GET, HEAD, POST, OPTIONS"
+const allowedMethods = "GET, HEAD, POST, DELETE, OPTIONS"
 
 // allowedHeaders are what pages of other origins may send: what a route reads, and what libraries add to every
 // request of a page, such as htmx and those that trace. Others stay away: a guard in front may believe them.

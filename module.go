@@ -27,7 +27,7 @@ func init() {
 }
 
 // Handler is a route of a hub: a GET subscribes to the hub as a stream of server-sent events, a POST
-// publishes to it.
+// publishes to it, and a DELETE purges what is kept of a topic.
 type Handler struct {
 	// The hub's name. Default: "default".
 	Hub string `json:"hub,omitempty"`
@@ -274,11 +274,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return h.subscribing.serve(w, r)
 	case http.MethodPost:
 		return h.publishing.serve(w, r)
+	case http.MethodDelete:
+		return h.publishing.purge(w, r)
 	case http.MethodOptions:
 		return preflight(w, r)
 	}
 	w.Header().Set("Allow", allowedMethods)
-	return problem.Write(w, problem.New(http.StatusMethodNotAllowed, "use GET to subscribe and POST to publish"))
+	return problem.Write(w, problem.New(http.StatusMethodNotAllowed, 
+		"use GET to subscribe, POST to publish, and DELETE to purge"))
 }
 
 // Interface guards

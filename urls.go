@@ -20,6 +20,9 @@ var (
 	postParameters = []string{"topic", "client_id", "user", "broadcast", "event", "key", "retry", "ephemeral"}
 )
 
+// purgeParameters mean something to a DELETE.
+var purgeParameters = []string{"topic", "client_id", "user", "key"}
+
 // ownParameters are all of them.
 var ownParameters = slices.Concat(postParameters, getParameters[2:])
 

@@ -17,6 +17,8 @@ var (
 	ErrUnknownOutcome = errors.New("the outcome is unknown")
 	// ErrKeyReused means that an idempotency key was used for another message before. Nothing was published.
 	ErrKeyReused = errors.New("the idempotency key was used for another message")
+	// ErrCannotPurge means that the log is no [Purger].
+	ErrCannotPurge = errors.New("the broker can't remove messages")
 	// ErrKeysFull means that the log remembers as many idempotency keys as it may. Nothing was published.
 	// Requests without a key are taken.
 	ErrKeysFull = errors.New("there are too many idempotency keys")

@@ -1,6 +1,9 @@
 package hub
 
-import "slices"
+import (
+	"errors"
+	"slices"
+)
 
 // Purge says which messages are removed before their time.
 type Purge struct {
@@ -10,6 +13,14 @@ type Purge struct {
 	Key string
 	// Until is the position of the newest message that goes. The zero Position means the log's present end.
 	Until Position
+}
+
+// Check says what is wrong with what is to be purged.
+func (p *Purge) Check() error {
+	if slices.Contains(p.To, everybody) {
+		return errors.New("what was published to everybody can't be purged; name a topic, client_id or user")
+	}
+	return (&Message{To: p.To, Key: p.Key}).Check()
 }
 
 // Purge removes messages before their time. Who may have missed some of them is told a gap when it comes back. A client

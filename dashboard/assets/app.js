@@ -199,13 +199,19 @@ const topics = new Pages(
     name.append(element("code", "", topic));
     const actions = element("div", "actions");
     actions.append(button("Clients", `Show clients of ${topic}`, () => filterByTopic(topic)));
-    if (!isPattern(topic)) actions.append(button("Watch", `Watch ${topic}`, () => startWatching(topic)));
+    if (!isPattern(topic)) {
+      const purge = button("Purge", `Purge ${topic}`, () => askToPurge(topic));
+      purge.dataset.purge = "";
+      actions.append(button("Watch", `Watch ${topic}`, () => startWatching(topic)), purge);
+    }
     row.append(name, cell("Clients", "", "number"), cell("Kept", "", "number"), cell("", actions, "action"));
     return row;
   },
   (row, topic) => {
     row.cells[1].textContent = formats.count(topic.clients);
     row.cells[2].textContent = formats.count(topic.kept);
+    const purge = row.querySelector("[data-purge]");
+    if (purge) purge.disabled = topic.kept === 0;
   },
 );
 
@@ -246,6 +252,28 @@ async function kick() {
     tell("kick-answer", true, `Closed ${toKick}: ${closed} ${closed === 1 ? "connection" : "connections"}`);
   } catch (err) {
     tell("kick-answer", false, err.message);
+  }
+  poll();
+}
+
+/* Purging a topic */
+
+let toPurge = "";
+
+function askToPurge(topic) {
+  toPurge = topic;
+  $("purge-topic").textContent = topic;
+  $("purge").showModal();
+  $("purge-cancel").focus();
+}
+
+async function purge() {
+  $("purge").close();
+  try {
+    await ask(path(`topics${query({ topic: toPurge })}`), { method: "DELETE" });
+    tell("purge-answer", true, `Purged ${toPurge}`);
+  } catch (err) {
+    tell("purge-answer", false, err.message);
   }
   poll();
 }
@@ -354,6 +382,8 @@ $("clients-filter").addEventListener("submit", (e) => {
   filterClients();
 });
 $("clients-filter").addEventListener("reset", () => setTimeout(filterClients));
+$("purge-confirm").addEventListener("click", purge);
+$("purge-cancel").addEventListener("click", () => $("purge").close());
 $("kick-confirm").addEventListener("click", kick);
 $("kick-cancel").addEventListener("click", () => $("kick").close());
 $("publish").addEventListener("submit", publish);

@@ -88,6 +88,35 @@ func TestDashboardClosesAClientOnceTheOperatorHasConfirmed(t *testing.T) {
 	page.await(`metric("clients") === "0" && !$("#clients [data-client]")`)
 }
 
+func TestDashboardPurgesATopicOnceTheOperatorHasConfirmed(t *testing.T) {
+	e2etest.NotAboutStreams(t)
+	t.Parallel()
+	server := e2etest.Start(t, dashboardSite)
+	stream := e2etest.Subscribe(t, server.URL("/events?topic=news&topic=quiet"))
+	before := stream.Connected(t).ID
+	e2etest.Publish(t, server.URL("/events?topic=news"), "secret")
+	page := openDashboard(t, server)
+	page.await(`$("[data-topic=news] [data-purge]") && !$("[data-topic=news] [data-purge]").disabled`)
+	page.await(`$("[data-topic=quiet] [data-purge]").disabled`) // nothing is kept of it
+
+	page.script(`document.querySelector("[data-topic=news] [data-purge]").focus()`)
+	page.run(chromedp.KeyEvent(kb.Enter))
+	page.await(`$("#purge").open && document.activeElement.id === "purge-cancel"`)
+	page.run(chromedp.KeyEvent(kb.Enter))
+	page.await(`!$("#purge").open && $("[data-topic=news]").cells[2].textContent === "1"`)
+	page.script(`document.querySelector("[data-topic=news] [data-purge]").click()`)
+	page.await(`$("#purge").open && $("#purge-topic").textContent === "news"`)
+	e2etest.Screenshot(page.ctx, t, "dashboard-purge")
+	page.script(`document.querySelector("#purge-confirm").click()`)
+	page.await(`$("#purge-answer").textContent === "Purged news" && $("#purge-answer").dataset.ok === "true"`)
+	page.await(`$("[data-topic=news]").cells[2].textContent === "0" && $("[data-topic=news] [data-purge]").disabled`)
+
+	back := e2etest.Subscribe(t, server.URL("/events?topic=news"), e2etest.LastEventID(before))
+	if told := back.Connected(t); told.Resume != "gap" {
+		t.Errorf("after the purge a client is told %q", told.Resume)
+	}
+}
+
 // TestDashboardIsForTheKeyboardToo goes through the page by Tab: it comes to everything, and shows where
 // it is.
 func TestDashboardIsForTheKeyboardToo(t *testing.T) {

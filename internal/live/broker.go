@@ -27,6 +27,18 @@ func (h *Hub) Publish(ctx context.Context, batch []*broker.Publication) (int, er
 	return n, err
 }
 
+// Purge removes messages from the hub's log; see [broker.Purger].
+func (h *Hub) Purge(ctx context.Context, p hub.Purge) error {
+	_, err := h.withBroker(ctx, func(ctx context.Context, log broker.Log) (int, error) {
+		purger, ok := log.(broker.Purger)
+		if !ok {
+			return 0, broker.ErrCannotPurge
+		}
+		return 0, purger.Purge(ctx, p)
+	})
+	return err
+}
+
 // CheckKeys checks that a batch can be published as a whole; see [broker.Log].
 func (h *Hub) CheckKeys(ctx context.Context, batch []*broker.Publication) (int, error) {
 	byKey := make(map[string]*broker.Publication)

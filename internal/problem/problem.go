@@ -102,6 +102,21 @@ func Of(err error) *Problem {
 	return New(http.StatusServiceUnavailable, "publishing failed; the message was not published, try again")
 }
 
+// OfPurge turns an error of a purge into the answer for whoever asked for it.
+func OfPurge(err error) *Problem {
+	switch {
+	case errors.Is(err, broker.ErrCannotPurge):
+		return New(http.StatusNotImplemented, "the broker of this hub can't remove messages; they go by its history")
+	case errors.Is(err, hub.ErrDraining), errors.Is(err, hub.ErrHubClosed):
+		return New(http.StatusServiceUnavailable, "the server is going down; nothing was removed, try again")
+	case errors.Is(err, broker.ErrUnknownOutcome):
+		return New(http.StatusServiceUnavailable,
+			"the outcome is unknown: the broker went away before all was removed; repeat the request")
+	}
+	return New(http.StatusServiceUnavailable,
+		"the broker can't be reached, or removes nothing now; nothing was removed, try again")
+}
+
 // Write answers with a problem.
 func Write(w http.ResponseWriter, p *Problem) error {
 	header := w.Header()

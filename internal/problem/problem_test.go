@@ -133,3 +133,22 @@ func TestErrorsHaveTheirStatuses(t *testing.T) {
 		t.Error("a problem that is wrapped is not found again")
 	}
 }
+
+func TestPurgesHaveStatusesOfTheirOwn(t *testing.T) {
+	for err, want := range map[error]struct {
+		status int
+		word   string
+	}{
+		broker.ErrCannotPurge:    {http.StatusNotImplemented, "can't remove"},
+		broker.ErrUnavailable:    {http.StatusServiceUnavailable, "nothing was removed"},
+		broker.ErrUnknownOutcome: {http.StatusServiceUnavailable, "unknown"},
+		hub.ErrDraining:          {http.StatusServiceUnavailable, "going down"},
+		errors.New("other"):      {http.StatusServiceUnavailable, "nothing was removed"},
+	} {
+		p := problem.OfPurge(fmt.Errorf("wrapped: %w", err))
+		if p.Status != want.status || !strings.Contains(p.Detail, want.word) ||
+			(p.RetryAfter > 0) != (want.status == http.StatusServiceUnavailable) {
+			t.Errorf("%v: %+v", err, p)
+		}
+	}
+}
