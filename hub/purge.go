@@ -98,3 +98,19 @@ func (h *history) lose(l *addressLog, f *Frame, at int) {
 	}
 	h.letGo(f)
 }
+
+// Miss tells the clients of some addresses that messages for them, from before the present position, were removed from
+// the log before this hub had them.
+func (h *Hub) Miss(to []Address) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	gap := gapFrame(h.idLocked(h.last), reasonTrimmed)
+	gap.traits, gap.position = announced, h.last
+	gap.to, gap.also = ownAddress(to[0]), ownAddresses(to[1:])
+	clients, _ := h.audience.reached(to)
+	h.stats.gap(reasonTrimmed, uint64(clients))
+	h.frames.append(gap, h.last)
+	h.movedLocked()
+	h.heardLocked(gap.seq)
+	h.wakeShards()
+}

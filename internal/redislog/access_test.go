@@ -17,8 +17,8 @@ import (
 
 // redisCommands are the commands that the ACL user of one hub needs, as the README lists them.
 const redisCommands = "hello client|setname ping get set del pttl exists pexpire time eval evalsha " +
-	"xadd xread xrange xrevrange xtrim xinfo|stream xgroup|create xgroup|destroy " +
-	"hset hget hmget hdel hlen hincrby hscan sadd srem zadd zrem zscore zcard zrangebyscore zdiff unlink " +
+	"xadd xread xrange xrevrange xtrim xdel xinfo|stream xgroup|create xgroup|destroy " +
+	"hset hget hmget hdel hlen hincrby hscan hrandfield sadd srem zadd zrem zscore zcard zrangebyscore zdiff unlink " +
 	"publish subscribe time"
 
 func TestACLUserNeedsOnlyTheHubsKeysAndTheseCommands(t *testing.T) {
@@ -50,6 +50,7 @@ func TestACLUserNeedsOnlyTheHubsKeysAndTheseCommands(t *testing.T) {
 	r.want("1", "2")
 	b.publishAll(passing)
 	r.want("1", "2", "3")
+	a.purge("a")
 	limits := hubtest.Plenty
 	limits.History.Age = time.Hour
 	a.Apply(limits)

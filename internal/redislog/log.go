@@ -95,6 +95,8 @@ func Open(hubName string, o Options) *Log {
 		heldKey:  base + "latest",
 		idemKey:  base + "idem:",
 
+		purgedKey: base + "purged",
+
 		recordBytesKey: base + "idem-bytes",
 		maxRecordBytes: broker.MaxRecordBytes,
 
@@ -132,6 +134,8 @@ type Log struct {
 	ownerKey string // + client_id: the user it belongs to
 	// kickChannel is the pub/sub channel of client_ids whose connections are to end, some or all.
 	kickChannel string
+
+	purgedKey string // a hash of what was purged
 
 	recordBytesKey string // how many bytes the records hold
 	maxRecordBytes int

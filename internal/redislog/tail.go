@@ -89,6 +89,9 @@ type tail struct {
 	noEntry bool  // whether the log has no entry at the position, and goes on there nevertheless
 	removed int64 // number of entries that the log had removed when noEntry was set
 
+	intact hub.Position // no purge had deleted anything up to here before it was read
+	purged hub.Position // the newest purge when the log was last read
+
 	loading bool         // whether the tail is reading what the log keeps
 	seen    hub.Position // while loading: entries after it are new to the clients
 
@@ -127,6 +130,13 @@ func (t *tail) connect() error {
 	case found == whole:
 		return nil
 	case found == trimmed:
+		purge, trimmedToo, err := t.readPurge(ctx, node)
+		if err != nil {
+			return fmt.Errorf("looking for the newest purge: %w", err)
+		}
+		if trimmedToo && purge.After(t.at.Position) { // nobody knows what else was purged
+			return t.switchTo(node, epoch)
+		}
 		held, err := t.readHeld(node, t.at.Position, lost)
 		if err != nil {
 			return fmt.Errorf("reading the newest of topics: %w", err)
@@ -195,6 +205,11 @@ func (t *tail) verify(ctx context.Context, node redis.Cmdable) (finding, hub.Pos
 	if err != nil {
 		return 0, hub.Position{}, err
 	}
+	purge, gone, err := t.readPurge(ctx, node)
+	if err != nil {
+		return 0, hub.Position{}, err
+	}
+	purged := ours == missing && !gone && purge.After(t.at.Position) // which may have deleted the entry
 	nothingRead := t.noEntry && ours == missing // since the tail went on from a position without an entry
 	t.noEntry, t.removed = ours == missing, info.EntriesAdded-info.Length
 	lost := last
@@ -210,6 +225,7 @@ func (t *tail) verify(ctx context.Context, node redis.Cmdable) (finding, hub.Pos
 	case t.lostAck, acknowledged.After(last), ours == replaced:
 		return foreign, hub.Position{}, nil
 	case ours == same, last == t.at.Position, fresh && neverTrimmed, nothingRead && lost == t.at.Position,
+		purged && !lost.After(t.at.Position),
 		info.MaxDeletedEntryID == entryID(t.at.Position) && !lost.After(t.at.Position): // by XDEL
 		return whole, hub.Position{}, nil
 	case t.at.Position.After(last), !lost.After(t.at.Position), !fresh && neverTrimmed:
@@ -309,7 +325,7 @@ func (t *tail) switchTo(node redis.Cmdable, epoch string) error {
 	if !announced {
 		t.replica.Announce(reason)
 	}
-	t.followed, t.loading = true, false
+	t.followed, t.loading, t.intact = true, false, t.at.Position
 	t.noteRoom(t.at.Position != lastPosition)
 	return nil
 }
@@ -389,13 +405,20 @@ func (t *tail) follow() error {
 			return err
 		}
 		t.reads++
+		from := t.at.Position
 		for _, e := range entries {
 			if !t.acked.reached(hub.ID{Epoch: t.at.Epoch, Position: e.position}) {
-				t.lostAck = true
-				return errLogChanged
+				if !t.purged.After(t.at.Position) {
+					t.lostAck = true
+					return errLogChanged
+				}
+				t.replica.Lose(before(e.position), "history_trimmed") // by a purge, or else
 			}
 			t.take(e, true)
 			t.noEntry = false
+		}
+		if !t.purged.After(from) {
+			t.intact = t.at.Position
 		}
 		t.countAdded(len(entries))
 		runtime.Gosched() // clients go first: the next read can wait for them
@@ -428,7 +451,8 @@ func (t *tail) readOn(node redis.Cmdable) ([]entry, error) {
 	read.SetFirstKeyPos(6)
 	epoch := pipe.Get(t.context, t.epochKey)
 	probe := pipe.Do(t.context, "XRANGE", t.logKey, at, at)
-	commands := []redis.Cmder{read, epoch, probe}
+	purge := pipe.HGet(t.context, t.purgedKey, "newest") // behind the read: what it tells of later deleted nothing yet
+	commands := []redis.Cmder{read, epoch, probe, purge}
 	var info *redis.XInfoStreamCmd
 	if t.noEntry {
 		info = pipe.XInfoStream(t.context, t.logKey)
@@ -458,6 +482,7 @@ func (t *tail) readOn(node redis.Cmdable) ([]entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the log: %w", err)
 	}
+	_, t.purged = newestPurge(purge.Val())
 	return entries, nil
 }
 
@@ -466,6 +491,15 @@ func (t *tail) take(e entry, live bool) {
 	t.at.Position, t.fields = e.position, e.fields
 	if e.position == lastPosition {
 		t.noteRoom(false)
+	}
+	if e.isPurge() {
+		p, err := e.purge()
+		if err != nil {
+			t.noteMalformed(&t.malformed, entryID(e.position), err)
+			return
+		}
+		t.takePurge(p, e.position, live)
+		return
 	}
 	m, err := e.message(t.clock.timeOf(e.position))
 	switch {
