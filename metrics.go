@@ -37,6 +37,8 @@ var (
 		"Clients that came back with a Last-Event-ID, by what they were told.", "result")
 	publishedDesc = describe("messages_published_total", "Messages published through this instance.")
 	sentDesc      = describe("messages_sent_total", "Messages that a client's socket has taken.")
+	conflatedDesc = describe("messages_conflated_total",
+		"Messages that a client did not get because they had given way to newer ones.")
 	droppedDesc   = describe("messages_dropped_total",
 		"Messages that were not delivered, by reason.", "reason")
 	disconnectsDesc = describe("disconnects_total", "Streams that have ended, by reason.", "reason")
@@ -92,6 +94,7 @@ func collect(h *live.Hub, metrics chan<- prometheus.Metric) {
 	count(resumesDesc, stats.ResumedGap, string(hub.ResumeGap))
 	count(publishedDesc, stats.Published)
 	count(sentDesc, stats.Sent)
+	count(conflatedDesc, stats.Conflated)
 	count(droppedDesc, stats.DroppedSlow, "slow_client")
 	count(droppedDesc, stats.DroppedMalformed, "malformed")
 	for cause, n := range stats.Disconnects {

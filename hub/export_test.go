@@ -36,6 +36,7 @@ type Leftovers struct {
 	Owners, Claims, Bars, Expiries int // of client_ids
 	Sources                        int
 	Arrivals                       int
+	Values                         int // that may give way
 	Left                           int
 	Listeners                      int // topics, patterns, client_ids and users with clients
 	Kept                           int // addresses with messages
@@ -48,6 +49,7 @@ func LeftoversOf(h *Hub) (l Leftovers) {
 	h.mu.Lock()
 	o := &h.owners
 	l.Owners, l.Claims, l.Bars, l.Expiries = len(o.byID), len(o.claimed), len(o.bars), o.expiry.n+o.barOrder.n
+	l.Values = len(h.values)
 	l.Sources, l.Arrivals, l.Left = len(h.sources), len(h.arrivals), len(h.past.Left)
 	a := h.audience
 	l.Listeners = a.all.n + len(a.topics) + a.patterns.Len() + len(a.names[ToClient]) + len(a.names[ToUser])

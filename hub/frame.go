@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -13,17 +14,18 @@ import (
 // Frame is one entry of the log as every client gets it: a message, or something that the hub itself says.
 // All clients share it, and it never changes once it stands in the log, but for what Hub.mu guards.
 type Frame struct {
-	chunk    string      // the encoded block, as a chunk of HTTP/1.1
-	key      string      // what the message is the value of within its topic; empty for the topic itself
-	position Position    // in the broker's log; of an ephemeral frame, that of the message before it
-	seq      uint64      // its place in this hub's log; 0 for what is told to one client alone
-	time     int64       // when the broker's log took it, in nanoseconds since 1970
-	arrived  moment      // when the hub got it
-	to       *Address    // whom it is for; nil if it is told to one client alone
-	also     *[]*Address // the other addresses of a message with several
-	kept     int32       // how many address logs hold it; guarded by Hub.mu
-	partly   bool        // some that held it do no more; guarded by Hub.mu
-	head     uint8       // where the block begins in chunk
+	chunk    string        // the encoded block, as a chunk of HTTP/1.1
+	key      string        // what the message is the value of within its topic; empty for the topic itself
+	position Position      // in the broker's log; of an ephemeral frame, that of the message before it
+	seq      uint64        // its place in this hub's log; 0 for what is told to one client alone
+	time     int64         // when the broker's log took it, in nanoseconds since 1970
+	arrived  moment        // when the hub got it
+	to       *Address      // whom it is for; nil if it is told to one client alone
+	also     *[]*Address   // the other addresses of a message with several
+	newer    atomic.Uint64 // the place of the frame that it gave way to; 0 for none
+	kept     int32         // how many address logs hold it; guarded by Hub.mu
+	partly   bool          // some that held it do no more; guarded by Hub.mu
+	head     uint8         // where the block begins in chunk
 	traits
 }
 
@@ -36,6 +38,7 @@ const (
 	announced                    // the hub says it, to everybody
 	hasRetry                     // it tells a reconnect delay
 	unheard                      // nobody who was there is to get it
+	conflated                    // it may give way to a newer one
 )
 
 func (t traits) is(other traits) bool { return t&other != 0 }
@@ -74,6 +77,8 @@ type draft struct {
 	room int
 	// frame is what it becomes, made early so that it need not be made under a lock.
 	frame *Frame
+	// conflates says that it is for a topic whose messages may give way to newer ones.
+	conflates bool
 }
 
 // encode makes the block of a message, with room for an ID of so many bytes.
@@ -101,7 +106,7 @@ func (m *Message) encode(idBytes int) draft {
 	if m.Ephemeral {
 		f.traits |= ephemeral
 	}
-	return draft{append(b, chunkEnd...), room, f}
+	return draft{b: append(b, chunkEnd...), room: room, frame: f}
 }
 
 // seal puts the chunk's head and the ID, if there is one, before the block.
@@ -137,7 +142,7 @@ func control(block []byte) *Frame {
 	f := &Frame{traits: ephemeral}
 	room := len(chunkEnd) + hexDigits(len(block))
 	b := append(make([]byte, room, room+len(block)+len(chunkEnd)), block...)
-	f.chunk, f.head = draft{append(b, chunkEnd...), room, f}.seal("", Position{})
+	f.chunk, f.head = draft{b: append(b, chunkEnd...), room: room, frame: f}.seal("", Position{})
 	return f
 }
 

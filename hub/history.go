@@ -373,7 +373,7 @@ func (h *history) drop(l *addressLog, n int) {
 			l.excess--
 			h.unexcess(f)
 		}
-		if f.position.After(l.trimmed) {
+		if !f.gaveWay() && f.position.After(l.trimmed) {
 			l.trimmed = f.position
 		}
 		h.letGo(f)

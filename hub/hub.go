@@ -54,6 +54,7 @@ type Hub struct {
 	shared   bool // other instances follow the log too
 	arrivals arrivals
 	frames   *sequence
+	values   map[value]*Frame // the newest message of each, of those that may give way
 	history  *history
 	audience *audience
 	joined   uint64 // clients so far
@@ -88,7 +89,9 @@ func NewHub(limits Limits) *Hub {
 		sources:  make(map[netip.Prefix]int),
 		owners:   newOwners(),
 		arrivals: make(arrivals),
+		values:   make(map[value]*Frame),
 	}
+	h.frames.released = h.forgetValueLocked
 	h.head.Store(h.frames.next)
 	h.policies.Store(newPolicies(limits.Policies))
 	h.context, h.cancel = context.WithCancelCause(context.Background())

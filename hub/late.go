@@ -21,6 +21,9 @@ func (s *shard) fallBehind(c *Client, frames []*Frame) {
 		c.late = l
 	}
 	for _, f := range frames {
+		if f.is(conflated) { // of these one a topic and key waits at most
+			continue
+		}
 		l.messages++
 		l.bytes += f.size()
 		if f.is(ephemeral) {
@@ -140,7 +143,7 @@ func (c *Client) passed(f *Frame) {
 	if f.is(announced) { // perhaps of another log, whose positions are others
 		l.told, l.trims = Position{}, noTrims
 	}
-	if f.seq < l.entitled || l.messages == 0 {
+	if f.seq < l.entitled || l.messages == 0 || f.is(conflated) {
 		return
 	}
 	l.messages--
@@ -173,17 +176,17 @@ func (s *shard) readLate(c *Client) (frames []*Frame, next uint64) {
 		s.reached = r.lapse.position
 	case r.merge:
 		frames, next = merged(r.frames, r.runs, r.until, s.hub.most.turnFrames, s.hub.most.turnBytes)
+		if n := len(frames); n > told {
+			s.reached = frames[n-1].position
+		}
+		frames = s.pass(c, frames, told)
 	default:
 		looked := len(r.frames) - told
 		frames, next = s.choose(c, r.frames, told, r.next)
 		l.scan = len(frames)-told >= min(looked, s.hub.most.turnFrames)/4
 	}
-	switch n := len(frames); {
-	case r.lapse != nil:
-	case next == r.until && r.known:
+	if r.lapse == nil && next == r.until && r.known {
 		s.reached = r.position
-	case r.merge && n > told:
-		s.reached = frames[n-1].position
 	}
 	s.scratch = frames
 	return frames, next
@@ -293,7 +296,7 @@ func (s *shard) choose(c *Client, frames []*Frame, told int, next uint64) ([]*Fr
 	chosen, bytes := frames[:told], 0
 	for _, f := range frames[told:] {
 		switch {
-		case f.is(restored) && f.seq >= l.entitled || !c.gets(f):
+		case f.is(restored) && f.seq >= l.entitled || !c.gets(f) || s.passesBy(c, f):
 		case f.is(ephemeral) && l.ephemeral > c.Queue:
 			l.ephemeral--
 			l.messages--
@@ -329,7 +332,7 @@ func (s *shard) skipToNewest(c *Client) {
 		frames, _ := h.frames.collect(s.scratch[:0], from, at, h.most.turnLooks)
 		h.mu.Unlock()
 		for _, f := range slices.Backward(frames) {
-			if !f.is(restored) && c.gets(f) && full(f) {
+			if !f.is(restored|conflated) && c.gets(f) && full(f) {
 				s.skipTo(c, seq, messages, bytes)
 				return
 			}

@@ -35,6 +35,7 @@ type said struct {
 	id        string // empty if it is ephemeral
 	position  uint64
 	to        []hub.Address
+	key       string
 	ephemeral bool
 }
 
@@ -85,7 +86,11 @@ type model struct {
 	trouble bool // something was announced to all: gaps may be told to anybody
 }
 
-var modelTopics = []string{"a", "b", "room/1", "room/2", "room/1/x", "c"}
+var (
+	modelTopics     = []string{"a", "b", "room/1", "room/2", "room/1/x", "c"}
+	conflatedTopics = []string{"b", "room/1"}
+	modelPolicies   = []hub.Policy{{Pattern: "b", Conflate: true}, {Pattern: "room/1", Conflate: true}}
+)
 
 func (g *model) address() hub.Address {
 	switch g.random.IntN(10) {
@@ -140,14 +145,17 @@ func (g *model) say() *hub.Message {
 	}
 	at := g.hub.Position()
 	s := said{number: len(g.said), epoch: at.Epoch, to: to, ephemeral: g.random.IntN(5) == 0}
+	s.key = []string{"", "", "x", "y"}[g.random.IntN(4)]
 	text := strconv.Itoa(s.number) + strings.Repeat(".", g.random.IntN(50))
-	m := &hub.Message{To: to, Data: []byte(text), Ephemeral: s.ephemeral}
+	m := &hub.Message{To: to, Key: s.key, Data: []byte(text), Ephemeral: s.ephemeral}
 	if !s.ephemeral {
 		at.Position.Major++
 		m.Position = at.Position
 		s.position, s.id = at.Position.Major, at.String()
 		g.ids = append(g.ids, s.id)
-		g.kept[at.Epoch] = append(g.kept[at.Epoch], &hub.Message{To: to, Data: m.Data, Position: m.Position})
+		g.kept[at.Epoch] = append(g.kept[at.Epoch], &hub.Message{
+			To: to, Key: s.key, Data: m.Data, Position: m.Position,
+		})
 	}
 	g.said = append(g.said, s)
 	return m
@@ -275,7 +283,7 @@ func (g *model) purge() {
 	for _, m := range g.kept[epoch] {
 		left := slices.DeleteFunc(slices.Clone(m.To), func(to hub.Address) bool { return to == a })
 		if len(left) > 0 {
-			kept = append(kept, &hub.Message{To: left, Data: m.Data, Position: m.Position})
+			kept = append(kept, &hub.Message{To: left, Key: m.Key, Data: m.Data, Position: m.Position})
 		}
 	}
 	g.kept[epoch] = kept
@@ -448,12 +456,23 @@ func (g *model) check(c *played) {
 	}
 }
 
+// gaveWay reports whether a message may be left out because a newer one of the same topic and key comes.
+func (g *model) gaveWay(c *played, s said) bool {
+	if s.ephemeral || len(s.to) > 1 || s.to[0].Kind != hub.ToTopic || !slices.Contains(conflatedTopics, s.to[0].Name) {
+		return false
+	}
+	return slices.ContainsFunc(g.said[s.number+1:], func(newer said) bool {
+		return !newer.ephemeral && newer.epoch == s.epoch && newer.key == s.key && slices.Contains(newer.to, s.to[0]) &&
+			(c.cut == 0 || newer.number < c.cut)
+	})
+}
+
 // missing looks for what was for a client and did not come.
 func (g *model) missing(c *played, from, until, excused int, fail func(string, ...any)) {
 	now := g.hub.Position().Epoch
 	for _, s := range g.said[from:until] {
 		switch {
-		case !c.listens(s.to), s.number < excused,
+		case !c.listens(s.to), s.number < excused, g.gaveWay(c, s),
 			s.ephemeral && (s.number < c.joined || !c.healthy),
 			c.Resume == hub.ResumeGap && s.number < c.joined:
 		case s.epoch != now && g.trouble && s.number < c.joined: // of a log that it did not come to
@@ -469,6 +488,9 @@ func play(t *testing.T, seed uint64) {
 	synctest.Test(t, func(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		limits := hub.Limits{History: hub.HistoryLimits{Count: 5 + random.IntN(60)}}
+		if random.IntN(2) == 0 {
+			limits.Policies = modelPolicies
+		}
 		if random.IntN(3) == 0 {
 			limits.History.Age = time.Minute
 		}

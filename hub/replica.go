@@ -61,6 +61,7 @@ func (h *Hub) Follow(o Origin) {
 	h.frames.forget(h.frames.ring)
 	h.frames.begin(o.Lost)
 	h.begin, h.lapse, h.losses = h.frames.next, nil, nil
+	clear(h.values)
 	pin := h.history.pin
 	h.newHistoryLocked()
 	h.history.pin = pin
@@ -115,6 +116,7 @@ func (h *Hub) Encode(m *Message) {
 		}
 	}
 	m.draft = m.encode(len(form.epoch) + len("-") + digits)
+	m.draft.conflates = h.conflates(m)
 }
 
 // keepLocked makes m the log's last message, to the hub's knowledge.
@@ -122,7 +124,7 @@ func (h *Hub) keepLocked(m *Message, traits traits, now time.Time) *Frame {
 	if m.Time.IsZero() {
 		m.Time = now
 	}
-	f, epoch := m.draft.frame, h.epoch
+	f, epoch, conflates := m.draft.frame, h.epoch, m.draft.conflates
 	f.time, f.arrived, f.traits = m.Time.UnixNano(), h.times.moment(now), f.traits|traits
 	if m.Ephemeral {
 		m.Position, epoch = h.last, ""
@@ -137,6 +139,9 @@ func (h *Hub) keepLocked(m *Message, traits traits, now time.Time) *Frame {
 		h.last = m.Position
 		h.given.add(m.Position)
 		h.history.append(f, m.To, now)
+		if conflates {
+			h.conflateLocked(f)
+		}
 		h.arrivals.decide(m.Position)
 		h.noteIDsLocked()
 	}

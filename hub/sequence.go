@@ -15,6 +15,8 @@ type sequence struct {
 	ring   uint64
 	bytes  int      // from ring on
 	before Position // the broker's log's position before ring
+
+	released func(*Frame) // told of each frame that is let go of
 }
 
 // block holds the frames of blockSize places, or what is left of them.
@@ -28,7 +30,7 @@ type block struct {
 
 const blockSize = 256
 
-func newSequence() *sequence { return &sequence{next: 1, ring: 1} }
+func newSequence() *sequence { return &sequence{next: 1, ring: 1, released: func(*Frame) {}} }
 
 // append gives a frame the next place. before is the position of the broker's log until now.
 func (q *sequence) append(f *Frame, before Position) {
@@ -134,6 +136,7 @@ func (q *sequence) release(f *Frame) {
 	if n >= len(b.frames) || b.frames[n] != f {
 		return
 	}
+	q.released(f)
 	if b.packed {
 		b.frames = slices.Delete(b.frames, n, n+1)
 	} else {

@@ -14,6 +14,7 @@ type stats struct {
 
 	published        atomic.Uint64 // messages that were published through this instance
 	sent             atomic.Uint64 // messages that a client's stream took
+	conflated        atomic.Uint64 // messages that a client did not get because they had given way to newer ones
 	droppedSlow      atomic.Uint64 // messages dropped by DropOldest
 	droppedMalformed atomic.Uint64 // messages of other programs that could not be read
 
@@ -39,6 +40,7 @@ type Stats struct {
 	Accepted, Limited, Refused  uint64 // connections
 	ResumedComplete, ResumedGap uint64
 	Published, Sent             uint64 // messages
+	Conflated                   uint64 // messages that clients did not get because they had given way to newer ones
 	DroppedSlow                 uint64
 	DroppedMalformed            uint64
 	Gaps                        map[string]uint64 // by reason
@@ -66,7 +68,7 @@ func (h *Hub) Stats() Stats {
 		Accepted: s.accepted.Load(), Limited: s.limited.Load(), Refused: s.refused.Load(),
 		ResumedComplete: s.resumedComplete.Load(), ResumedGap: s.resumedGap.Load(),
 		Published: s.published.Load(), Sent: s.sent.Load(),
-		DroppedSlow: s.droppedSlow.Load(), DroppedMalformed: s.droppedMalformed.Load(),
+		Conflated: s.conflated.Load(), DroppedSlow: s.droppedSlow.Load(), DroppedMalformed: s.droppedMalformed.Load(),
 		Gaps:        make(map[string]uint64, len(reasons)),
 		Disconnects: map[string]uint64{otherCause: s.disconnects[len(causes)].Load()},
 	}

@@ -436,6 +436,7 @@ func TestCountersAreExactAcrossReloads(t *testing.T) {
 		`caddy_sse_resumes_total{hub="default",result="gap"}`:                  "0",
 		`caddy_sse_messages_published_total{hub="default"}`:                    "4",
 		`caddy_sse_messages_sent_total{hub="default"}`:                         "4",
+		`caddy_sse_messages_conflated_total{hub="default"}`:                    "0",
 		`caddy_sse_messages_dropped_total{hub="default",reason="slow_client"}`: "0",
 		`caddy_sse_delivery_seconds_count{hub="default"}`:                      "4",
 		`caddy_sse_broker_up{hub="default"}`:                                   "1",

@@ -1,0 +1,72 @@
+package hub
+
+// A policy may let a message that waits for a client give way to a newer one of the same topic and key. Each message
+// knows the place of the one that it has given way to. A client that is behind passes it by if it will come to the
+// newer one: so it gets the newest value where that was published, and none before it. What gave way is no loss when
+// history no longer keeps it.
+//
+// Ephemeral messages neither give way nor replace others: who comes back would get an older value after them. A message
+// to several topics replaces others and does not give way: not all who get it get the newer one.
+
+// value is what a message is the value of.
+type value struct{ topic, key string }
+
+// conflates reports whether a message is for a topic whose messages may give way to newer ones.
+func (h *Hub) conflates(m *Message) bool {
+	if m.Ephemeral || len(h.policies.Load().list) == 0 {
+		return false
+	}
+	for _, to := range m.To {
+		if p := h.Policy(to.Name); to.Kind == ToTopic && p != nil && p.Conflate {
+			return true
+		}
+	}
+	return false
+}
+
+// conflateLocked has the messages before it give way to a frame.
+func (h *Hub) conflateLocked(f *Frame) {
+	f.addresses(func(a *Address) {
+		v := value{a.Name, f.key}
+		if older := h.values[v]; older != nil {
+			older.newer.Store(f.seq)
+			delete(h.values, v)
+		}
+	})
+	if f.also == nil {
+		f.traits |= conflated
+		h.values[value{f.to.Name, f.key}] = f
+	}
+}
+
+// forgetValueLocked forgets a frame that is gone from the log in memory: nobody waits for it.
+func (h *Hub) forgetValueLocked(f *Frame) {
+	if f.is(conflated) {
+		if v := (value{f.to.Name, f.key}); h.values[v] == f {
+			delete(h.values, v)
+		}
+	}
+}
+
+// gaveWay reports whether a frame has given way to a newer one.
+func (f *Frame) gaveWay() bool { return f.is(conflated) && f.newer.Load() != 0 }
+
+// passesBy reports whether a late client need not have a frame, since it will come to one that this gave way to.
+func (s *shard) passesBy(c *Client, f *Frame) bool {
+	if !f.gaveWay() || f.newer.Load() >= min(s.at, c.until()) {
+		return false
+	}
+	s.hub.stats.conflated.Add(1)
+	return true
+}
+
+// pass leaves out the frames behind the first few that a late client need not have.
+func (s *shard) pass(c *Client, frames []*Frame, told int) []*Frame {
+	left := frames[:told]
+	for _, f := range frames[told:] {
+		if !s.passesBy(c, f) {
+			left = append(left, f)
+		}
+	}
+	return left
+}
