@@ -84,6 +84,9 @@ func (h *history) lose(l *addressLog, f *Frame, at int) {
 	case v == nil:
 	case v.of(l, f.key) == f:
 		delete(v.byKey, f.key)
+		if h.noteReleased {
+			h.released = append(h.released, Value{l.address.Name, f.key, f.position})
+		}
 	default:
 		if i := slices.Index(v.replaced, f); i >= 0 {
 			v.replaced = slices.Delete(v.replaced, i, i+1)

@@ -37,7 +37,11 @@ func (l *Log) Purge(ctx context.Context, p hub.Purge) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 	}
-	if newest == "" {
+	switch {
+	case newest != "":
+	case l.keepsAny(p):
+		newest = entryID(p.Until) // what is held beside the stream
+	default:
 		return nil // the log has nothing for these addresses
 	}
 	id, err := l.appendPurge(ctx, p, at.Epoch, newest)
@@ -50,10 +54,18 @@ func (l *Log) Purge(ctx context.Context, p hub.Purge) error {
 	if err := l.awaitRead(ctx, id); err != nil {
 		return fmt.Errorf("%w: %w", broker.ErrUnknownOutcome, err)
 	}
+	l.releaseHeld()
 	if _, err := l.walk(ctx, p, true); err != nil {
 		return fmt.Errorf("%w: %w", broker.ErrUnknownOutcome, err)
 	}
 	return nil
+}
+
+// keepsAny reports whether the replica keeps something for one of the topics.
+func (l *Log) keepsAny(p hub.Purge) bool {
+	return slices.ContainsFunc(p.To, func(to hub.Address) bool {
+		return to.Kind == hub.ToTopic && len(l.replica.ListMessages(to.Name, 1)) > 0
+	})
 }
 
 // targetsOf returns the addresses of a purge as the scripts have them.

@@ -244,3 +244,37 @@ func TestPurgesThatCanNotBeReadAreMalformed(t *testing.T) {
 	}
 	i.wantResume("x", before, hub.ResumeComplete, "1", "2")
 }
+
+// What is held beside the stream, because it is the newest of its topic, goes as well.
+func TestAPurgeReachesWhatIsHeldBesideTheStream(t *testing.T) {
+	server := e2etest.RedisServer(t)
+	client := admin(t, server.URL())
+	latest := func(i *instance) {
+		limits := hubtest.Plenty
+		limits.Policies = []hub.Policy{{Pattern: "x", History: &hub.Retention{Latest: true}}}
+		i.Hub.Apply(limits)
+	}
+	small := newOptions(t, server.URL(), func(o *Options) { o.MaxLen = 10 })
+	i := launch(t, small, latest)
+	i.awaitReady()
+	i.awaitUp()
+	i.publish("secret", hub.Topics("x")...)
+	var last string
+	for k := range 500 {
+		last = i.publish(fmt.Sprint(k), hub.Topics("y")...).ID
+	}
+	i.awaitID(last)
+	if data := dataIn(t, client); slices.Contains(data, "secret") {
+		t.Fatal("the stream was to be trimmed")
+	}
+	i.purge("x")
+	if n := client.HLen(t.Context(), "{sse:default}:latest").Val(); n > 0 {
+		t.Errorf("%d fields are held", n)
+	}
+	later := launch(t, small, latest)
+	later.awaitReady()
+	later.awaitUp()
+	if kept := later.ListMessages("x", 10); len(kept) > 0 {
+		t.Errorf("an instance that starts then has %d messages", len(kept))
+	}
+}
