@@ -39,7 +39,7 @@ var (
 	sentDesc      = describe("messages_sent_total", "Messages that a client's socket has taken.")
 	conflatedDesc = describe("messages_conflated_total",
 		"Messages that a client did not get because they had given way to newer ones.")
-	droppedDesc   = describe("messages_dropped_total",
+	droppedDesc = describe("messages_dropped_total",
 		"Messages that were not delivered, by reason.", "reason")
 	disconnectsDesc = describe("disconnects_total", "Streams that have ended, by reason.", "reason")
 	deliveryDesc    = describe("delivery_seconds",

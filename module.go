@@ -280,7 +280,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return preflight(w, r)
 	}
 	w.Header().Set("Allow", allowedMethods)
-	return problem.Write(w, problem.New(http.StatusMethodNotAllowed, 
+	return problem.Write(w, problem.New(http.StatusMethodNotAllowed,
 		"use GET to subscribe, POST to publish, and DELETE to purge"))
 }
 

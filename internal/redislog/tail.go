@@ -210,7 +210,7 @@ func (t *tail) verify(ctx context.Context, node redis.Cmdable) (finding, hub.Pos
 		return 0, hub.Position{}, err
 	}
 	purged := ours == missing && !gone && purge.After(t.at.Position) // which may have deleted the entry
-	nothingRead := t.noEntry && ours == missing // since the tail went on from a position without an entry
+	nothingRead := t.noEntry && ours == missing                      // since the tail went on from a position without an entry
 	t.noEntry, t.removed = ours == missing, info.EntriesAdded-info.Length
 	lost := last
 	if info.Length > 0 {
