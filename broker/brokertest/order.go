@@ -162,7 +162,7 @@ func checkOrder(t *trial) {
 // forms are messages of all kinds, for a client "me" of the user "I" that listens to a and b.
 func forms() []*broker.Publication {
 	full := post("first line\nsecond line\n\n  last: line ☃ \"'<&\\")
-	full.Event, full.Key, full.Retry, full.HasRetry = "weather: \"snow\" ☃", "Zürich 1", 1500, true
+	full.Event, full.Message.Key, full.Retry, full.HasRetry = "weather: \"snow\" ☃", "Zürich 1", 1500, true
 	shortest := post("the shortest delay there is")
 	shortest.Retry, shortest.HasRetry = 100, true
 	return []*broker.Publication{
