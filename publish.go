@@ -133,6 +133,7 @@ const maxBatch = 64
 func (p *post) stream(s ingest.Source) error {
 	var came progress
 	key := newRequestKey(p.who.name, p.key)
+	defer p.endUnheard()()
 	for {
 		batch, lines, ended := p.collect(s, key)
 		var n int
@@ -141,6 +142,7 @@ func (p *post) stream(s ingest.Source) error {
 			n, err = p.hub.Publish(p.request.Context(), batch)
 		}
 		came.note(batch[:n], lines, key.key)
+		p.silence.note(batch[:n])
 		var refusal *problem.Problem
 		switch {
 		case err != nil:
@@ -157,6 +159,9 @@ func (p *post) stream(s ingest.Source) error {
 		case ended != nil:
 			refusal = p.unreadable(ended)
 			came.locate(refusal, s.Line())
+			if refusal.Status == http.StatusGone { // no line is why
+				refusal.Line = 0
+			}
 		default:
 			continue
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/ingest"
 	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
+	"github.com/caddy-sse/caddy-sse/internal/stream"
 )
 
 // publishRoute is what all POSTs of a route share.
@@ -38,6 +39,7 @@ type post struct {
 	body    *countedBody // as it comes over the network
 	text    *ingest.Text // the body decoded
 	coded   bool         // whether the body has a Content-Encoding
+	reading *reading     // ends reading the body
 	who     publisher
 	key     string   // the header Idempotency-Key; empty for none
 	literal []string // the literal topics of the route, for this request
@@ -47,11 +49,16 @@ type post struct {
 	to []hub.Address
 	// defaults holds event, key, retry and ephemeral of the URL, for messages in form A.
 	defaults hub.Message
+
+	unheard time.Duration // how long nobody may listen to a body that is published as it arrives; 0 is for ever
+	silence *silence      // nil without unheard
 }
 
 // newPost makes the post of a request.
 func newPost(route *publishRoute, w http.ResponseWriter, r *http.Request) *post {
-	return &post{publishRoute: route, w: w, request: r, body: &countedBody{ReadCloser: r.Body}}
+	return &post{
+		publishRoute: route, w: w, request: r, body: &countedBody{ReadCloser: r.Body}, reading: &reading{w: w},
+	}
 }
 
 // prepare checks the publisher and reads everything but the body.
@@ -77,6 +84,9 @@ func (p *post) prepare() (refusal *problem.Problem) {
 		p.to = hub.Topics(p.literal...)
 	}
 	if refusal = p.readDefaults(query); refusal != nil {
+		return refusal
+	}
+	if refusal = p.readUnheard(query); refusal != nil {
 		return refusal
 	}
 	return p.openBody()
@@ -133,6 +143,8 @@ func (p *post) unreadable(err error) *problem.Problem {
 		return bodyTooLarge(limit.Limit)
 	case p.hub.Core.Context().Err() != nil:
 		return problem.Of(hub.ErrDraining)
+	case p.silence.ended():
+		return p.gone()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return problem.New(http.StatusRequestTimeout, "the body stalled for too long")
 	}
@@ -167,7 +179,11 @@ func (p *post) refuse(refusal *problem.Problem) error {
 	p.w.Header().Set("Connection", "close")
 	err := problem.Write(p.w, refusal)
 	_ = controller.Flush()
-	_, _ = io.Copy(io.Discard, p.body)
+	if p.reading.stopped() { // net/http reads the body no further
+		stream.SocketOf(p.request.Context()).Discard(lingerTime)
+	} else {
+		_, _ = io.Copy(io.Discard, p.body)
+	}
 	return err
 }
 
@@ -184,30 +200,53 @@ func (p *post) liftWriteDeadline() {
 	_ = http.NewResponseController(p.w).SetWriteDeadline(time.Time{})
 }
 
+// reading is the reading of a body, which others may end.
+type reading struct {
+	w http.ResponseWriter
+
+	mu   sync.Mutex // guards all below: no deadline may be set after the request is answered
+	cut  bool
+	over bool
+}
+
+// stop makes reads of the body fail, now and from now on.
+func (r *reading) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.over {
+		r.cut = true
+		_ = http.NewResponseController(r.w).SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// stopped reports whether reads have been made to fail.
+func (r *reading) stopped() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cut
+}
+
+// end says that the request is answered.
+func (r *reading) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.over = true
+}
+
 // stopReadingAtExit makes reads of the body fail when the hub ends: an endless publisher must not delay the
 // exit. Call undo when the request is answered.
 func (p *post) stopReadingAtExit() (undo func()) {
-	var mu sync.Mutex // guards over: no deadline may be set after undo
-	over := false
-	stop := context.AfterFunc(p.hub.Core.Context(), func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if !over {
-			_ = http.NewResponseController(p.w).SetReadDeadline(time.Unix(1, 0))
-		}
-	})
+	stop := context.AfterFunc(p.hub.Core.Context(), p.reading.stop)
 	return func() {
 		stop()
-		mu.Lock()
-		defer mu.Unlock()
-		over = true
+		p.reading.end()
 	}
 }
 
 // urlTarget returns the target that a query names; nil for none. A parameter that stands there twice is
 // refused: nobody knows which one is meant.
 func urlTarget(query url.Values) ([]hub.Address, *problem.Problem) {
-	for _, name := range []string{"client_id", "user", "broadcast", "event", "key", "retry", "ephemeral"} {
+	for _, name := range postParameters[1:] { // topic may be there several times
 		if n := len(query[name]); n > 1 {
 			return nil, problem.New(http.StatusBadRequest,
 				"%s stands in the URL %d times; give it once", name, n)

@@ -17,7 +17,9 @@ import (
 // The parameters of a query that mean something here.
 var (
 	getParameters  = []string{"topic", "client_id", "last_event_id", "lastEventId", "lastEventID"}
-	postParameters = []string{"topic", "client_id", "user", "broadcast", "event", "key", "retry", "ephemeral"}
+	postParameters = []string{
+		"topic", "client_id", "user", "broadcast", "event", "key", "retry", "ephemeral", "unheard",
+	}
 )
 
 // purgeParameters mean something to a DELETE.

@@ -29,6 +29,14 @@ type Kicker interface {
 	Kick(ctx context.Context, clientID string) error
 }
 
+// Counter is a log that joins several instances, which tell each other where their clients listen.
+type Counter interface {
+	// Receivers returns how many clients of the other instances a message to these addresses would reach, as
+	// they told a moment ago. One that several addresses reach may count for each. If the others may not have told
+	// all yet, it returns an error.
+	Receivers(ctx context.Context, to []hub.Address) (int, error)
+}
+
 // Claimer is a log that joins several instances, which agree whose a client_id is.
 type Claimer interface {
 	// Claim is called before a client joins the hub. If the client_id is another user's on some instance, the

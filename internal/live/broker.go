@@ -102,6 +102,22 @@ func (h *Hub) release(clientID string) {
 	}
 }
 
+// Receivers returns how many clients a message to these addresses would reach, on every instance.
+func (h *Hub) Receivers(ctx context.Context, to []hub.Address) (clients int, err error) {
+	if clients = h.Core.Reach(to); clients > 0 {
+		return clients, nil
+	}
+	h.brokerMu.RLock()
+	defer h.brokerMu.RUnlock()
+	others, ok := h.broker.(broker.Counter)
+	if !ok {
+		return clients, nil
+	}
+	ctx, cancel := h.WhileOpen(ctx, 0)
+	defer cancel()
+	return others.Receivers(ctx, to)
+}
+
 // Kick ends all connections of a client_id, on every instance, and returns how many there were. If there are
 // none it does nothing.
 func (h *Hub) Kick(ctx context.Context, clientID string) (connections int, err error) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
@@ -29,6 +30,22 @@ func (l *Log) Connections(ctx context.Context, clientID string, wait bool) (else
 
 // connectionsTold returns the number of connections that the other instances have told.
 func (l *Log) connectionsTold(ctx context.Context, clientID string) (elsewhere int, err error) {
+	return l.clientsTold(ctx, []hub.Address{{Kind: hub.ToClient, Name: clientID}})
+}
+
+// Receivers implements broker.Counter.
+func (l *Log) Receivers(ctx context.Context, to []hub.Address) (elsewhere int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
+	defer cancel()
+	if _, all := l.presence.known(); !all {
+		return 0, broker.ErrUnavailable
+	}
+	elsewhere, err = l.clientsTold(ctx, to)
+	return elsewhere + l.presence.countPatterns(to), err
+}
+
+// clientsTold returns how many clients the other instances have told at some addresses, but for patterns.
+func (l *Log) clientsTold(ctx context.Context, to []hub.Address) (elsewhere int, err error) {
 	node, err := l.node(ctx, l.publishing)
 	if err != nil {
 		return 0, err
@@ -38,9 +55,12 @@ func (l *Log) connectionsTold(ctx context.Context, clientID string) (elsewhere i
 		return 0, err
 	}
 	p := l.presence
-	field := presenceField(hub.Address{Kind: hub.ToClient, Name: clientID})
+	fields := make([]any, len(to))
+	for i, a := range to {
+		fields[i] = presenceField(a)
+	}
 	keys := append([]string{p.key(p.instance), p.totals}, older...)
-	return connectionsScript.Run(ctx, node, keys, field).Int()
+	return clientsScript.Run(ctx, node, keys, fields...).Int()
 }
 
 // olderInstances returns the keys of the hashes of instances from before there were totals, as long as they
@@ -91,11 +111,13 @@ local function toldBefore(from, to, field) -- by instances from before there wer
 end
 `
 
-// connectionsScript returns how many clients other instances have at a field.
+// clientsScript returns how many clients other instances have at some fields.
 //
 // KEYS: the hash of the instance that asks, the totals, the hashes of older instances.
 //
-// ARGV: the field.
-var connectionsScript = redis.NewScript(elsewhereLua + `
-return elsewhere(KEYS[1], KEYS[2], ARGV[1]) + toldBefore(3, #KEYS, ARGV[1])
+// ARGV: the fields.
+var clientsScript = redis.NewScript(elsewhereLua + `
+local clients = elsewhere(KEYS[1], KEYS[2], unpack(ARGV))
+for _, field in ipairs(ARGV) do clients = clients + toldBefore(3, #KEYS, field) end
+return clients
 `)

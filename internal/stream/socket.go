@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"io"
 	"net"
 	"syscall"
 	"time"
@@ -49,6 +50,15 @@ func (s *Socket) Close() error {
 	err := s.conn.SetDeadline(time.Unix(1, 0))
 	go s.conn.Close()
 	return err
+}
+
+// Discard reads and drops what the peer still sends, for that long at most.
+func (s *Socket) Discard(atMost time.Duration) {
+	if s == nil {
+		return
+	}
+	_ = s.conn.SetReadDeadline(time.Now().Add(atMost))
+	_, _ = io.Copy(io.Discard, s.conn)
 }
 
 // A peer that vanished without a word is found out within about a minute: a silent connection is
