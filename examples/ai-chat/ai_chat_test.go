@@ -188,6 +188,25 @@ func TestStopEndsTheModel(t *testing.T) {
 	page.Await(`!$("#welcome").hidden && $("#turns").childElementCount === 0`)
 }
 
+// A page that comes back in time finds the model speaking, and one that does not has ended it.
+func TestModelStopsOnceNobodyListens(t *testing.T) {
+	model := startModel(t)
+	server := start(t)
+	startBackend(t, server, model.env, "UNHEARD=1s")
+	page := open(t, server.URL("/"))
+	page.ask("Count to a million.")
+	reply := model.asked(t)
+	reply.say(t, "One, ", "two, ")
+	page.hasTokens(2)
+	page.Do(chromedp.Navigate("about:blank"))
+	reply.gone(t)
+	page.Do(chromedp.Navigate(server.URL("/")))
+	page.Await(`$(".assistant")?.dataset.state === "failed" && $(".facts .error").textContent.includes("nobody was listening")`)
+	if got := page.last().Tokens; !slices.Equal(got, []string{"One, ", "two, "}) {
+		t.Errorf("the page has the tokens %q", got)
+	}
+}
+
 func TestReloadedPageGoesOnListening(t *testing.T) {
 	model := startModel(t)
 	server := start(t)

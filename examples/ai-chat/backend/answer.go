@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -106,9 +107,13 @@ func writeEvent(w io.Writer, data any) {
 
 // publisher sends answers to Caddy.
 type publisher struct {
-	urls  []string // of the instances; any of them will do
-	token string
+	urls    []string // of the instances; any of them will do
+	token   string
+	unheard time.Duration // how long the page may be away until Caddy ends the answer
 }
+
+// errUnheard ends an answer that nobody listens to any more.
+var errUnheard = errors.New("nobody was listening any more, so the model was stopped")
 
 // publish publishes an answer while it grows, in one request. Should that break, it is made again, at the
 // next instance, with the whole answer and the same key: what was published already is not published
@@ -135,7 +140,9 @@ func (p publisher) try(ctx context.Context, at string, a *answer) (again bool, e
 	body, writer := io.Pipe()
 	go func() { writer.CloseWithError(a.writeTo(ctx, writer)) }()
 
-	target := at + "?" + url.Values{"client_id": {a.clientID}, "event": {a.id}}.Encode()
+	target := at + "?" + url.Values{
+		"client_id": {a.clientID}, "event": {a.id}, "unheard": {p.unheard.String()},
+	}.Encode()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, body)
 	if err != nil {
 		return false, err
@@ -148,8 +155,11 @@ func (p publisher) try(ctx context.Context, at string, a *answer) (again bool, e
 		return true, fmt.Errorf("publishing: %w", err)
 	}
 	defer response.Body.Close()
-	if response.StatusCode == http.StatusOK {
+	switch response.StatusCode {
+	case http.StatusOK:
 		return false, nil
+	case http.StatusGone:
+		return false, errUnheard
 	}
 	detail, _ := io.ReadAll(io.LimitReader(response.Body, 1<<10))
 	err = fmt.Errorf("publishing: %s: %s", response.Status, detail)

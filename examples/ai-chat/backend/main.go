@@ -22,6 +22,10 @@ func main() {
 	if err != nil || pace <= 0 {
 		log.Fatal("PACE is the time between two tokens of the fake model, such as 40ms")
 	}
+	unheard, err := time.ParseDuration(cmp.Or(os.Getenv("UNHEARD"), "1m"))
+	if err != nil || unheard <= 0 {
+		log.Fatal("UNHEARD is how long a page may be away until its answer ends, such as 1m")
+	}
 	app := &application{
 		model: model{
 			// Any server that speaks OpenAI's chat completions will do. The default is the fake one in here.
@@ -31,8 +35,9 @@ func main() {
 		},
 		publisher: publisher{
 			// Several, with commas between them, where there are several instances.
-			urls:  strings.Split(cmp.Or(os.Getenv("PUBLISH_URL"), "http://127.0.0.1:8080/publish"), ","),
-			token: cmp.Or(os.Getenv("PUBLISH_TOKEN"), "demo"),
+			urls:    strings.Split(cmp.Or(os.Getenv("PUBLISH_URL"), "http://127.0.0.1:8080/publish"), ","),
+			token:   cmp.Or(os.Getenv("PUBLISH_TOKEN"), "demo"),
+			unheard: unheard,
 		},
 		answers: make(map[string]*answer),
 	}
