@@ -64,7 +64,8 @@ type Client struct {
 	sentMessages, sentBytes atomic.Uint64 // what its stream took
 	news                    atomic.Uint32 // what was posted and not noticed yet
 
-	cause error // why it left; nil while it is there; guarded by Hub.mu
+	cause    error     // why it left; nil while it is there; guarded by Hub.mu
+	standing *standing // where it is present; nil if nowhere; guarded by Hub.mu
 }
 
 // late is what a client is that does not have its shard's place in the log.

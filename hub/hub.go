@@ -43,27 +43,29 @@ type Hub struct {
 
 	head atomic.Uint64 // frames.next, for those who don't hold mu
 
-	mu       lock // guards all below
-	limits   Limits
-	epoch    string
-	last     Position
-	given    *positions // the positions of a sparse log; nil while every one up to last was given
-	begin    uint64     // the place in frames where the log began that is followed
-	losses   []place    // of Lose that are told in the ring
-	past     past
-	shared   bool // other instances follow the log too
-	arrivals arrivals
-	frames   *sequence
-	values   map[value]*Frame // the newest message of each, of those that may give way
-	history  *history
-	audience *audience
-	joined   uint64 // clients so far
-	held     int    // places that are held for clients that are yet to join
-	sources  map[netip.Prefix]int
-	owners   owners
-	ended    error  // ErrDraining or ErrHubClosed; nil while the hub is open
-	lapse    *Frame // the newest announcement of another log; nil if there was none
-	sweepAt  *time.Timer
+	mu        lock // guards all below
+	limits    Limits
+	epoch     string
+	last      Position
+	given     *positions // the positions of a sparse log; nil while every one up to last was given
+	begin     uint64     // the place in frames where the log began that is followed
+	losses    []place    // of Lose that are told in the ring
+	past      past
+	shared    bool // other instances follow the log too
+	arrivals  arrivals
+	frames    *sequence
+	values    map[value]*Frame // the newest message of each, of those that may give way
+	history   *history
+	audience  *audience
+	presence  *presence // nil unless some topics have presence
+	joined    uint64    // clients so far
+	presences uint64    // how many presences there were
+	held      int       // places that are held for clients that are yet to join
+	sources   map[netip.Prefix]int
+	owners    owners
+	ended     error  // ErrDraining or ErrHubClosed; nil while the hub is open
+	lapse     *Frame // the newest announcement of another log; nil if there was none
+	sweepAt   *time.Timer
 }
 
 // cacheLine is how many bytes processors take from each other at once, at most.
@@ -94,6 +96,8 @@ func NewHub(limits Limits) *Hub {
 	h.frames.released = h.forgetValueLocked
 	h.head.Store(h.frames.next)
 	h.policies.Store(newPolicies(limits.Policies))
+	h.presence = newPresence(1, h.policies.Load())
+	h.presences = 1
 	h.context, h.cancel = context.WithCancelCause(context.Background())
 	for i := range max(1, runtime.GOMAXPROCS(0)-1) { // publishers have work to do, too
 		h.shards = append(h.shards, newShard(h, i))
@@ -141,6 +145,7 @@ func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
 	c.from = h.frames.next
 	welcome := h.resumeLocked(c, s.LastEventID, hint, now)
 	h.audience.add(c)
+	h.presence.arrive(h, c)
 	h.countSourceLocked(s.Source, 1)
 	c.start(h.times.moment(now))
 	h.stats.accept(welcome)
@@ -193,6 +198,7 @@ func (h *Hub) Leave(c *Client, cause error) error {
 	}
 	c.cause = cause
 	h.audience.remove(c)
+	h.presence.depart(h, c)
 	h.countSourceLocked(c.Source, -1)
 	h.leftByLocked(c.ClientID, time.Now())
 	c.shard.noteLocked(func(s *shard) { s.remove(c) })
@@ -222,6 +228,9 @@ func (h *Hub) end(cause error) {
 	}
 	h.ended = cause
 	h.sweepAt.Stop()
+	if h.presence != nil && h.presence.timer != nil {
+		h.presence.timer.Stop()
+	}
 	h.cancel(cause)
 	spread, until := max(1, h.limits.DrainSpread), h.frames.next
 	for _, s := range h.shards {

@@ -48,9 +48,12 @@ func (h *Hub) allListeningLocked() map[Address]int {
 	return counts
 }
 
-// StopListening ends what Listening began.
+// StopListening ends what Listening and Members began.
 func (h *Hub) StopListening() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.audience.changed = nil
+	if h.presence != nil {
+		h.presence.news = nil
+	}
 }

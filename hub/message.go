@@ -67,6 +67,19 @@ func (m *Message) Check() error {
 	return nil
 }
 
+// CheckMessage is Message.Check for a message to this hub, where some topics may have presence.
+func (h *Hub) CheckMessage(m *Message) error {
+	if err := m.Check(); err != nil || m.Event != presenceEvent {
+		return err
+	}
+	for _, to := range m.To {
+		if policy := h.Policy(to.Name); to.Kind == ToTopic && policy != nil && policy.Presence {
+			return fmt.Errorf("event name %q is reserved on %s, which has presence; choose another", m.Event, to)
+		}
+	}
+	return nil
+}
+
 // check says what is wrong with an address that a message is to be published to.
 func (a Address) check() error {
 	switch a.Kind {

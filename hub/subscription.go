@@ -32,12 +32,17 @@ type Subscription struct {
 type Subscriber struct {
 	ClientID  string
 	Generated bool         // whether the ClientID was made up for it, so that nobody else knows it
+	Unseen    bool         // whether it is left out of presence, as a client that polls is
 	User      string       // authenticated user; empty for anonymous
+	Info      string       // shown beside it in presence, at most MaxInfoBytes; empty for none
 	Source    netip.Prefix // where it connects from, for MaxPerSource; the zero Prefix is not counted
 	Topics    []string     // without wildcards
 	Patterns  []string
 	*ClientOptions
 }
+
+// MaxInfoBytes is the size limit of a client's Info.
+const MaxInfoBytes = 256
 
 // ClientOptions are the limits and times of a client, which many share.
 type ClientOptions struct {

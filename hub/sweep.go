@@ -14,6 +14,7 @@ const sweepInterval = time.Minute
 func (h *Hub) Apply(limits Limits) {
 	h.mu.Lock()
 	changed := h.limits.History != limits.History || !reflect.DeepEqual(h.limits.Policies, limits.Policies)
+	presenceChanged := !samePresence(h.limits.Policies, limits.Policies)
 	h.limits = limits
 	if changed {
 		h.policies.Store(newPolicies(limits.Policies))
@@ -22,6 +23,9 @@ func (h *Hub) Apply(limits Limits) {
 	h.mu.Unlock()
 	if changed {
 		h.trimAll()
+	}
+	if presenceChanged {
+		h.applyPresence()
 	}
 }
 

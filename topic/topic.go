@@ -92,6 +92,23 @@ func Covered(patterns []string, topic string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool { return Match(pattern, topic) })
 }
 
+// Overlap reports whether some topic is covered by both patterns. Both must be valid; either may be a topic.
+func Overlap(a, b string) bool {
+	for {
+		p, restP, moreP := strings.Cut(a, "/")
+		q, restQ, moreQ := strings.Cut(b, "/")
+		switch {
+		case p == "**" && !moreP, q == "**" && !moreQ:
+			return true
+		case p != "*" && q != "*" && p != q:
+			return false
+		case !moreP || !moreQ:
+			return moreP == moreQ
+		}
+		a, b = restP, restQ
+	}
+}
+
 // Distinct sorts names in place and returns them without repetitions.
 func Distinct(names []string) []string {
 	slices.Sort(names)

@@ -286,3 +286,28 @@ func FuzzCoverage(f *testing.F) {
 		}
 	})
 }
+
+func TestPatternsOverlapThatCoverATopicInCommon(t *testing.T) {
+	all := []string{"a", "b", "*", "**", "a/b", "a/*", "*/b", "*/*", "a/**", "*/**", "b/*", "a/b/c", "a/*/c", "*/b/**", "a/b/**"}
+	var topics []string
+	for _, first := range []string{"a", "b", "c"} {
+		topics = append(topics, first)
+		for _, second := range []string{"/a", "/b", "/c"} {
+			topics = append(topics, first+second)
+			for _, third := range []string{"/a", "/b", "/c"} {
+				topics = append(topics, first+second+third)
+			}
+		}
+	}
+	for _, a := range all {
+		for _, b := range all {
+			want := false
+			for _, name := range topics {
+				want = want || topic.Match(a, name) && topic.Match(b, name)
+			}
+			if got := topic.Overlap(a, b); got != want {
+				t.Errorf("Overlap(%q, %q) = %t", a, b, got)
+			}
+		}
+	}
+}
