@@ -350,6 +350,7 @@ func (h *Handler) caddyfileOptions(
 		"topics":             option.Words("<topics...>", &h.Topics, checkRouteTopic),
 		"client_id":          option.Word("<value>", &h.ClientID, checkClientID),
 		"user":               option.Word("<value>", &h.User, checkUser),
+		"info":               option.Word("<value>", &h.Info, option.CheckNotEmpty),
 		"heartbeat":          option.Duration(&h.Heartbeat, option.OffAllowed),
 		"retry":              option.Duration(&h.Retry, option.Positive),
 		"idle_timeout":       option.Duration(&h.IdleTimeout, option.OffIsDefault),

@@ -35,7 +35,7 @@ func TestJSONHasExactlyTheseFields(t *testing.T) {
 			hubs.topics hubs.topics.conflate hubs.topics.conflate_interval hubs.topics.history_age
 			hubs.topics.history_count hubs.topics.history_latest hubs.topics.pattern hubs.topics.presence`},
 		{reflect.TypeFor[Handler](), `
-			client_id connected_event cors_origins direct_writes heartbeat hub idle_timeout
+			client_id connected_event cors_origins direct_writes heartbeat hub idle_timeout info
 			jwt jwt.audience jwt.cookie jwt.issuer jwt.jwks jwt.keys jwt.keys.algorithm jwt.keys.id jwt.keys.key
 			jwt.public jwt.query
 			max_age max_clients_per_ip max_topics
@@ -53,8 +53,9 @@ func TestJSONHasExactlyTheseFields(t *testing.T) {
 			delivery delivery.buckets delivery.buckets.count delivery.buckets.le delivery.count delivery.sum_seconds
 			disconnects dropped_by_reason gaps gaps_by_reason history_bytes limited messages_dropped messages_published
 			messages_sent name publish_refused reconnects refused topics up`},
+		{reflect.TypeFor[hub.Presence](), `clients more topic users users.info users.user`},
 		{listed((*hub.Hub).ListClients), `client_id queued since topics user`},
-		{listed((*hub.Hub).ListTopics), `clients kept topic`},
+		{listed((*hub.Hub).ListTopics), `clients kept presence topic`},
 		{listed((*hub.Hub).ListMessages), `bytes data event id key time`},
 		{reflect.TypeFor[problem.Problem](), `detail line published status title type`},
 		// What a token's grants may say. Its claims are read by a type of their own: see internal/token.

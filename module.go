@@ -40,6 +40,8 @@ type Handler struct {
 	// The authenticated user. A client whose user comes out empty is anonymous.
 	// Default: {http.auth.user.id}
 	User string `json:"user,omitempty"`
+	// What others see of a client in presence, beside its user; of more than 256 bytes the beginning. Default: none.
+	Info string `json:"info,omitempty"`
 	// The silence after which a client gets a comment. Default: 30s; negative: off.
 	Heartbeat caddy.Duration `json:"heartbeat,omitempty"`
 	// The reconnect delay that EventSource is told, from 100ms to 1h. Default: 2s.
@@ -142,6 +144,7 @@ func (h *Handler) wire(logger *zap.Logger) {
 		tokenParameter = h.JWT.Query
 	}
 	urls := newURLRules(tokenParameter, slices.Concat(h.Topics, []string{h.ClientID, h.User})...)
+	urls.name(h.Info)
 	access := &access{
 		hub:     h.live,
 		user:    h.User,
@@ -157,6 +160,7 @@ func (h *Handler) wire(logger *zap.Logger) {
 		urls:           urls,
 		maxTopics:      h.MaxTopics,
 		clientID:       h.ClientID,
+		info:           h.Info,
 		options:        h.clientOptions(),
 		connectedEvent: *h.ConnectedEvent,
 		directWrites:   *h.DirectWrites,

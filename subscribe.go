@@ -28,6 +28,7 @@ type subscribeRoute struct {
 	urls           urlRules
 	maxTopics      int    // topics and patterns of a client
 	clientID       string // the placeholder for the client's ID
+	info           string // the placeholder for what others see of a client
 	options        *hub.ClientOptions
 	connectedEvent bool
 	directWrites   bool
@@ -36,6 +37,9 @@ type subscribeRoute struct {
 
 // serve answers GET with a stream, and HEAD with the headers of one.
 func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error {
+	if route.asksWhoIsThere(r) {
+		return route.servePresence(w, r)
+	}
 	if route.hub.WaitReady(r.Context()) != nil {
 		panic(http.ErrAbortHandler) // EventSource reconnects after a cut, but not after an answer
 	}
@@ -127,6 +131,9 @@ func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *p
 			"with a token in a cookie, pages of %s may not choose a client_id; leave it out to get one, "+
 				"or add that origin to cors_origins", r.Header.Get("Origin"))
 	}
+	if route.info != "" {
+		s.Info = shownInfo(replacerOf(r).ReplaceAll(route.info, ""))
+	}
 	cloneStrings(&s.Subscriber)
 	return s, nil
 }
@@ -146,7 +153,7 @@ func lastEventIDIn(query string) (id string) {
 // cloneStrings copies the strings that a hub keeps as long as the client is connected. They may be parts of
 // the request's head, which must not be kept for them.
 func cloneStrings(s *hub.Subscriber) {
-	s.ClientID, s.User = strings.Clone(s.ClientID), strings.Clone(s.User)
+	s.ClientID, s.User, s.Info = strings.Clone(s.ClientID), strings.Clone(s.User), strings.Clone(s.Info)
 	for _, names := range [][]string{s.Topics, s.Patterns} {
 		for i, name := range names {
 			names[i] = strings.Clone(name)

@@ -16,7 +16,7 @@ import (
 
 // The parameters of a query that mean something here.
 var (
-	getParameters  = []string{"topic", "client_id", "last_event_id", "lastEventId", "lastEventID"}
+	getParameters  = []string{"topic", "client_id", "last_event_id", "lastEventId", "lastEventID", "presence"}
 	postParameters = []string{
 		"topic", "client_id", "user", "broadcast", "event", "key", "retry", "ephemeral", "unheard",
 	}
@@ -43,14 +43,19 @@ type urlRules struct {
 func newURLRules(tokenParameter string, values ...string) urlRules {
 	rules := urlRules{named: []string{tokenParameter}}
 	for _, value := range values {
-		for _, key := range option.Placeholders(value) {
-			if name, ok := strings.CutPrefix(key, "http.request.uri.query."); ok {
-				rules.named = append(rules.named, name)
-			}
-			rules.cleanPath = rules.cleanPath || mayComeFromPath(key)
-		}
+		rules.name(value)
+		rules.cleanPath = rules.cleanPath || slices.ContainsFunc(option.Placeholders(value), mayComeFromPath)
 	}
 	return rules
+}
+
+// name adds the parameters that an option takes from the query.
+func (u *urlRules) name(value string) {
+	for _, key := range option.Placeholders(value) {
+		if name, ok := strings.CutPrefix(key, "http.request.uri.query."); ok {
+			u.named = append(u.named, name)
+		}
+	}
 }
 
 // notFromPath are placeholders that hold nothing of a path. Others may: those of regular expressions and of

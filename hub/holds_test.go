@@ -158,6 +158,33 @@ func TestHolds(t *testing.T) {
 			h.Apply(Limits{History: HistoryLimits{Count: 2, Age: time.Hour, Bytes: 4 << 20}})
 			<-done
 		}},
+		{"presence everywhere", func() {
+			h.Apply(Limits{
+				History: HistoryLimits{Count: 2, Age: time.Hour}, Policies: []Policy{{Pattern: "**", Presence: true}},
+			})
+			h.Members(true, time.Now())
+			for range 3 {
+				c := enter(t, h, patterns("room/**", "hall/**"))
+				time.Sleep(2 * time.Second) // in which all topics are told of it
+				h.PresenceOf("room/1/x")
+				h.Members(false, time.Now())
+				h.Leave(c, ErrGone)
+			}
+			var all []*Client
+			for range 50_000 {
+				s := topics("lobby")
+				s.User = NewEpoch()
+				all = append(all, enter(t, h, s))
+			}
+			time.Sleep(2 * time.Second)
+			h.PresenceOf("lobby")
+			h.Members(false, time.Now())
+			for _, c := range all {
+				h.Leave(c, ErrGone)
+			}
+			time.Sleep(2 * time.Second)
+			h.Apply(Limits{History: HistoryLimits{Count: 2, Age: time.Hour}})
+		}},
 		{"sweep", func() {
 			publishMany(h, 200_000)
 			h.Apply(Limits{History: HistoryLimits{Count: 10, Age: time.Nanosecond}})

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
+	"github.com/caddy-sse/caddy-sse/topic"
 )
 
 // This file is what an operator sees of a hub. Lists come in pages of a stable order, and what they cost is taken
@@ -153,6 +154,8 @@ type TopicInfo struct {
 	Topic   string `json:"topic"`
 	Clients int    `json:"clients"` // that listen to it itself
 	Kept    int    `json:"kept"`    // messages
+	// Presence tells that it is a topic which has presence.
+	Presence bool `json:"presence,omitempty"`
 }
 
 // ListTopics returns a page of the topics and patterns that have clients or kept messages, by name,
@@ -171,6 +174,7 @@ func (h *Hub) ListTopics(after string, limit int) (page []TopicInfo, next string
 	for _, name := range names {
 		a := Address{ToTopic, name}
 		info := TopicInfo{Topic: name, Clients: h.audience.count(a), Kept: len(h.keptLocked(a))}
+		info.Presence = h.presence.has(name) && !topic.IsPattern(name)
 		if info.Clients > 0 || info.Kept > 0 { // it is not gone by now
 			page = append(page, info)
 		}

@@ -112,15 +112,15 @@ func (p *presence) unsay(r *roster, key seatKey, s *seat) {
 	s.since = 0
 }
 
-// Elsewhere takes in that a member of another instance is there, or is there no longer. Each is told once. Members of
-// places that have no presence here are left out.
-func (h *Hub) Elsewhere(members map[Member]bool) {
+// Elsewhere takes in that members of other instances are there, or are there no longer. Each is told once. Members of
+// places that have no presence here are left out, and all if PresenceID has changed.
+func (h *Hub) Elsewhere(presenceID uint64, members map[Member]bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	pauses := h.pausesLocked()
 	for m, there := range members {
-		if h.presence != nil {
-			h.presence.elsewhere(h, m, there)
+		if p := h.presence; p != nil && p.id == presenceID {
+			p.elsewhere(h, m, there)
 		}
 		pauses.step()
 	}

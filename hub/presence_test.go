@@ -336,14 +336,14 @@ func TestEventsAddUpToWhoIsThere(t *testing.T) {
 		share := func() {
 			for i, h := range hubs {
 				if news := h.Members(false, time.Now()); len(news) > 0 {
-					hubs[1-i].Elsewhere(news)
+					hubs[1-i].Elsewhere(hubs[1-i].PresenceID(), news)
 				}
 			}
 		}
 		for _, h := range hubs {
 			h.Members(true, time.Now())
 		}
-		hubs[1].Elsewhere(hubs[0].Members(true, time.Now()))
+		hubs[1].Elsewhere(1, hubs[0].Members(true, time.Now()))
 		for range 300 {
 			for range random.IntN(6) {
 				if random.IntN(2) == 0 && len(places) > 0 {

@@ -142,6 +142,10 @@ func ping(ctx context.Context, channel *redis.PubSub) {
 // deliverEphemeral delivers a message on the channel, if it is for this hub.
 func (l *Log) deliverEphemeral(payload string, malformed *malformedWarnings) {
 	m, hubName, err := decodeChannelMessage(payload)
+	if err == nil && hubName == l.hubName {
+		err = l.replica.CheckMessage(m)
+		m.Retry = ingest.BoundRetry(m.Retry)
+	}
 	switch {
 	case err != nil && hubName == l.hubName: // every hub gets the message, one counts it
 		l.noteMalformed(malformed, "channel "+l.Channel, err)
@@ -172,7 +176,7 @@ type channelMessage struct {
 const defaultHub = "default"
 
 // decodeChannelMessage reads a message that any program may have sent. It also returns the message's hub,
-// even if the message is malformed.
+// even if the message is malformed. It is yet to be checked.
 func decodeChannelMessage(payload string) (m *hub.Message, hubName string, err error) {
 	var c channelMessage
 	if err := json.Unmarshal([]byte(payload), &c, ingest.Strict); err != nil {
@@ -187,10 +191,6 @@ func decodeChannelMessage(payload string) (m *hub.Message, hubName string, err e
 		return nil, hubName, err
 	}
 	d.Ephemeral = true
-	if err := d.Check(); err != nil {
-		return nil, hubName, err
-	}
-	d.Retry = ingest.BoundRetry(d.Retry)
 	return d.Message, hubName, nil
 }
 

@@ -29,6 +29,7 @@ type presence struct {
 	instance string // random name of this instance
 	totals   string // key of the totals
 	doubted  doubt  // raised when Redis may lack what this instance told
+	members  members
 
 	mu       sync.Mutex      // guards all below
 	term     string          // name of the totals
@@ -57,6 +58,7 @@ func (p *presence) living() string { return p.base + "living" }
 func (p *presence) keys(instance string) []string {
 	return []string{
 		p.key(instance), p.totals, p.living(), p.instances(), p.base + "patterns", p.base + "patterns:gone",
+		p.base + "members", p.base + "members:gone",
 	}
 }
 
@@ -163,12 +165,12 @@ func (l *Log) exchangePresence(all bool) error {
 		return err
 	}
 	var r told
-	if all {
+	if l.presence.members.follow(l.replica.PresenceID()) || all {
 		if r, err = l.tellAll(node); err == nil {
 			_, err = l.olderInstances(l.context, node) // removes those that died with all others
 		}
 	} else {
-		r, err = l.tell(node, l.replica.Listening(false))
+		r, err = l.tell(node, l.share(false))
 	}
 	if err != nil {
 		return err
@@ -190,11 +192,11 @@ func (l *Log) tellAll(node redis.Cmdable) (r told, err error) {
 	if _, err := l.tell(node, nil); err != nil && !errors.Is(err, errUntold) {
 		return r, err
 	}
-	counts := l.replica.Listening(true)
+	counts := l.share(true)
 	if r, err = l.tell(node, counts); err != nil || r.addresses == len(counts) {
 		return r, err
 	}
-	key, over := l.presence.key(l.presence.instance), make(map[hub.Address]int)
+	key, over := l.presence.key(l.presence.instance), make(map[string]int)
 	for cursor, first := uint64(0), true; first || cursor > 0; first = false {
 		ctx, cancel := context.WithTimeout(l.context, l.Timeout)
 		var pairs []string
@@ -204,37 +206,36 @@ func (l *Log) tellAll(node redis.Cmdable) (r told, err error) {
 			return r, err
 		}
 		for pair := range slices.Chunk(pairs, 2) {
-			if a, ok := addressOf(pair[0]); ok && counts[a] == 0 {
-				over[a] = 0
+			if isShare(pair[0]) && counts[pair[0]] == 0 {
+				over[pair[0]] = 0
 			}
 		}
 	}
 	return l.tell(node, over)
 }
 
-// addressOf is the inverse of presenceField.
-func addressOf(field string) (a hub.Address, ok bool) {
-	if len(field) < 2 || field[1] != ':' {
-		return a, false
+// share returns what has changed of this instance's share of the totals, or all of it.
+func (l *Log) share(all bool) map[string]int {
+	listening, members := l.replica.Listening(all), l.replica.Members(all, l.clock.now())
+	counts := make(map[string]int, len(listening)+len(members))
+	for a, n := range listening {
+		counts[presenceField(a)] = n
 	}
-	switch a.Name = field[2:]; field[0] {
-	case 't', 'p':
-		a.Kind = hub.ToTopic
-	case 'c':
-		a.Kind = hub.ToClient
-	case 'u':
-		a.Kind = hub.ToUser
-	case 'b':
-		a.Kind = hub.ToBroadcast
-	default:
-		return a, false
+	for m, here := range members {
+		counts[memberField(m)] = 0
+		if here {
+			counts[memberField(m)] = 1
+		}
 	}
-	return a, true
+	return counts
 }
 
-// tell tells the number of clients at some addresses, in pieces, and reads all that has changed on the
-// others. errUntold says that what was told before is not in the totals.
-func (l *Log) tell(node redis.Cmdable, counts map[hub.Address]int) (r told, err error) {
+// isShare reports whether a field of an instance's hash is part of its share of the totals.
+func isShare(field string) bool { return len(field) > 1 && field[1] == ':' }
+
+// tell tells some of the instance's share, in pieces, and reads all that has changed on the others. errUntold says
+// that what was told before is not in the totals.
+func (l *Log) tell(node redis.Cmdable, counts map[string]int) (r told, err error) {
 	fields := make([]any, 0, 2*min(len(counts), presenceChunk))
 	untold := false
 	call := func() error {
@@ -244,16 +245,17 @@ func (l *Log) tell(node redis.Cmdable, counts map[hub.Address]int) (r told, err 
 		fields, untold = fields[:0], untold || !r.joined
 		l.clock.set(r.at)
 		l.presence.note(r)
+		l.noteMembers(r)
 		return nil
 	}
-	for a, n := range counts {
-		if fields = append(fields, presenceField(a), n); len(fields) == 2*presenceChunk {
+	for field, n := range counts {
+		if fields = append(fields, field, n); len(fields) == 2*presenceChunk {
 			if err := call(); err != nil {
 				return r, err
 			}
 		}
 	}
-	for r.more = true; r.more; {
+	for r.more = true; r.more || r.members.more; {
 		if err := call(); err != nil {
 			return r, err
 		}
@@ -272,11 +274,17 @@ type told struct {
 	others    int       // number of other instances
 	addresses int       // those that the instance has told
 	dead      []string  // instances whose counts are to be taken back
-	again     bool      // whether the patterns begin again
-	began     int64     // the last change when reading all patterns began
-	upTo      int64     // the last change of patterns that was read
-	more      bool      // whether there are more
-	patterns  []any     // each changed pattern and its number of clients on other instances
+	changes             // of patterns
+	members   changes
+}
+
+// changes are what has changed on other instances.
+type changes struct {
+	again   bool  // whether all begin again
+	began   int64 // the last change when reading all began
+	upTo    int64 // the last change that was read
+	more    bool  // whether there are more
+	changed []any // each and its number on other instances
 }
 
 // callTell has an instance tell fields with their numbers.
@@ -286,6 +294,7 @@ func (l *Log) callTell(node redis.Cmdable, instance string, fields []any) (r tol
 	p.mu.Lock()
 	args := append([]any{
 		instance, rand.Text(), term, p.upTo, p.began, all, deadAfter.Milliseconds(),
+		p.members.of > 0, p.members.readOf, p.members.upTo, p.members.began,
 	}, fields...)
 	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(l.context, l.Timeout)
@@ -296,20 +305,23 @@ func (l *Log) callTell(node redis.Cmdable, instance string, fields []any) (r tol
 		return r, errUntold
 	case err != nil:
 		return r, err
-	case len(reply) != 11:
+	case len(reply) != 16:
 		return r, errUnexpectedReply
 	}
 	number := func(i int) int64 { n, _ := reply[i].(int64); return n }
 	r = told{
 		joined: number(0) == 1, at: time.UnixMilli(number(2)), others: int(number(3)), addresses: int(number(4)),
-		again: number(6) == 1, began: number(7), upTo: number(8), more: number(9) == 1,
+	}
+	for i, c := range []*changes{&r.changes, &r.members} {
+		at := 6 + 5*i
+		*c = changes{again: number(at) == 1, began: number(at + 1), upTo: number(at + 2), more: number(at+3) == 1}
+		c.changed, _ = reply[at+4].([]any)
 	}
 	r.term, _ = reply[1].(string)
 	dead, _ := reply[5].([]any)
 	for _, name := range dead {
 		r.dead = append(r.dead, name.(string))
 	}
-	r.patterns, _ = reply[10].([]any)
 	return r, nil
 }
 
@@ -324,7 +336,7 @@ func (p *presence) note(r told) {
 	if r.again {
 		p.patterns = topic.Tree[int]{}
 	}
-	for pair := range slices.Chunk(r.patterns, 2) {
+	for pair := range slices.Chunk(r.changed, 2) {
 		pattern, _ := pair[0].(string)
 		if n, _ := pair[1].(int64); n > 0 {
 			*p.patterns.Add(pattern) = int(n)
@@ -351,6 +363,7 @@ func (l *Log) sweep(ctx context.Context, node redis.Cmdable, instance, at string
 // the others.
 func (l *Log) endPresence() {
 	l.replica.StopListening()
+	l.forgetMembers()
 	if !l.replica.LogInReach() {
 		return
 	}

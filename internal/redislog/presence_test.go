@@ -175,9 +175,9 @@ func wantTotals(t *testing.T, client *redis.Client) {
 	var totals, sums map[string]int
 	counts := func(key string, sums map[string]int) {
 		for field, n := range client.HGetAll(t.Context(), key).Val() {
-			if a, ok := addressOf(field); ok {
+			if isShare(field) {
 				n, _ := strconv.Atoi(n)
-				sums[presenceField(a)] += n
+				sums[field] += n
 			}
 		}
 	}

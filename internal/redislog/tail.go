@@ -502,6 +502,9 @@ func (t *tail) take(e entry, live bool) {
 		return
 	}
 	m, err := e.message(t.clock.timeOf(e.position))
+	if err == nil {
+		err = t.replica.CheckMessage(m)
+	}
 	switch {
 	case err != nil:
 		t.noteMalformed(&t.malformed, entryID(e.position), err)

@@ -9,15 +9,20 @@ import "github.com/redis/go-redis/v9"
 //
 // Changes of patterns are numbered. A sorted set has each pattern with the number of its last change; those
 // that no client has any longer are in a second one for a while. So an instance reads only what has
-// changed.
+// changed. The same holds for members: clients at places that have presence, which only instances read that have
+// such places themselves.
 
 // totalsLua begins the scripts below. A key that has become something else loses everything: it is told
 // again.
 //
 // KEYS: the hash of the instance that is told of, the totals, the living, all instances, the patterns, the
-// patterns that are gone.
+// patterns that are gone, the members, the members that are gone.
 const totalsLua = `
-local own, totals, living, instances, patterns, gone = unpack(KEYS)
+local own, totals, living, instances = unpack(KEYS)
+local numbered = { -- what is told as changes, by the beginning of its fields
+	['p:'] = {here = KEYS[5], gone = KEYS[6], change = 'change', forgotten = 'forgotten'},
+	['m:'] = {here = KEYS[7], gone = KEYS[8], change = 'change-m', forgotten = 'forgotten-m'},
+}
 local function call(...)
 	local reply = redis.pcall(...)
 	if type(reply) == 'table' and reply.err then -- Redis 6.2 puts a place before what the server refuses
@@ -37,23 +42,24 @@ end
 local function add(field, n)
 	local total = call('HINCRBY', totals, field, n)
 	if total <= 0 then call('HDEL', totals, field) end
-	if string.sub(field, 1, 2) ~= 'p:' then return end
-	local change, pattern = call('HINCRBY', totals, 'change', 1), string.sub(field, 3)
-	local from, to = gone, patterns
-	if total <= 0 then from, to = patterns, gone end
-	call('ZREM', from, pattern)
-	call('ZADD', to, change, pattern)
-	if call('ZCARD', gone) > 10000 then
-		local oldest = call('ZRANGEBYSCORE', gone, '-inf', '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-		call('ZREM', gone, oldest[1])
-		call('HSET', totals, 'forgotten', oldest[2])
+	local sets = numbered[string.sub(field, 1, 2)]
+	if not sets then return end
+	local change, name = call('HINCRBY', totals, sets.change, 1), string.sub(field, 3)
+	local from, to = sets.gone, sets.here
+	if total <= 0 then from, to = sets.here, sets.gone end
+	call('ZREM', from, name)
+	call('ZADD', to, change, name)
+	if call('ZCARD', sets.gone) > 10000 then
+		local oldest = call('ZRANGEBYSCORE', sets.gone, '-inf', '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+		call('ZREM', sets.gone, oldest[1])
+		call('HSET', totals, sets.forgotten, oldest[2])
 	end
 end
 local function begin()
-	call('UNLINK', totals, patterns, gone)
+	call('UNLINK', totals, unpack(KEYS, 5))
 end
 local function renew() -- the totals must not outlive the share of an instance that nobody takes back
-	for _, key in ipairs({totals, living, patterns, gone}) do call('PEXPIRE', key, 30000) end
+	for _, key in ipairs({totals, living, unpack(KEYS, 5)}) do call('PEXPIRE', key, 30000) end
 	call('PEXPIRE', own, 60000)
 end
 local function run(body)
@@ -72,18 +78,18 @@ end
 //
 // ARGV: the instance, a name for new totals, the term of the totals that the patterns were read of, the
 // change up to which they were read, the change at which reading them all began, whether to look for dead
-// instances, after how many ms an instance is dead; then fields of the instance's hash, each with its
-// number of clients.
+// instances, after how many ms an instance is dead; whether members are read, and as for patterns of which term,
+// up to which change, and where it began; then fields of the instance's hash, each with its number of clients.
 //
 // It returns nothing if a key was no longer what it should be. Otherwise: whether the instance had joined
 // before, so that all it ever told is in the totals; their term; the time in ms; the number of other
 // instances; that of the fields that the instance has told; dead instances, given to one caller at a time;
 // whether the patterns begin again; the change at which reading them all began; the change up to which they
 // are read now; whether there are more; and each changed pattern with its number of clients on other
-// instances.
+// instances; then the same five of members.
 var tellScript = redis.NewScript(totalsLua + `
-local instance, fresh, readOf, upTo, began = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local told = 8
+local instance, fresh = ARGV[1], ARGV[2]
+local told = 12
 local function join(term, wasLiving)
 	local of, swept = unpack(call('HMGET', own, 'term', 'swept'))
 	if term and wasLiving and of == term and not swept then return term, 1 end
@@ -123,26 +129,27 @@ local function dead(at)
 	if #names > 0 then call('HSET', totals, 'sweeping', at + 1000) end
 	return names
 end
-local function changedPatterns(term)
-	local change, forgotten = unpack(call('HMGET', totals, 'change', 'forgotten'))
-	change = count(change)
+local function changed(kind, term, readOf, upTo, began)
+	local sets = numbered[kind]
+	local change, forgotten = unpack(call('HMGET', totals, sets.change, sets.forgotten))
+	change, upTo, began = count(change), count(upTo), count(began)
 	local again = 0
 	if readOf ~= term or count(forgotten) > math.max(upTo, began) then upTo, began, again = 0, change, 1 end
-	if upTo == change then return again, change, {} end
+	if upTo == change then return again, began, upTo, 0, {} end
 	local after, names, fields = '(' .. upTo, {}, {}
 	upTo = change
-	for _, key in ipairs({patterns, gone}) do
+	for _, key in ipairs({sets.here, sets.gone}) do
 		local some = call('ZRANGEBYSCORE', key, after, '+inf', 'LIMIT', 0, 250)
 		if #some == 250 then upTo = math.min(upTo, count(call('ZSCORE', key, some[250]))) end
-		for _, name in ipairs(some) do names[#names + 1], fields[#fields + 1] = name, 'p:' .. name end
+		for _, name in ipairs(some) do names[#names + 1], fields[#fields + 1] = name, kind .. name end
 	end
-	if #fields == 0 then return again, change, {} end
+	if #fields == 0 then return again, began, upTo, 0, {} end
 	local all, mine = call('HMGET', totals, unpack(fields)), call('HMGET', own, unpack(fields))
-	local changed = {}
+	local numbers = {}
 	for i, name in ipairs(names) do
-		changed[2 * i - 1], changed[2 * i] = name, math.max(0, count(all[i]) - count(mine[i]))
+		numbers[2 * i - 1], numbers[2 * i] = name, math.max(0, count(all[i]) - count(mine[i]))
 	end
-	return again, change, changed
+	return again, began, upTo, upTo < change and 1 or 0, numbers
 end
 return run(function()
 	local term, wasLiving, at = call('HGET', totals, 'term'), call('ZSCORE', living, instance), now()
@@ -151,11 +158,12 @@ return run(function()
 	term, joined = join(term, wasLiving)
 	tell()
 	if joined == 0 or #ARGV >= told or call('PTTL', own) < 50000 then renew() end
-	local again, change, changed = changedPatterns(term)
-	return {
-		joined, term, at, call('ZCARD', living) - 1, call('HLEN', own) - 2, dead(at),
-		again, began, upTo, upTo < change and 1 or 0, changed,
-	}
+	local reply = {joined, term, at, call('ZCARD', living) - 1, call('HLEN', own) - 2, dead(at)}
+	for _, value in ipairs({changed('p:', term, ARGV[3], ARGV[4], ARGV[5])}) do reply[#reply + 1] = value end
+	local members = {0, 0, 0, 0, {}}
+	if ARGV[8] == '1' then members = {changed('m:', term, ARGV[9], ARGV[10], ARGV[11])} end
+	for _, value in ipairs(members) do reply[#reply + 1] = value end
+	return reply
 end)
 `)
 
