@@ -58,6 +58,7 @@ func (a *Admin) Provision(ctx caddy.Context) error {
 		"GET /sse/hubs/{hub}/topics":                 a.topics,
 		"DELETE /sse/hubs/{hub}/topics":              a.purge, // ?topic=
 		"GET /sse/hubs/{hub}/messages":               a.messages,
+		"GET /sse/hubs/{hub}/presence":               a.presence,
 		"DELETE /sse/hubs/{hub}/clients/{client_id}": a.kick,
 		"DELETE /sse/hubs/{hub}/clients":             a.kick, // ?client_id=, which may be "." or ".."
 		"POST /sse/hubs/{hub}/publish":               a.publish,
@@ -280,6 +281,26 @@ func (a *Admin) messages(w http.ResponseWriter, r *http.Request) error {
 		return badRequest("topic: %v", err)
 	}
 	return answerJSON(w, http.StatusOK, map[string]any{"messages": hub.Core.ListMessages(q["topic"], limit)})
+}
+
+// presence shows who is at a topic.
+func (a *Admin) presence(w http.ResponseWriter, r *http.Request) error {
+	hub, err := hubOf(r)
+	if err != nil {
+		return err
+	}
+	q, err := parameters(r, "topic")
+	if err != nil {
+		return err
+	}
+	if err := topic.Check(q["topic"]); err != nil {
+		return badRequest("topic: %v", err)
+	}
+	now, ok := hub.Core.PresenceOf(q["topic"])
+	if !ok {
+		return badRequest("topic %q has no presence", q["topic"])
+	}
+	return answerJSON(w, http.StatusOK, now)
 }
 
 // kick ends all connections of a client, on every instance.

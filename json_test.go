@@ -52,7 +52,8 @@ func TestJSONHasExactlyTheseFields(t *testing.T) {
 			broker broker_error broker_file_bytes broker_lag_seconds broker_since clients connections
 			delivery delivery.buckets delivery.buckets.count delivery.buckets.le delivery.count delivery.sum_seconds
 			disconnects dropped_by_reason gaps gaps_by_reason history_bytes limited messages_dropped messages_published
-			messages_sent name publish_refused reconnects refused topics up`},
+			messages_sent name policies policies.conflate policies.history policies.presence policies.topic
+			publish_refused reconnects refused topics up`},
 		{reflect.TypeFor[hub.Presence](), `clients more topic users users.info users.user`},
 		{listed((*hub.Hub).ListClients), `client_id queued since topics user`},
 		{listed((*hub.Hub).ListTopics), `clients kept presence topic`},

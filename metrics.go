@@ -176,6 +176,7 @@ type summary struct {
 	brokerState
 	Clients      int               `json:"clients"`
 	Topics       int               `json:"topics"`
+	Policies     []policySummary   `json:"policies"`
 	Connections  uint64            `json:"connections"`
 	Limited      uint64            `json:"limited"`
 	Refused      uint64            `json:"refused"`
@@ -201,6 +202,7 @@ func summarize(h *live.Hub) summary {
 		brokerState:  stateOf(h),
 		Clients:      stats.Clients,
 		Topics:       stats.Topics,
+		Policies:     summarizePolicies(h.Core.Limits().Policies),
 		Connections:  stats.Accepted,
 		Limited:      stats.Limited,
 		Refused:      stats.Refused,

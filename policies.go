@@ -3,6 +3,7 @@ package sse
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -175,4 +176,56 @@ func (c *HubConfig) policies() (policies []hub.Policy) {
 		policies = append(policies, p)
 	}
 	return policies
+}
+
+// policySummary is what operators see of the rules for some topics, in the words of a Caddyfile.
+type policySummary struct {
+	Topic    string `json:"topic"`
+	History  string `json:"history,omitempty"` // empty: as much as the hub keeps
+	Conflate string `json:"conflate,omitempty"`
+	Presence string `json:"presence,omitempty"`
+}
+
+func summarizePolicies(policies []hub.Policy) []policySummary {
+	all := make([]policySummary, len(policies))
+	for i, p := range policies {
+		all[i].Topic = p.Pattern
+		switch kept := p.History; {
+		case kept == nil:
+		case kept.Latest:
+			all[i].History = "latest" + ageSuffix(kept.Age)
+		case kept.Count == 0:
+			all[i].History = "off"
+		default:
+			all[i].History = strconv.Itoa(kept.Count) + ageSuffix(kept.Age)
+		}
+		switch {
+		case p.ConflateEvery > 0:
+			all[i].Conflate = shortly(p.ConflateEvery)
+		case p.Conflate:
+			all[i].Conflate = "on"
+		}
+		if p.Presence {
+			all[i].Presence = "on"
+		}
+	}
+	return all
+}
+
+func ageSuffix(age time.Duration) string {
+	if age == 0 {
+		return ""
+	}
+	return " " + shortly(age)
+}
+
+// shortly writes a duration without the zeros at its end.
+func shortly(d time.Duration) string {
+	text := d.String()
+	for _, end := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, end) {
+			text = text[:len(text)-2]
+		}
+	}
+	return text
 }

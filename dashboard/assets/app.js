@@ -3,6 +3,7 @@
 
 import { $, ask, button, element, formats, query, setText, show, since } from "./parts.js";
 import { showHubs, showSeries } from "./hubs.js";
+import { showPolicies, showPresence } from "./presence.js";
 
 const pollEvery = 2000;
 const watchEvery = 1000;
@@ -81,6 +82,7 @@ function showDetail() {
   if (!hub) return;
   $("detail-name").textContent = selected;
   showSeries(hub);
+  showPolicies(hub);
 }
 
 // Pages shows one page of a list and goes back and forth between pages.
@@ -190,8 +192,8 @@ const clients = new Pages(
 const topics = new Pages(
   "topics",
   () => ({}),
-  (topic) => topic.topic,
-  ({ topic }) => {
+  (topic) => `${topic.topic} ${topic.presence ?? false}`,
+  ({ topic, presence }) => {
     const row = document.createElement("tr");
     row.dataset.topic = topic;
     const name = element("th", "");
@@ -204,6 +206,7 @@ const topics = new Pages(
       purge.dataset.purge = "";
       actions.append(button("Watch", `Watch ${topic}`, () => startWatching(topic)), purge);
     }
+    if (presence) actions.append(button("Who", `Who is at ${topic}`, () => showPresence(path("presence"), topic)));
     row.append(name, cell("Clients", "", "number"), cell("Kept", "", "number"), cell("", actions, "action"));
     return row;
   },
