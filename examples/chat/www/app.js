@@ -10,6 +10,7 @@ const $ = (id) => document.getElementById(id);
 const room = decodeURIComponent(location.pathname.split("/")[2]);
 const address = `/room/${encodeURIComponent(room)}`;
 const me = load() ?? { id: randomID(), name: aName() }; // each tab is somebody else
+me.client = randomID(); // nobody else learns it
 
 /* Listening */
 
@@ -22,21 +23,23 @@ function connect() {
   source?.close();
   // No hub knows an event 0, so it sends all that it has kept of this room. From there on the browser says
   // by itself what it has seen last; a new EventSource is told by us.
-  source = new EventSource(`${address}/events?last_event_id=${lastID || "0"}`);
+  // What the others see of us goes with it. Under the same client_id we are the same when the line was cut.
+  const info = encodeURIComponent(`${me.id} ${me.name}`);
+  source = new EventSource(`${address}/events?last_event_id=${lastID || "0"}&client_id=${me.client}&info=${info}`);
   source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
   source.addEventListener("connected", connected);
   source.addEventListener("gap", gap);
   source.addEventListener("said", said);
-  source.addEventListener("here", (e) => presence.heard(parse(e)));
+  source.addEventListener("presence", (e) => presence.heard(JSON.parse(e.data)));
   source.addEventListener("announcement", announcement);
 }
 
-async function connected(e) {
+function connected(e) {
   const first = !lastID;
   lastID = e.lastEventId;
   setState("live");
   if (!first && JSON.parse(e.data).resume === "gap") notice("Something may be missing here.");
-  await presence.start();
+  presence.ask();
 }
 
 function gap(e) {
@@ -70,15 +73,13 @@ function parse(e) {
     // not JSON
   }
   if (typeof sent?.id !== "string") sent = { id: "nobody", name: "Nobody", text: e.data };
-  const { id, name, text, key, at, ask, gone } = sent;
+  const { id, name, text, key, at } = sent;
   return {
     id,
     name: String(name ?? "").slice(0, 30) || "?",
     text: String(text ?? ""),
     key: String(key ?? e.lastEventId),
     time: new Date(Number.isFinite(at) ? at : Date.now()),
-    ask,
-    gone,
   };
 }
 
@@ -92,7 +93,7 @@ function say(submit) {
   const text = $("text").value.trim();
   if (!text) return;
   $("text").value = "";
-  outbox.push({ ...me, text, key: randomID(), at: Date.now() });
+  outbox.push({ id: me.id, name: me.name, text, key: randomID(), at: Date.now() });
   send();
 }
 
@@ -118,9 +119,6 @@ async function trySending(message) {
       signal: AbortSignal.timeout(10_000),
     });
     if (answer.ok) {
-      const { receivers } = await answer.json();
-      presence.count = receivers;
-      presence.changed();
       trouble("");
       return 0;
     }
@@ -137,25 +135,24 @@ async function trySending(message) {
 /* Who is here */
 
 const presence = new Presence({
-  url: `${address}/presence`,
-  me: () => me,
+  url: `${address}/events?presence=${encodeURIComponent(`room/${room}`)}`,
   changed: showPeople,
 });
 
 function showPeople() {
-  const people = [...presence.people].sort(([, a], [, b]) => a.name.localeCompare(b.name));
+  const people = [...presence.people()].sort(([, a], [, b]) => a.localeCompare(b));
   $("people").replaceChildren(
-    ...people.map(([id, { name }]) => {
+    ...people.map(([id, name]) => {
       const item = element("li", "person");
       item.append(avatar(id, name), element("span", "", name));
       if (id === me.id) item.append(element("span", "muted", "(you)"));
       return item;
     }),
   );
-  const count = Math.max(presence.count, people.length);
+  const others = presence.nameless();
+  const count = people.length + others;
   $("count").dataset.count = count;
   $("count").textContent = count;
-  const others = count - people.length;
   $("others").hidden = others === 0;
   $("others").textContent = others === 1 ? "and one who only listens" : `and ${others} who only listen`;
 }
@@ -164,8 +161,9 @@ function rename() {
   const name = $("name").value.trim();
   if (name && name !== me.name) {
     me.name = name;
+    me.client = randomID(); // of one client the first info counts
     save();
-    presence.say({});
+    connect();
   }
   $("name").value = me.name;
 }
@@ -286,11 +284,10 @@ $("go").addEventListener("submit", (e) => {
   location.href = `/room/${encodeURIComponent($("room").value.trim())}`;
 });
 
-// Whoever goes says so. A page in the back/forward cache must not hold a connection.
+// A page in the back/forward cache must not hold a connection, or it would still be here.
 addEventListener("pagehide", () => {
   clearTimeout(retryTimer);
   source.close();
-  presence.stop();
 });
 addEventListener("pageshow", (e) => e.persisted && connect());
 

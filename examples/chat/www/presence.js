@@ -1,65 +1,56 @@
-// Who is in the room. Everybody says so now and then, in messages that nobody keeps, and the answer to
-// such a message counts the clients that it was sent to.
-
-const every = 10_000;
-const patience = 3000; // for those who are asked whether they are here
+// Who is in the room. Caddy says who is there when it is asked, and tells who comes and goes.
 
 export class Presence {
-  people = new Map(); // by ID: their name, and when they were heard last
-  count = 0; // clients in the room, with a name or without
+  clients = 0; // in the room, with a name or without
+  infos = new Set(); // what those with a name have said of themselves
 
-  constructor({ url, me, changed }) {
-    Object.assign(this, { url, me, changed });
+  constructor({ url, changed }) {
+    Object.assign(this, { url, changed });
   }
 
-  // start is called whenever the page has come to the room.
-  start() {
-    clearInterval(this.ticker);
-    this.ticker = setInterval(() => this.say({}), every);
-    return this.rollCall();
-  }
-
-  stop() {
-    clearInterval(this.ticker);
-    clearTimeout(this.roll);
-    this.roll = undefined;
-    // A page that is going away can still send a beacon.
-    navigator.sendBeacon(this.url, JSON.stringify({ id: this.me().id, gone: true }));
-  }
-
-  // rollCall asks who is here and forgets who does not answer.
-  rollCall() {
-    if (this.roll) return undefined;
-    const asked = performance.now();
-    this.roll = setTimeout(() => {
-      this.roll = undefined;
-      for (const [id, person] of this.people) if (person.heard < asked) this.people.delete(id);
-      this.changed();
-    }, patience);
-    return this.say({ ask: true });
-  }
-
-  async say(more) {
-    const body = JSON.stringify({ ...this.me(), ...more });
+  // ask is called whenever the page has come to the room. What an event tells later may be in the answer already,
+  // which makes no difference to a set. An event that comes while we ask may not be in it: then we ask again.
+  async ask() {
+    this.missed = false;
+    const mine = (this.asking = {});
     try {
-      const answer = await fetch(this.url, { method: "POST", body, signal: AbortSignal.timeout(5000) });
-      if (!answer.ok) return;
-      this.count = (await answer.json()).receivers;
+      const answer = await fetch(this.url, { signal: AbortSignal.timeout(5000) });
+      if (!answer.ok || mine !== this.asking) return;
+      const { clients, users } = await answer.json();
+      if (mine !== this.asking) return;
+      this.clients = clients;
+      this.infos = new Set(users.map(({ info }) => info));
+      this.changed();
     } catch {
       return; // the stream notices, too
+    } finally {
+      if (mine === this.asking) this.asking = undefined;
     }
-    if (this.count < this.people.size) this.rollCall(); // somebody left without a word
+    if (this.missed) this.ask();
+  }
+
+  // heard takes a presence event.
+  heard({ clients, joined, left, more }) {
+    this.clients = clients;
+    for (const { info } of left) this.infos.delete(info);
+    for (const { info } of joined) this.infos.add(info);
+    this.missed = true;
+    if (more) this.ask(); // so many that an event does not name them all
     this.changed();
   }
 
-  // heard takes such a message of anybody, us included.
-  heard({ id, name, ask, gone }) {
-    const before = this.people.size;
-    if (gone) this.people.delete(id);
-    else this.people.set(id, { name, heard: performance.now() });
-    const ours = id === this.me().id;
-    // Whoever comes is told of everybody, and whoever stays counts anew. Not all at once.
-    if (!ours && (ask || gone || this.people.size !== before)) setTimeout(() => this.say({}), Math.random() * 300);
-    this.changed();
+  // people returns the names by ID. An info is both, with a space between them; anybody can make one up.
+  people() {
+    const people = new Map();
+    for (const info of this.infos) {
+      const [id, ...name] = info.split(" ");
+      people.set(id, name.join(" ").slice(0, 30) || "?");
+    }
+    return people;
+  }
+
+  // nameless returns how many clients have not said who they are.
+  nameless() {
+    return Math.max(0, this.clients - this.infos.size);
   }
 }
