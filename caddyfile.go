@@ -284,6 +284,7 @@ func checkHubDefined(h httpcaddyfile.Helper, name string) error {
 //		topics             <topics...>
 //		client_id          <value>
 //		user               <value>
+//		info               <value>
 //		heartbeat          <duration> | off
 //		retry              <duration>, 100ms to 1h
 //		idle_timeout       <duration> | off

@@ -133,6 +133,7 @@
 //   - [Rememberer]: what the log remembers of idempotency keys outlives it, when the hub follows another.
 //   - [Purger]: messages can be removed from the log before their time.
 //   - [Kicker]: the log joins several instances, which close each other's connections.
+//   - [Counter]: the log joins several instances, which tell each other where their clients listen.
 //   - [Claimer]: the log joins several instances, which agree whose a client_id is.
 //
 // # What is promised
