@@ -192,9 +192,11 @@ func (h *Handler) clientOptions() *hub.ClientOptions {
 
 // drainIfExiting runs when a server shuts down, for a reload or because the process exits. A process that
 // exits waits for every request, and so for every stream.
-func (h *Handler) drainIfExiting() {
+func (h *Handler) drainIfExiting() { shutDownIfExiting(h.live) }
+
+func shutDownIfExiting(h *live.Hub) {
 	if caddy.Exiting() {
-		h.live.ShutDown()
+		h.ShutDown()
 	}
 }
 

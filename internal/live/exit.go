@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/caddy-sse/caddy-sse/internal/answers"
 	"github.com/caddy-sse/caddy-sse/internal/stream"
 )
 
@@ -28,6 +29,7 @@ func init() { caddy.OnExit(func(context.Context) { closing.Wait() }) }
 // ShutDown ends the hub's clients in good order, and cuts those that take too long.
 func (h *Hub) ShutDown() {
 	h.shutOnce.Do(func() {
+		h.Answers.Close(answers.ErrExit)
 		h.Core.Drain()
 		time.AfterFunc(drainTime, h.Core.AbortBlocked)
 		time.AfterFunc(exitTime, h.Core.Abort)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/answers"
 	"github.com/caddy-sse/caddy-sse/internal/stream"
 	"github.com/caddy-sse/caddy-sse/internal/token"
 )
@@ -28,6 +29,8 @@ import (
 type Hub struct {
 	Name string
 	Core *hub.Hub // the clients, and the history that they resume from
+
+	Answers *answers.Store // what upstreams answer, for readers that come back
 
 	// Refusals and Failures limit how often a refused client and a failed publish are logged: a flood of
 	// them must not fill the disk.
@@ -77,7 +80,12 @@ var _ caddy.Destructor = (*Hub)(nil)
 // Acquire returns the hub of that name, and makes it if no route has it. [Release] gives it back.
 func Acquire(name string) *Hub {
 	value, _, _ := hubs.LoadOrNew(name, func() (caddy.Destructor, error) {
-		h := &Hub{Core: hub.NewHub(hub.Limits{}), Name: name, ready: make(chan struct{})}
+		h := &Hub{
+			Core:    hub.NewHub(hub.Limits{}),
+			Answers: answers.NewStore(),
+			Name:    name,
+			ready:   make(chan struct{}),
+		}
 		h.Refusals.Interval, h.Failures.Interval, h.unemitted.Interval = time.Second, time.Second, time.Second
 		h.record = recordOf(name)
 		h.calls, h.endCalls = context.WithCancel(context.Background())
@@ -109,6 +117,7 @@ func All() (all []*Hub) {
 // direct streams to end; Caddy has waited for the others.
 func (h *Hub) Destruct() error {
 	if !caddy.Exiting() {
+		h.Answers.Close(answers.ErrExit)
 		h.Core.Close()
 		return h.closeBroker()
 	}

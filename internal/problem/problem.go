@@ -28,6 +28,9 @@ type Problem struct {
 	Published *int `json:"published,omitempty"`
 	// Line is the line of the body that is wrong, from 1; 0 for a body that is not read line by line.
 	Line int `json:"line,omitempty"`
+	// Oldest is the number of the oldest event that can still be had, or that comes next; 0 where it was not
+	// asked for.
+	Oldest uint64 `json:"oldest,omitempty"`
 
 	// What follows goes into headers, never into the body.
 

@@ -1,0 +1,128 @@
+package answers
+
+import (
+	"slices"
+	"strconv"
+)
+
+// log is an answer's bytes, and where in them its numbered pieces begin. It only grows; what has been read is
+// never changed.
+type log struct {
+	segments []segment
+	size     int64   // bytes
+	dropped  uint64  // pieces before the first that is there
+	starts   []int64 // where piece number dropped+i+1 begins
+}
+
+// segment is a part of a log's bytes.
+type segment struct {
+	begins int64
+	bytes  []byte
+}
+
+// Segments grow with their log, so that a short answer takes little room and a long one has few.
+const (
+	minSegment = 512
+	maxSegment = 64 << 10
+)
+
+func (l *log) append(piece []byte, numbered bool) {
+	if numbered {
+		l.starts = append(l.starts, l.size)
+	}
+	for len(piece) > 0 {
+		n := len(l.segments)
+		if n == 0 || len(l.segments[n-1].bytes) == cap(l.segments[n-1].bytes) {
+			room := min(max(minSegment, l.size/2), maxSegment)
+			l.segments = append(l.segments, segment{l.size, make([]byte, 0, room)})
+			n++
+		}
+		last := &l.segments[n-1]
+		taken := min(len(piece), cap(last.bytes)-len(last.bytes))
+		last.bytes = append(last.bytes, piece[:taken]...)
+		piece = piece[taken:]
+		l.size += int64(taken)
+	}
+}
+
+// room returns the bytes that the log takes in memory.
+func (l *log) room() int64 {
+	n := int64(cap(l.starts)*8 + cap(l.segments)*32)
+	for _, s := range l.segments {
+		n += int64(cap(s.bytes))
+	}
+	return n
+}
+
+// last returns the number of the last piece.
+func (l *log) last() uint64 { return l.dropped + uint64(len(l.starts)) }
+
+// start returns where the piece behind that number begins, which must be there.
+func (l *log) start(number uint64) int64 { return l.starts[number-l.dropped] }
+
+// drop forgets all pieces, but not how many there were.
+func (l *log) drop() { l.dropped, l.segments, l.starts = l.last(), nil, nil }
+
+// lacks reports whether what follows the cursor is not there.
+func (l *log) lacks(c cursor) bool {
+	return c.number < l.dropped || c.offset < l.size && l.segments == nil
+}
+
+// cursor is a reader's place in a log.
+type cursor struct {
+	offset int64
+	number uint64 // pieces that have begun before offset
+}
+
+// after returns the place behind the piece of that number.
+func (l *log) after(number uint64) cursor {
+	c := cursor{offset: l.size, number: number}
+	if number < l.last() {
+		c.offset = l.start(number)
+	}
+	return c
+}
+
+// read appends what follows the cursor to buf, as far as buf has room, and moves the cursor. With an id,
+// each piece has an id line before it.
+func (l *log) read(c *cursor, buf []byte, id string) []byte {
+	for c.offset < l.size {
+		until := l.size
+		if c.number < l.last() && l.start(c.number) == c.offset {
+			c.number++
+			if id != "" {
+				if cap(buf)-len(buf) < len(id)+32 {
+					c.number--
+					return buf
+				}
+				buf = appendID(buf, id, c.number)
+			}
+		}
+		if c.number < l.last() {
+			until = l.start(c.number)
+		}
+		for c.offset < until {
+			i, exact := slices.BinarySearchFunc(l.segments, c.offset, func(s segment, at int64) int {
+				return int(s.begins - at)
+			})
+			if !exact {
+				i--
+			}
+			s := l.segments[i]
+			from := int(c.offset - s.begins)
+			n := min(len(s.bytes)-from, int(until-c.offset), cap(buf)-len(buf))
+			if n == 0 {
+				return buf
+			}
+			buf = append(buf, s.bytes[from:from+n]...)
+			c.offset += int64(n)
+		}
+	}
+	return buf
+}
+
+// appendID appends an id line.
+func appendID(buf []byte, id string, number uint64) []byte {
+	buf = append(append(buf, "id: "...), id...)
+	return append(strconv.AppendUint(append(buf, '.'), number, 10), '\n')
+}

@@ -1,0 +1,309 @@
+package sse
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-sse/caddy-sse/internal/answers"
+	"github.com/caddy-sse/caddy-sse/internal/problem"
+)
+
+// record asks the upstream, records the answer if it is a stream, and gives it to the client. A request whose
+// key is under way or kept is given that answer.
+func (h *Resume) record(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, asked resumeRequest) error {
+	body, ok, err := h.readBody(r)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return next.ServeHTTP(w, r)
+	}
+	request := h.request(r, asked, body)
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context())) // the upstream calls it at its end
+	answer, mine, err := h.live.Answers.Open(r.Context(), request, cancel)
+	if err != nil {
+		cancel(err)
+		return h.refuse(w, problem.New(http.StatusUnprocessableEntity,
+			"this key was used for another request; use a new key for a new request"))
+	}
+	if !mine {
+		defer answer.Leave()
+		kept, err := h.awaitDecided(r, answer)
+		switch {
+		case err != nil:
+			return nil
+		case kept:
+			return h.serve(w, r, answer, 0, nil)
+		}
+		request.Key, request.Name = "", "" // the first answer was none to keep: this one is by itself
+		if answer, _, err = h.live.Answers.Open(r.Context(), request, cancel); err != nil {
+			return err
+		}
+	}
+	defer answer.Leave()
+	u := &upstream{
+		answer: answer,
+		ids:    h.IDs == "replace",
+		logger: h.logger,
+		cancel: cancel,
+		w:      w,
+		header: w.Header().Clone(),
+		done:   make(chan struct{}),
+		handed: make(chan struct{}),
+		gone:   make(chan struct{}),
+	}
+	u.start(detach(ctx, r, body, u), next)
+	return h.serveFirst(w, r, u)
+}
+
+// serveFirst gives the client of the first request its answer, or what is none to keep.
+func (h *Resume) serveFirst(w http.ResponseWriter, r *http.Request, u *upstream) error {
+	select {
+	case <-u.answer.Decided():
+	case <-r.Context().Done():
+		if u.leave() {
+			return nil
+		}
+	}
+	if !u.recorded() {
+		if u.leave() { // it was ended before it began
+			return h.serve(w, r, u.answer, 0, nil)
+		}
+		return u.await(r)
+	}
+	defer u.leave()
+	return h.serve(w, r, u.answer, 0, u)
+}
+
+// awaitDecided waits until it is known whether an answer is kept. The error is for a client that has gone, or an
+// instance that exits.
+func (h *Resume) awaitDecided(r *http.Request, a *answers.Answer) (kept bool, err error) {
+	select {
+	case <-a.Decided():
+		state, _ := a.State()
+		return state != answers.Passed, nil
+	case <-r.Context().Done():
+		return false, r.Context().Err()
+	case <-h.live.Answers.Context().Done():
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// resume answers a request that names an answer by its ID.
+func (h *Resume) resume(w http.ResponseWriter, r *http.Request, asked resumeRequest) error {
+	answer := h.live.Answers.Find(r.Context(), asked.owner, asked.id)
+	if answer == nil {
+		h.live.Answers.CountResume(errUnknownAnswer)
+		return h.refuse(w, notKept())
+	}
+	defer answer.Leave()
+	if _, err := h.awaitDecided(r, answer); err != nil {
+		return nil
+	}
+	return h.serve(w, r, answer, asked.after, nil)
+}
+
+var errUnknownAnswer = errors.New("there is no such answer")
+
+func notKept() *problem.Problem {
+	return problem.New(http.StatusNotFound, "there is no such answer, or no longer; ask again to get a new one")
+}
+
+// resumeNamed answers a GET that asks by name: with the answer from its start if it goes on, or else with 204.
+func (h *Resume) resumeNamed(w http.ResponseWriter, r *http.Request, asked resumeRequest) error {
+	answer := h.live.Answers.Named(r.Context(), asked.owner, r.Host, asked.name)
+	if answer == nil {
+		return noContent(w)
+	}
+	defer answer.Leave()
+	if _, err := h.awaitDecided(r, answer); err != nil {
+		return nil
+	}
+	if state, _ := answer.State(); state != answers.Live {
+		return noContent(w)
+	}
+	h.live.Answers.CountAttached()
+	return h.serve(w, r, answer, 0, nil)
+}
+
+func noContent(w http.ResponseWriter) error {
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// stop answers a DELETE. What is unknown, or another's, is no error, and no hint that it exists.
+func (h *Resume) stop(w http.ResponseWriter, r *http.Request, asked resumeRequest) error {
+	var answer *answers.Answer
+	switch {
+	case asked.refusal != nil:
+	case asked.byID:
+		answer = h.live.Answers.Find(r.Context(), asked.owner, asked.id)
+	default:
+		answer = h.live.Answers.Named(r.Context(), asked.owner, r.Host, asked.name)
+	}
+	if answer != nil {
+		answer.Stop()
+		answer.Leave()
+	}
+	return noContent(w)
+}
+
+// tellStatus answers a request for the state of an answer.
+func (h *Resume) tellStatus(w http.ResponseWriter, r *http.Request, asked resumeRequest) error {
+	var answer *answers.Answer
+	if asked.byID {
+		answer = h.live.Answers.Find(r.Context(), asked.owner, asked.id)
+	} else {
+		answer = h.live.Answers.Named(r.Context(), asked.owner, r.Host, asked.name)
+	}
+	if answer == nil {
+		return h.refuse(w, notKept())
+	}
+	defer answer.Leave()
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	return problem.WriteJSON(w, http.StatusOK, answer.Status())
+}
+
+// serve gives a client what follows an event of an answer. Every refusal comes before the headers. For the client
+// of the first request u is the upstream.
+func (h *Resume) serve(
+	w http.ResponseWriter, r *http.Request, a *answers.Answer, after uint64, u *upstream,
+) error {
+	if h.live.Answers.Context().Err() != nil {
+		panic(http.ErrAbortHandler)
+	}
+	read := func() (*answers.Reader, error) { return a.Read(after) }
+	if u != nil {
+		read = a.ReadFirst
+	}
+	reader, err := read()
+	if u == nil && r.Header.Get("Last-Event-ID") != "" {
+		h.live.Answers.CountResume(err)
+	}
+	trimmed, isTrimmed := errors.AsType[*answers.TrimmedError](err)
+	switch {
+	case errors.Is(err, answers.ErrOver):
+		return h.allHad(w, r, a)
+	case errors.Is(err, answers.ErrNeverGiven):
+		return h.refuse(w, malformed("the answer has not given out this number"))
+	case isTrimmed:
+		refusal := problem.New(http.StatusGone, "what follows is no longer kept")
+		refusal.Oldest = trimmed.Oldest
+		return h.refuse(w, refusal)
+	case err != nil:
+		return h.refuse(w, notKept())
+	}
+	defer reader.Close()
+	setAnswerHeaders(w, a, u != nil)
+	w.WriteHeader(http.StatusOK)
+	stream := &resumeStream{
+		w: w, r: r, reader: reader, controller: http.NewResponseController(w), closed: h.live.Answers.Context(),
+		heartbeat: time.Duration(h.Heartbeat), lines: a.Head().Kind == answers.Lines,
+	}
+	defer h.live.CloseAtExit(r)()
+	end := stream.run()
+	if end != answers.Cut {
+		return nil
+	}
+	if state, _ := a.State(); state == answers.Passed && u != nil && stream.closed.Err() == nil {
+		u.handOver()
+		return u.await(r)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// allHad answers a client that has had all of an answer that is over.
+func (h *Resume) allHad(w http.ResponseWriter, r *http.Request, a *answers.Answer) error {
+	if state, reason := a.State(); state == answers.Aborted && a.Head().Header == nil {
+		return h.refuse(w, problem.New(http.StatusGatewayTimeout, "the upstream did not answer: %s", reason))
+	}
+	setAnswerHeaders(w, a, false)
+	if r.Method != http.MethodPost {
+		w.Header().Del("Content-Type")
+		return noContent(w)
+	}
+	w.Header().Set("Content-Length", "0")
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// setAnswerHeaders sets the headers of an answer. Cookies are for the client of the first request only.
+func setAnswerHeaders(w http.ResponseWriter, a *answers.Answer, first bool) {
+	header := w.Header()
+	for name, values := range a.Head().Header {
+		if name != "Set-Cookie" || first {
+			header[name] = append([]string(nil), values...)
+		}
+	}
+	header.Set("Content-Location", contentLocation(a))
+}
+
+// resumeStream writes an answer to a client.
+type resumeStream struct {
+	w          http.ResponseWriter
+	r          *http.Request
+	reader     *answers.Reader
+	controller *http.ResponseController
+	closed     context.Context // ends when all readers are cut
+	heartbeat  time.Duration   // 0 or less for none
+	lines      bool
+}
+
+// comment keeps a line open. No empty line follows: some clients take one for the end of an event.
+var comment = []byte(":\n")
+
+// run writes until the answer ends or the client leaves. It returns how it ended; Open if the client left.
+func (s *resumeStream) run() answers.End {
+	defer context.AfterFunc(s.closed, func() { // a write to a client that takes nothing would hold up the exit
+		_ = s.controller.SetWriteDeadline(time.Unix(1, 0))
+	})()
+	_ = s.controller.Flush()
+	var silence <-chan time.Time
+	last := time.Now()
+	if s.heartbeat > 0 && !s.lines {
+		timer := time.NewTicker(s.heartbeat)
+		defer timer.Stop()
+		silence = timer.C
+	}
+	buf := make([]byte, 0, 8<<10)
+	for {
+		out, end := s.reader.Next(buf[:0])
+		if s.closed.Err() != nil {
+			return answers.Cut
+		}
+		if len(out) > 0 {
+			if !s.write(out) {
+				return answers.Open
+			}
+			last = time.Now()
+			continue
+		}
+		if end != answers.Open {
+			return end
+		}
+		select {
+		case <-s.reader.Wake():
+		case <-s.r.Context().Done():
+			return answers.Open
+		case <-s.closed.Done():
+			return answers.Cut
+		case <-silence:
+			if time.Since(last) >= s.heartbeat/2 && !s.write(comment) {
+				return answers.Open
+			}
+		}
+	}
+}
+
+func (s *resumeStream) write(b []byte) bool {
+	if _, err := s.w.Write(b); err != nil {
+		return false
+	}
+	return s.controller.Flush() == nil
+}
