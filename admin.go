@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/answers"
 	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddy-sse/caddy-sse/topic"
@@ -61,6 +62,8 @@ func (a *Admin) Provision(ctx caddy.Context) error {
 		"GET /sse/hubs/{hub}/presence":               a.presence,
 		"DELETE /sse/hubs/{hub}/clients/{client_id}": a.kick,
 		"DELETE /sse/hubs/{hub}/clients":             a.kick, // ?client_id=, which may be "." or ".."
+		"GET /sse/hubs/{hub}/answers":                a.answers,
+		"DELETE /sse/hubs/{hub}/answers/{id}":        a.stopAnswer,
 		"POST /sse/hubs/{hub}/publish":               a.publish,
 		anyPath:                                      a.notServed,
 	} {
@@ -357,6 +360,42 @@ func (a *Admin) purge(w http.ResponseWriter, r *http.Request) error {
 	a.logger.Info("topic purged by an operator", zap.String("hub", liveHub.Name), zap.String("topic", q["topic"]))
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// answers shows the answers of upstreams that are under way.
+func (a *Admin) answers(w http.ResponseWriter, r *http.Request) error {
+	hub, err := hubOf(r)
+	if err != nil {
+		return err
+	}
+	q, err := parameters(r, "limit")
+	if err != nil {
+		return err
+	}
+	limit, err := limitOf(q["limit"])
+	if err != nil {
+		return err
+	}
+	items, all := hub.Answers.List(limit)
+	return answerJSON(w, http.StatusOK, map[string]any{
+		"answers": append([]answers.Item{}, items...), "all": all, "next": "",
+	})
+}
+
+// stopAnswer stops an answer that is under way on this instance, and so its upstream.
+func (a *Admin) stopAnswer(w http.ResponseWriter, r *http.Request) error {
+	hub, err := hubOf(r)
+	if err != nil {
+		return err
+	}
+	if _, err := parameters(r); err != nil {
+		return err
+	}
+	if !hub.Answers.StopByOperator(r.PathValue("id")) {
+		return notFound("no answer of this ID is under way on this instance")
+	}
+	a.logger.Info("answer stopped by an operator", zap.String("hub", hub.Name))
+	return answerJSON(w, http.StatusOK, map[string]any{"stopped": true})
 }
 
 // publish takes messages in form B. Everybody who reaches the admin endpoint may publish anything.

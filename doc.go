@@ -21,6 +21,7 @@
 //	internal/cli                         caddy sse listen, publish, token
 //	internal/stream, internal/option     writing to sockets; kinds of Caddyfile options
 //	internal/{memlog,boltlog,redislog}   the logs: in memory, in a file, in Redis
+//	internal/{answers,redisanswers}      answers of upstreams, for readers that come back
 //	internal/{ingest,token,problem}      bodies of messages, JSON Web Tokens, refusals
 //	broker, broker/brokertest            what a log owes, and the tests of that
 //	hub                                  a log's end in this process: history, index, clients

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddy-sse/caddy-sse/hub"
+	"github.com/caddy-sse/caddy-sse/internal/answers"
 	"github.com/caddy-sse/caddy-sse/internal/live"
 )
 
@@ -53,8 +54,18 @@ var (
 		"Gaps that clients were told, by reason: they may have missed messages.", "reason")
 	refusedDesc = describe("publish_refused_total",
 		"Requests to publish that were answered with an error, by status.", "status")
-	topicsDesc = describe("topics", "Topics and patterns that have clients or kept messages.")
-	buildDesc  = prometheus.NewDesc("caddy_sse_build_info",
+	topicsDesc       = describe("topics", "Topics and patterns that have clients or kept messages.")
+	answersDesc      = describe("answers", "Answers of upstreams that are kept, by state.", "state")
+	answersTotalDesc = describe("answers_total",
+		"Answers of upstreams that have ended, by result; passed are those that were nothing to keep.", "result")
+	answerResumesDesc = describe("answer_resumes_total",
+		"Requests that named an event of an answer, by what became of them.", "result")
+	answerAttachedDesc = describe("answer_attached_total",
+		"Requests that were given an answer by key or name.")
+	answerLocalDesc = describe("answer_claims_local_total",
+		"Keys and names that hold on this instance only, since the others could not be asked.")
+	answerBytesDesc = describe("answer_bytes", "Bytes of answers kept for readers that come back.")
+	buildDesc       = prometheus.NewDesc("caddy_sse_build_info",
 		"1, for the version of the module.", []string{"version"}, nil)
 )
 
@@ -63,6 +74,8 @@ func (collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
 		clientsDesc, connectionsDesc, resumesDesc, publishedDesc, sentDesc, droppedDesc, disconnectsDesc,
 		deliveryDesc, brokerUpDesc, lagDesc, historyDesc, fileDesc, gapsDesc, refusedDesc, topicsDesc, buildDesc,
+		answersDesc, answersTotalDesc, answerResumesDesc, answerAttachedDesc, answerLocalDesc,
+		answerBytesDesc,
 	} {
 		descs <- desc
 	}
@@ -108,6 +121,7 @@ func collect(h *live.Hub, metrics chan<- prometheus.Metric) {
 	}
 	send(topicsDesc, prometheus.GaugeValue, float64(stats.Topics))
 	metrics <- deliveryMetric(stats.Delivery, h.Name)
+	collectAnswers(h.Answers.Stats(), send)
 	up := 0.0
 	if h.BrokerState().Up {
 		up = 1
@@ -119,6 +133,29 @@ func collect(h *live.Hub, metrics chan<- prometheus.Metric) {
 	if size, ok := h.FileSize(); ok {
 		send(fileDesc, prometheus.GaugeValue, float64(size))
 	}
+}
+
+// collectAnswers sends the numbers of a hub's answers.
+func collectAnswers(
+	stats answers.Stats, send func(*prometheus.Desc, prometheus.ValueType, float64, ...string),
+) {
+	for state, n := range map[string]int{"pending": stats.Pending, "live": stats.Live, "kept": stats.Kept} {
+		send(answersDesc, prometheus.GaugeValue, float64(n), state)
+	}
+	for result, n := range map[string]uint64{
+		"done": stats.Done, "stopped": stats.Stopped, "aborted": stats.Aborted, "abandoned": stats.Abandoned,
+		"passed": stats.Passed,
+	} {
+		send(answersTotalDesc, prometheus.CounterValue, float64(n), result)
+	}
+	for result, n := range map[string]uint64{
+		"complete": stats.Complete, "gone": stats.Gone, "unknown": stats.Unknown,
+	} {
+		send(answerResumesDesc, prometheus.CounterValue, float64(n), result)
+	}
+	send(answerAttachedDesc, prometheus.CounterValue, float64(stats.Attached))
+	send(answerLocalDesc, prometheus.CounterValue, float64(stats.Alone))
+	send(answerBytesDesc, prometheus.GaugeValue, float64(stats.Bytes))
 }
 
 func deliveryMetric(delivery hub.Histogram, hub string) prometheus.Metric {

@@ -15,7 +15,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-sse/caddy-sse/broker"
+	"github.com/caddy-sse/caddy-sse/internal/answers"
 	"github.com/caddy-sse/caddy-sse/internal/option"
+	"github.com/caddy-sse/caddy-sse/internal/redisanswers"
 	"github.com/caddy-sse/caddy-sse/internal/redislog"
 )
 
@@ -227,7 +229,16 @@ func (b *RedisBroker) Open(hub string) (broker.Log, error) {
 		return nil, fmt.Errorf("broker redis: the hub %q has a colon in its name, which parts it from the prefix "+
 			"in Redis; name it otherwise", hub)
 	}
+	return redislog.Open(hub, b.logOptions()), nil
+}
+
+// ShareAnswers implements [live.Sharer].
+func (b *RedisBroker) ShareAnswers(hub string) answers.Shared {
+	return redisanswers.Open(hub, b.logOptions())
+}
+
+func (b *RedisBroker) logOptions() redislog.Options {
 	o := b.options
 	o.Logger = b.logger
-	return redislog.Open(hub, o), nil
+	return o
 }

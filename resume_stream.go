@@ -25,8 +25,10 @@ func (h *Resume) record(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	request := h.request(r, asked, body)
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context())) // the upstream calls it at its end
 	answer, mine, err := h.live.Answers.Open(r.Context(), request, cancel)
-	if err != nil {
-		cancel(err)
+	switch {
+	case r.Context().Err() != nil && answer == nil:
+		return nil
+	case err != nil:
 		return h.refuse(w, problem.New(http.StatusUnprocessableEntity,
 			"this key was used for another request; use a new key for a new request"))
 	}
@@ -95,8 +97,11 @@ func (h *Resume) awaitDecided(r *http.Request, a *answers.Answer) (kept bool, er
 
 // resume answers a request that names an answer by its ID.
 func (h *Resume) resume(w http.ResponseWriter, r *http.Request, asked resumeRequest) error {
-	answer := h.live.Answers.Find(r.Context(), asked.owner, asked.id)
-	if answer == nil {
+	answer, err := h.find(r, asked)
+	switch {
+	case err != nil:
+		return h.refuse(w, away())
+	case answer == nil:
 		h.live.Answers.CountResume(errUnknownAnswer)
 		return h.refuse(w, notKept())
 	}
@@ -104,7 +109,22 @@ func (h *Resume) resume(w http.ResponseWriter, r *http.Request, asked resumeRequ
 	if _, err := h.awaitDecided(r, answer); err != nil {
 		return nil
 	}
+	answer.AwaitNumber(r.Context(), asked.after)
 	return h.serve(w, r, answer, asked.after, nil)
+}
+
+// find returns the answer that a request asks for, or nil; see [answers.Store.Find].
+func (h *Resume) find(r *http.Request, asked resumeRequest) (*answers.Answer, error) {
+	request := &answers.Request{Owner: asked.owner, Host: r.Host, Name: asked.name, Bounds: h.bounds()}
+	if asked.byID {
+		return h.live.Answers.Find(r.Context(), request, asked.id)
+	}
+	return h.live.Answers.Named(r.Context(), request)
+}
+
+func away() *problem.Problem {
+	return problem.New(http.StatusServiceUnavailable,
+		"the answer may be on another instance, which can't be asked now; try again")
 }
 
 var errUnknownAnswer = errors.New("there is no such answer")
@@ -115,15 +135,18 @@ func notKept() *problem.Problem {
 
 // resumeNamed answers a GET that asks by name: with the answer from its start if it goes on, or else with 204.
 func (h *Resume) resumeNamed(w http.ResponseWriter, r *http.Request, asked resumeRequest) error {
-	answer := h.live.Answers.Named(r.Context(), asked.owner, r.Host, asked.name)
-	if answer == nil {
+	answer, err := h.find(r, asked)
+	switch {
+	case err != nil:
+		return h.refuse(w, away())
+	case answer == nil:
 		return noContent(w)
 	}
 	defer answer.Leave()
 	if _, err := h.awaitDecided(r, answer); err != nil {
 		return nil
 	}
-	if state, _ := answer.State(); state != answers.Live {
+	if answer.Status().State != answers.Live {
 		return noContent(w)
 	}
 	h.live.Answers.CountAttached()
@@ -138,13 +161,12 @@ func noContent(w http.ResponseWriter) error {
 
 // stop answers a DELETE. What is unknown, or another's, is no error, and no hint that it exists.
 func (h *Resume) stop(w http.ResponseWriter, r *http.Request, asked resumeRequest) error {
-	var answer *answers.Answer
-	switch {
-	case asked.refusal != nil:
-	case asked.byID:
-		answer = h.live.Answers.Find(r.Context(), asked.owner, asked.id)
-	default:
-		answer = h.live.Answers.Named(r.Context(), asked.owner, r.Host, asked.name)
+	if asked.refusal != nil {
+		return noContent(w)
+	}
+	answer, err := h.find(r, asked)
+	if err != nil { // it goes on, and who asked should know
+		return h.refuse(w, away())
 	}
 	if answer != nil {
 		answer.Stop()
@@ -155,16 +177,17 @@ func (h *Resume) stop(w http.ResponseWriter, r *http.Request, asked resumeReques
 
 // tellStatus answers a request for the state of an answer.
 func (h *Resume) tellStatus(w http.ResponseWriter, r *http.Request, asked resumeRequest) error {
-	var answer *answers.Answer
-	if asked.byID {
-		answer = h.live.Answers.Find(r.Context(), asked.owner, asked.id)
-	} else {
-		answer = h.live.Answers.Named(r.Context(), asked.owner, r.Host, asked.name)
-	}
-	if answer == nil {
+	answer, err := h.find(r, asked)
+	switch {
+	case err != nil:
+		return h.refuse(w, away())
+	case answer == nil:
 		return h.refuse(w, notKept())
 	}
 	defer answer.Leave()
+	if err := answer.Refresh(r.Context()); err != nil {
+		return h.refuse(w, away())
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	return problem.WriteJSON(w, http.StatusOK, answer.Status())

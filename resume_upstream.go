@@ -64,7 +64,8 @@ func (u *upstream) start(detached *http.Request, next caddyhttp.Handler) {
 		defer close(u.done)
 		func() {
 			defer func() {
-				if u.panicked = recover(); u.panicked != nil && u.panicked != http.ErrAbortHandler {
+				u.panicked = recover()
+				if u.panicked != nil && u.panicked != any(http.ErrAbortHandler) && u.leave() { // or it is panicked again
 					u.logger.Error("a handler behind sse_resume panicked", zap.Any("panic", u.panicked),
 						zap.ByteString("stack", debug.Stack()))
 				}

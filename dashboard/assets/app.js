@@ -31,7 +31,7 @@ async function poll() {
     setState("live", "Live");
     trouble("");
     showDetail();
-    await Promise.all([clients.load(), topics.load()]);
+    await Promise.all([clients.load(), topics.load(), answers.load()]);
   } catch (err) {
     if (mine !== rounds) return;
     setState("stale", "Out of reach");
@@ -67,6 +67,7 @@ function select() {
     applied = {};
     for (const answer of document.querySelectorAll(".answer")) answer.textContent = "";
     clients.restart();
+    answers.restart();
     topics.restart();
     showDetail();
     if (name) $("detail-title").focus({ preventScroll: false });
@@ -217,6 +218,48 @@ const topics = new Pages(
     if (purge) purge.disabled = topic.kept === 0;
   },
 );
+
+const answers = new Pages(
+  "answers",
+  () => ({}),
+  (answer) => answer.id,
+  (answer) => {
+    const row = document.createElement("tr");
+    row.dataset.answer = answer.id;
+    const id = element("th", "");
+    id.scope = "row";
+    id.append(element("code", "", answer.id));
+    const stop = button("Stop", `Stop answer ${answer.id}`, () => stopAnswer(answer.id));
+    row.append(
+      id,
+      cell("State", ""),
+      cell("Asked", element("time", "")),
+      cell("Events", "", "number"),
+      cell("Readers", "", "number"),
+      cell("", stop, "action"),
+    );
+    return row;
+  },
+  (row, answer) => {
+    row.cells[1].textContent = answer.state;
+    const time = row.querySelector("time");
+    time.dateTime = answer.since;
+    time.title = answer.since;
+    time.textContent = since(answer.since);
+    row.cells[3].textContent = formats.count(answer.events);
+    row.cells[4].textContent = formats.count(answer.readers);
+  },
+);
+
+async function stopAnswer(id) {
+  try {
+    await ask(path(`answers/${id}`), { method: "DELETE" });
+    tell("stop-answer", true, `Stopped ${id}`);
+  } catch (err) {
+    tell("stop-answer", false, err.message);
+  }
+  poll();
+}
 
 const field = (name) => $("clients-filter").elements[name];
 let applied = {}; // the filter as it was when it was asked for

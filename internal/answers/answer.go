@@ -2,6 +2,7 @@ package answers
 
 import (
 	"container/list"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -102,6 +103,9 @@ type Answer struct {
 	bounds Bounds
 	cancel func(cause error) // ends the upstream
 
+	mirror bool   // another instance owns it
+	shared Shared // nil if the answer is not shared
+
 	decided chan struct{} // closed once it is known whether the answer is kept, or that there will be none
 
 	// Guarded by store.mu.
@@ -123,6 +127,7 @@ type Answer struct {
 	upstream uint64 // numbered pieces that the upstream sent
 	counted  int64  // bytes that the store counts for it
 	wakes    map[*Reader]struct{}
+	told     *Status // what the owner of a mirror said last; nil before it was asked
 }
 
 // State returns how far the answer has come, and why it was aborted if it was.
@@ -144,6 +149,9 @@ type Status struct {
 func (a *Answer) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.told != nil && !a.state.ended() {
+		return *a.told
+	}
 	return Status{State: a.state, Reason: a.reason, Events: a.upstream, Bytes: a.log.size}
 }
 
@@ -170,7 +178,11 @@ func (a *Answer) Begin(head Head) bool {
 	}
 	a.state, a.head, a.split = Live, head, newSplitter(head.Kind, head.ReplaceIDs)
 	close(a.decided)
+	a.wakeLocked()
 	a.mu.Unlock()
+	if len(a.claims) == 0 { // others with a claim are told from the request on
+		a.store.startSharing(a)
+	}
 	if late {
 		a.store.end(a, Aborted, MaxTime)
 	}
@@ -222,8 +234,18 @@ func (a *Answer) End(inGoodOrder bool) {
 // Pass says that what the upstream answers is nothing to keep. Its key and name are free.
 func (a *Answer) Pass() { a.store.end(a, Passed, "") }
 
-// Stop ends the answer in good order, and cancels its upstream.
-func (a *Answer) Stop() { a.store.end(a, Stopped, "") }
+// Stop ends the answer in good order, and cancels its upstream, also on another instance.
+func (a *Answer) Stop() {
+	if !a.mirror {
+		a.store.end(a, Stopped, "")
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), sharedTime)
+	defer cancel()
+	if err := a.shared.Stop(ctx, a.ID); err != nil {
+		a.shared.Warn("asking another instance to stop an answer", err)
+	}
+}
 
 // countLocked returns by how much the answer has grown in memory since the last call.
 func (a *Answer) countLocked() (grown int64) {

@@ -1,6 +1,7 @@
 package answers
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 )
@@ -101,22 +102,32 @@ func (l *log) read(c *cursor, buf []byte, id string) []byte {
 		if c.number < l.last() {
 			until = l.start(c.number)
 		}
-		for c.offset < until {
-			i, exact := slices.BinarySearchFunc(l.segments, c.offset, func(s segment, at int64) int {
-				return int(s.begins - at)
-			})
-			if !exact {
-				i--
-			}
-			s := l.segments[i]
-			from := int(c.offset - s.begins)
-			n := min(len(s.bytes)-from, int(until-c.offset), cap(buf)-len(buf))
-			if n == 0 {
-				return buf
-			}
-			buf = append(buf, s.bytes[from:from+n]...)
-			c.offset += int64(n)
+		before := len(buf)
+		buf = l.copy(buf, c.offset, until)
+		if c.offset += int64(len(buf) - before); c.offset < until {
+			return buf
 		}
+	}
+	return buf
+}
+
+// copy appends the bytes of a range to buf, as far as buf has room.
+func (l *log) copy(buf []byte, from, until int64) []byte {
+	for from < until {
+		i, exact := slices.BinarySearchFunc(l.segments, from, func(s segment, at int64) int {
+			return cmp.Compare(s.begins, at)
+		})
+		if !exact {
+			i--
+		}
+		s := l.segments[i]
+		begin := int(from - s.begins)
+		n := min(len(s.bytes)-begin, int(until-from), cap(buf)-len(buf))
+		if n == 0 {
+			break
+		}
+		buf = append(buf, s.bytes[begin:begin+n]...)
+		from += int64(n)
 	}
 	return buf
 }
@@ -125,4 +136,45 @@ func (l *log) read(c *cursor, buf []byte, id string) []byte {
 func appendID(buf []byte, id string, number uint64) []byte {
 	buf = append(append(buf, "id: "...), id...)
 	return append(strconv.AppendUint(append(buf, '.'), number, 10), '\n')
+}
+
+// batch returns the pieces behind a cursor, whole and of about most bytes, and the cursor behind them; nil if
+// there are none.
+func (l *log) batch(c cursor, most int64) (*Batch, cursor) {
+	if l.lacks(c) {
+		return nil, cursor{l.size, l.last()}
+	}
+	if c.number >= l.last() {
+		return nil, c
+	}
+	last, end := c.number, c.offset
+	for last < l.last() {
+		pieceEnd := l.size
+		if last+1 < l.last() {
+			pieceEnd = l.start(last + 1)
+		}
+		if last > c.number && pieceEnd-c.offset > most {
+			break
+		}
+		last, end = last+1, pieceEnd
+	}
+	b := &Batch{Last: last}
+	for n := c.number; n < last; n++ {
+		b.Starts = append(b.Starts, l.start(n)-c.offset)
+	}
+	b.Bytes = l.copy(make([]byte, 0, end-c.offset), c.offset, end)
+	return b, cursor{end, last}
+}
+
+// takeIn appends a batch. If what comes before it is missing, all before it is.
+func (l *log) takeIn(b Batch) {
+	if b.first() != l.last()+1 {
+		l.drop()
+		l.dropped = b.first() - 1
+	}
+	begin := l.size
+	l.append(b.Bytes, false)
+	for _, start := range b.Starts {
+		l.starts = append(l.starts, begin+start)
+	}
 }

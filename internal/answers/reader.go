@@ -59,15 +59,28 @@ func (a *Answer) readLocked(after uint64) (*Reader, error) {
 	case after < a.log.dropped:
 		return nil, &TrimmedError{Oldest: a.log.dropped + 1}
 	}
-	r := &Reader{answer: a, cursor: a.log.after(after), wake: make(chan struct{}, 1)}
+	r := a.watchLocked()
+	r.cursor = a.log.after(after)
 	if a.head.Kind == Events {
 		r.id = a.ID
 	}
+	return r, nil
+}
+
+// watch returns a reader that is only woken.
+func (a *Answer) watch() *Reader {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.watchLocked()
+}
+
+func (a *Answer) watchLocked() *Reader {
+	r := &Reader{answer: a, wake: make(chan struct{}, 1)}
 	if a.wakes == nil {
 		a.wakes = make(map[*Reader]struct{})
 	}
 	a.wakes[r] = struct{}{}
-	return r, nil
+	return r
 }
 
 // cutLocked reports whether readers are cut at the end, because it has no form for an error.

@@ -1,10 +1,14 @@
 package answers
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,7 +19,8 @@ type Store struct {
 	open  context.Context // ends when the process exits, or when nobody uses the store any more
 	close context.CancelCauseFunc
 
-	bytes atomic.Int64 // of all answers
+	bytes atomic.Int64   // of all answers
+	tasks sync.WaitGroup // what tells and asks other instances
 
 	mu      sync.Mutex // guards all below
 	byID    map[string]*Answer
@@ -24,6 +29,9 @@ type Store struct {
 	kept    list.List         // of answers that have ended, the longest ended first
 	heads   list.List         // of those whose log gave way
 	stats   Stats
+	shared  Shared // nil for none
+	// claiming are keys that the other instances are being asked for. The channel is closed when they have said.
+	claiming map[claim]chan struct{}
 }
 
 // Stats are counters of a store, and what it has now.
@@ -33,11 +41,12 @@ type Stats struct {
 	Done, Stopped, Aborted, Abandoned, Passed uint64 // answers that have ended, by how
 	Complete, Gone, Unknown                   uint64 // requests that named an event, by what became of them
 	Attached                                  uint64 // requests that were given an answer by key or name
+	Alone                                     uint64 // keys and names that hold on this instance only
 }
 
 // NewStore returns a store without answers.
 func NewStore() *Store {
-	s := &Store{byID: make(map[string]*Answer), claimed: make(map[claim]*Answer)}
+	s := &Store{byID: make(map[string]*Answer), claimed: make(map[claim]*Answer), claiming: make(map[claim]chan struct{})}
 	s.open, s.close = context.WithCancelCause(context.Background())
 	return s
 }
@@ -45,20 +54,40 @@ func NewStore() *Store {
 // Context ends when the process exits, or when nobody uses the store any more. Readers are cut then.
 func (s *Store) Context() context.Context { return s.open }
 
-// Close cuts all readers, and cancels all upstreams but those that have not said yet what they answer to
-// somebody who waits.
+// Close cuts all readers, and ends all answers but those that have not said yet what they answer to somebody
+// who waits.
 func (s *Store) Close(cause error) {
 	s.close(cause)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, a := range s.byID {
-		if state, _ := a.State(); !state.ended() && (state == Live || a.readers == 0) {
-			a.cancel(cause)
-		}
-		if state, _ := a.State(); state.ended() {
+	all := slices.Collect(maps.Values(s.byID))
+	s.mu.Unlock()
+	for _, a := range all {
+		s.mu.Lock()
+		waits := a.readers > 0
+		s.mu.Unlock()
+		state, _ := a.State()
+		switch {
+		case a.mirror:
+		case state == Live, state == Pending && !waits:
+			s.end(a, Aborted, OwnerLost)
+		case state.ended():
 			stopTimers(a)
 		}
 	}
+}
+
+// Wait waits, after Close, until the other instances have been told, but not longer than atMost.
+func (s *Store) Wait(atMost time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.tasks.Wait()
+	}()
+	select {
+	case <-done:
+	case <-time.After(atMost):
+	}
+	s.Share(nil)
 }
 
 // claim is what an answer is found by beside its ID: a key, or a name, which a newer answer takes over. Both
@@ -95,26 +124,46 @@ var ErrKeyReused = errors.New("the key was used for another request")
 // Open returns the answer to a request, and whether the caller is the one to ask the upstream for it.
 // [Answer.Leave] gives the answer back. Cancel ends the upstream; it is called with a cause, perhaps more
 // than once.
-func (s *Store) Open(_ context.Context, r *Request, cancel func(cause error)) (a *Answer, mine bool, err error) {
-	s.mu.Lock()
+func (s *Store) Open(ctx context.Context, r *Request, cancel func(cause error)) (a *Answer, mine bool, err error) {
+	key := r.keyClaim()
+	for {
+		s.mu.Lock()
+		if r.Key == "" {
+			break
+		}
+		if before := s.claimed[key]; before != nil {
+			defer s.mu.Unlock()
+			return s.attachLocked(r, before)
+		}
+		claiming := s.claiming[key]
+		if claiming == nil {
+			break
+		}
+		s.mu.Unlock()
+		select {
+		case <-claiming:
+		case <-ctx.Done():
+			return nil, false, ctx.Err()
+		}
+	}
 	defer s.mu.Unlock()
+	a = s.newAnswer(r, cancel)
+	if a.shared == nil || len(a.claims) == 0 {
+		s.addLocked(a)
+		return a, true, nil
+	}
+	return s.claimLocked(ctx, r, a)
+}
+
+func (s *Store) newAnswer(r *Request, cancel func(cause error)) *Answer {
 	var claims []claim
 	if r.Key != "" {
-		key := r.keyClaim()
-		if before := s.claimed[key]; before != nil {
-			if before.body != r.Body {
-				return nil, false, ErrKeyReused
-			}
-			s.stats.Attached++
-			s.enterLocked(before)
-			return before, false, nil
-		}
-		claims = append(claims, key)
+		claims = append(claims, r.keyClaim())
 	}
 	if r.Name != "" {
 		claims = append(claims, nameClaim(r.Owner, r.Host, r.Name))
 	}
-	a = &Answer{
+	return &Answer{
 		ID:      newID(),
 		URL:     r.URL,
 		store:   s,
@@ -123,41 +172,113 @@ func (s *Store) Open(_ context.Context, r *Request, cancel func(cause error)) (a
 		claims:  claims,
 		bounds:  r.Bounds,
 		cancel:  cancel,
+		shared:  s.shared,
 		decided: make(chan struct{}),
 		state:   Pending,
 		since:   time.Now(),
 		readers: 1,
 	}
-	for _, c := range claims {
+}
+
+func (s *Store) addLocked(a *Answer) {
+	for _, c := range a.claims {
 		s.claimed[c] = a
 	}
 	s.byID[a.ID] = a
-	a.maxTimer = time.AfterFunc(r.MaxTime, func() { s.overdue(a) })
+	a.maxTimer = time.AfterFunc(a.bounds.MaxTime, func() { s.overdue(a) })
+}
+
+// attachLocked gives a request the answer that has its key.
+func (s *Store) attachLocked(r *Request, a *Answer) (*Answer, bool, error) {
+	if a.body != r.Body {
+		return nil, false, ErrKeyReused
+	}
+	s.stats.Attached++
+	s.enterLocked(a)
+	return a, false, nil
+}
+
+// claimLocked claims the key and the name of a new answer on all instances. If another instance has the key it
+// returns the answer there. mu is held, but not while the others are asked.
+func (s *Store) claimLocked(ctx context.Context, r *Request, a *Answer) (*Answer, bool, error) {
+	c := &Claim{ID: a.ID, Body: hex.EncodeToString(r.Body[:]), Record: a.recordLocked(), Keep: a.keep(Pending)}
+	if r.Key != "" {
+		key := r.keyClaim()
+		c.Key = key.text()
+		said := make(chan struct{})
+		s.claiming[key] = said
+		defer func() {
+			delete(s.claiming, key)
+			close(said)
+		}()
+	}
+	if r.Name != "" {
+		c.Name = nameClaim(r.Owner, r.Host, r.Name).text()
+	}
+	s.mu.Unlock()
+	holder, err := a.shared.Claim(within(ctx), c)
+	s.mu.Lock()
+	if err != nil {
+		s.stats.Alone++
+		a.shared.Warn("claiming a key or name on all instances; it holds on this one only", err)
+	}
+	switch {
+	case holder == nil:
+		s.addLocked(a)
+		s.runLocked(func() { s.share(a, a.shared) })
+		return a, true, nil
+	case holder.Body != c.Body:
+		return nil, false, ErrKeyReused
+	}
+	s.mu.Unlock()
+	held, err := s.Find(ctx, r, holder.ID)
+	s.mu.Lock()
+	if held != nil && err == nil {
+		s.stats.Attached++
+		return held, false, nil
+	}
+	a.claims = nil // its answer went away just now: this one is by itself
+	s.addLocked(a)
 	return a, true, nil
 }
 
 // Find returns the answer of that ID, or nil if there is none, or none of that owner's. [Answer.Leave] gives
-// it back.
-func (s *Store) Find(_ context.Context, owner, id string) *Answer {
+// it back. The error is [ErrAway].
+func (s *Store) Find(ctx context.Context, r *Request, id string) (*Answer, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	a := s.byID[id]
-	if a == nil || (a.owner != "" && a.owner != owner) {
-		return nil
+	if a != nil {
+		defer s.mu.Unlock()
+		if a.owner != "" && a.owner != r.Owner {
+			return nil, nil
+		}
+		s.enterLocked(a)
+		return a, nil
 	}
-	s.enterLocked(a)
-	return a
+	s.mu.Unlock()
+	return s.mirrored(ctx, r, id)
 }
 
-// Named returns the newest answer of that name, or nil. [Answer.Leave] gives it back.
-func (s *Store) Named(_ context.Context, owner, host, name string) *Answer {
+// Named returns the newest answer of a request's name, or nil. [Answer.Leave] gives it back. The error is
+// [ErrAway].
+func (s *Store) Named(ctx context.Context, r *Request) (*Answer, error) {
+	name := nameClaim(r.Owner, r.Host, r.Name)
+	if with := s.sharing(); with != nil {
+		id, err := with.Named(within(ctx), name.text())
+		switch {
+		case err != nil:
+			with.Warn("asking other instances for a name", err)
+		case id != "":
+			return s.Find(ctx, r, id)
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := s.claimed[nameClaim(owner, host, name)]
+	a := s.claimed[name]
 	if a != nil {
 		s.enterLocked(a)
 	}
-	return a
+	return a, nil
 }
 
 // CountResume counts a request that named an event, by what became of it.
@@ -189,6 +310,9 @@ func (s *Store) Stats() Stats {
 	stats := s.stats
 	stats.Bytes = s.bytes.Load()
 	for _, a := range s.byID {
+		if a.mirror {
+			continue
+		}
 		switch state, _ := a.State(); state {
 		case Pending:
 			stats.Pending++
@@ -209,20 +333,17 @@ type Item struct {
 	Status
 }
 
-// List returns the answers that still go on, at most limit, and how many there are.
+// List returns the answers that still go on, the oldest first and at most limit, and how many there are.
 func (s *Store) List(limit int) (items []Item, all int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, a := range s.byID {
-		status := a.Status()
-		if status.State.ended() {
-			continue
-		}
-		if all++; len(items) < limit {
+		if status := a.Status(); !status.State.ended() && !a.mirror {
 			items = append(items, Item{a.ID, a.since, a.readers, status})
 		}
 	}
-	return items, all
+	slices.SortFunc(items, func(a, b Item) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
+	return items[:min(limit, len(items))], len(items)
 }
 
 // StopByOperator stops the answer of that ID, whoever's it is. It reports whether it was under way.
@@ -273,7 +394,7 @@ func (s *Store) notIdleLocked(a *Answer) {
 // another one that nobody has had for longer.
 func (s *Store) leftLocked(a *Answer) (abandoned *Answer) {
 	state, _ := a.State()
-	if a.readers > 0 || state.ended() || a.gone {
+	if a.readers > 0 || state.ended() || a.gone || a.mirror {
 		return nil
 	}
 	if a.late || s.open.Err() != nil {
@@ -289,12 +410,21 @@ func (s *Store) leftLocked(a *Answer) (abandoned *Answer) {
 	return nil
 }
 
-// abandon cancels an answer if nobody reads it still.
+// abandon cancels an answer if nobody reads it still, on any instance.
 func (s *Store) abandon(a *Answer) {
+	elsewhere := false
+	if a.shared != nil {
+		ctx, cancel := context.WithTimeout(s.open, sharedTime)
+		elsewhere, _ = a.shared.IsRead(ctx, a.ID) // whoever can't be asked does not read either
+		cancel()
+	}
 	s.mu.Lock()
-	alone := a.readers == 0
+	read := a.readers > 0 || a.gone
+	if elsewhere && !read {
+		a.idleTimer = time.AfterFunc(a.bounds.Abandon, func() { s.abandon(a) })
+	}
 	s.mu.Unlock()
-	if alone {
+	if !read && !elsewhere {
 		s.end(a, Aborted, Abandoned)
 	}
 }
@@ -343,6 +473,9 @@ func (s *Store) end(a *Answer, state State, reason Reason) {
 	default:
 		s.stats.Aborted++
 	}
+	if state == Passed {
+		s.releaseLocked(a)
+	}
 	if state == Passed || s.open.Err() != nil {
 		s.forgetLocked(a)
 	} else {
@@ -380,7 +513,7 @@ func (s *Store) forgetLocked(a *Answer) {
 		a.among = nil
 	}
 	a.mu.Lock()
-	if a.state != Passed { // or its own request would lack what comes before the rest
+	if a.state != Passed && s.open.Err() == nil { // or who reads on would lack the rest
 		a.log.drop()
 		a.wakeLocked()
 	}
@@ -422,6 +555,7 @@ func (s *Store) grow(a *Answer, by int64) {
 func (s *Store) giveWayLocked(a *Answer) {
 	s.kept.Remove(a.place)
 	a.place, a.among = s.heads.PushBack(a), &s.heads
+	s.releaseLocked(a)
 	s.unclaimLocked(a)
 	a.mu.Lock()
 	a.log.drop()

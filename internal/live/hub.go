@@ -118,6 +118,7 @@ func All() (all []*Hub) {
 func (h *Hub) Destruct() error {
 	if !caddy.Exiting() {
 		h.Answers.Close(answers.ErrExit)
+		h.Answers.Wait(drainTime / 2)
 		h.Core.Close()
 		return h.closeBroker()
 	}
@@ -125,6 +126,7 @@ func (h *Hub) Destruct() error {
 	h.Core.WaitEmpty(exitTime + drainTime/4) // all have been cut by then
 	h.streams.Wait(drainTime / 4)
 	h.events.wait(drainTime / 4)
+	h.Answers.Wait(drainTime / 4)
 	closing.Go(func() { h.logIf(h.closeBroker(), "closing the broker") })
 	return nil
 }
@@ -202,8 +204,23 @@ func (h *Hub) applyLocked(s *Settings) {
 	}
 	h.broker, h.identity = s.opened, s.Module.Identity()
 	s.opened = nil
+	h.shareAnswers(s.Module)
 	h.Core.LogReplaced()
 	h.broker.Start(h.Core, h.start)
+}
+
+// Sharer is implemented by brokers that also join the answers of instances.
+type Sharer interface {
+	ShareAnswers(hub string) answers.Shared
+}
+
+// shareAnswers joins the hub's answers with those of other instances, if the broker can.
+func (h *Hub) shareAnswers(module broker.Module) {
+	if sharer, ok := module.(Sharer); ok {
+		h.Answers.Share(sharer.ShareAnswers(h.Name))
+	} else {
+		h.Answers.Share(nil)
+	}
 }
 
 func (h *Hub) logIf(err error, doing string) {
