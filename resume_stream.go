@@ -143,11 +143,13 @@ func (h *Resume) resumeNamed(w http.ResponseWriter, r *http.Request, asked resum
 		return noContent(w)
 	}
 	defer answer.Leave()
-	if _, err := h.awaitDecided(r, answer); err != nil {
+	waited := answer.Status().State == answers.Pending
+	kept, err := h.awaitDecided(r, answer)
+	switch {
+	case err != nil:
 		return nil
-	}
-	if answer.Status().State != answers.Live {
-		return noContent(w)
+	case !kept, answer.Status().State != answers.Live && !(waited && answer.Head().Header != nil):
+		return noContent(w) // who has waited for its first byte gets an answer that is over meanwhile, too
 	}
 	h.live.Answers.CountAttached()
 	return h.serve(w, r, answer, 0, nil)

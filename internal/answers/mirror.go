@@ -38,6 +38,7 @@ func (s *Store) mirrored(ctx context.Context, asked *Request, id string) (*Answe
 	a := &Answer{
 		ID: id, URL: r.URL, store: s, owner: asked.Owner, mirror: true, shared: with, bounds: asked.Bounds,
 		cancel: func(error) {}, decided: make(chan struct{}), state: Pending, since: time.Now(), readers: 1,
+		told: &Status{State: r.State, Reason: r.Reason, Events: r.Events, Bytes: r.Bytes},
 	}
 	if r.Owner == hashText("") {
 		a.owner = ""
