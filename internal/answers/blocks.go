@@ -137,8 +137,8 @@ func (s *blocks) feed(b []byte, add func([]byte, bool)) (own []byte) {
 	return nil
 }
 
-// finish completes a block that lacks its empty line. An event that nobody dispatches would be asked for again
-// and again.
+// finish completes a block that lacks its empty line. An event that nobody dispatches would be asked for
+// again and again.
 func (s *blocks) finish(add func([]byte, bool)) {
 	if s.bom > 0 { // less than a mark
 		s.block = append(s.block, byteOrderMark[:s.bom]...)

@@ -18,7 +18,8 @@ func (s *Store) mirrored(ctx context.Context, asked *Request, id string) (*Answe
 	ctx, cancel := context.WithTimeout(ctx, sharedTime)
 	defer cancel()
 	r, err := with.Load(ctx, id)
-	for wait := batchTime; err == nil && r == nil && wait <= 4*batchTime; wait *= 2 { // its owner may be about to tell
+	// Its owner may be about to tell.
+	for wait := batchTime; err == nil && r == nil && wait <= 4*batchTime; wait *= 2 {
 		s.sleep(wait)
 		r, err = with.Load(ctx, id)
 	}
