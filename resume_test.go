@@ -188,6 +188,20 @@ func TestDeleteStopsAnAnswer(t *testing.T) {
 	wantText(t, all(t, status), `{"state":"stopped","events":1,"bytes":11}`+"\n")
 }
 
+func TestDeleteStopsAnAnswerBeforeItsFirstByte(t *testing.T) {
+	m := newModel(t, func(_ http.ResponseWriter, r *http.Request, _ func(string)) { <-r.Context().Done() })
+	s := serve(t, m.before("bind none\nname {header.X-Run}\nlookup {query.run}"))
+	for round := range 20 { // whether the handlers behind return before or after the client's
+		answered := make(chan *http.Response)
+		go func() { answered <- ask(t, http.MethodPost, s.url("/chat"), "question", "X-Run", "r") }()
+		eventually(t, patience, "the upstream is asked", func() bool { return int(m.calls.Load()) == round+1 })
+		ask(t, http.MethodDelete, s.url("/chat?run=r"), "")
+		if answer := <-answered; answer.StatusCode != http.StatusOK || all(t, answer) != "" {
+			t.Fatalf("round %d: who asked is answered %s", round, answer.Status)
+		}
+	}
+}
+
 func TestWhatBreaksOffEndsWithAnError(t *testing.T) {
 	m := newModel(t, func(w http.ResponseWriter, _ *http.Request, say func(string)) {
 		eventStream(w)

@@ -205,17 +205,16 @@ func (u *upstream) streamHead(status int) (answers.Head, bool) {
 	return answers.Head{Kind: kind, ReplaceIDs: u.ids, Header: header}, true
 }
 
-// passLocked has the response passed on to the client, if it is still there. mu is held.
+// passLocked has the response passed on to the client, if it is still there and waits for it. mu is held.
 func (u *upstream) passLocked() {
-	u.mode = passing
-	if u.left {
+	if !u.answer.Pass() || u.left {
 		u.mode = discarding
 		u.cancel(context.Canceled)
-	} else {
-		replaceHeader(u.w.Header(), u.header)
-		u.header = u.w.Header()
+		return
 	}
-	u.answer.Pass()
+	u.mode = passing
+	replaceHeader(u.w.Header(), u.header)
+	u.header = u.w.Header()
 }
 
 // Write implements http.ResponseWriter.

@@ -231,8 +231,9 @@ func (a *Answer) End(inGoodOrder bool) {
 	}
 }
 
-// Pass says that what the upstream answers is nothing to keep. Its key and name are free.
-func (a *Answer) Pass() { a.store.end(a, Passed, "") }
+// Pass says that what the upstream answers is nothing to keep. Its key and name are free. It reports false if
+// the answer was ended meanwhile: then it is not to be passed on either.
+func (a *Answer) Pass() bool { return a.store.end(a, Passed, "") }
 
 // Stop ends the answer in good order, and cancels its upstream, also on another instance.
 func (a *Answer) Stop() {

@@ -76,12 +76,12 @@ func (s *Store) Wait(atMost time.Duration) {
 	s.Share(nil)
 }
 
-// end ends an answer, if it has not ended.
-func (s *Store) end(a *Answer, state State, reason Reason) {
+// end ends an answer. It reports false if it had ended before.
+func (s *Store) end(a *Answer, state State, reason Reason) bool {
 	a.mu.Lock()
 	if !a.endLocked(state, reason) {
 		a.mu.Unlock()
-		return
+		return false
 	}
 	grown := a.countLocked()
 	a.mu.Unlock()
@@ -118,6 +118,7 @@ func (s *Store) end(a *Answer, state State, reason Reason) {
 	}
 	s.mu.Unlock()
 	s.grow(a, grown)
+	return true
 }
 
 func stopTimers(a *Answer) {
