@@ -31,6 +31,7 @@ type Proxy struct {
 	latency  time.Duration
 	rate     int           // bytes per second and direction; 0 = no limit
 	changed  chan struct{} // closed and made anew when held changes
+	cuts     []int         // after how many bytes from the target the next connections are cut
 }
 
 // link is one proxied connection.
@@ -89,6 +90,35 @@ func (p *Proxy) Cut() {
 	for l := range p.links {
 		l.end()
 	}
+}
+
+// Break ends all connections that there are; new ones are welcome.
+func (p *Proxy) Break() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.links {
+		l.end()
+	}
+}
+
+// CutAfter has one connection cut for each of these numbers, once so many bytes have come from the target: each
+// time the first that gets as far.
+func (p *Proxy) CutAfter(bytes ...int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cuts = bytes
+}
+
+// untilCut returns as much of a piece as the line carries, after so many bytes, and whether it is then cut.
+func (p *Proxy) untilCut(carried int, piece []byte) ([]byte, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.cuts) == 0 || carried+len(piece) < p.cuts[0] {
+		return piece, false
+	}
+	left := max(0, p.cuts[0]-carried)
+	p.cuts = p.cuts[1:]
+	return piece[:left], true
 }
 
 // Hold lets nothing through any more and tells nobody, as a network that has
@@ -235,7 +265,13 @@ func (p *Proxy) pump(l *link, from, to net.Conn) {
 			}
 		}
 	})
+	carried := 0
 	for x := range parcels {
+		cut := false
+		if from == l.far {
+			x.content, cut = p.untilCut(carried, x.content)
+			carried += len(x.content)
+		}
 		p.mu.Lock()
 		latency, rate := p.latency, p.rate
 		p.mu.Unlock()
@@ -255,6 +291,9 @@ func (p *Proxy) pump(l *link, from, to net.Conn) {
 			if rate > 0 {
 				time.Sleep(time.Duration(len(some)) * time.Second / time.Duration(rate))
 			}
+		}
+		if cut {
+			return
 		}
 	}
 	_ = p.pass(l)

@@ -22,6 +22,8 @@ type request struct {
 	client *http.Client // nil = one of its own, with one connection
 	each   func(eventstream.Event)
 	keep   bool
+
+	method, body string // of a stream; "" = GET
 }
 
 // Header sets a header.
@@ -37,6 +39,11 @@ func LastEventID(id string) Option {
 			r.header.Set("Last-Event-ID", id)
 		}
 	}
+}
+
+// Post has a stream asked for by a POST with this body.
+func Post(body string) Option {
+	return func(r *request) { r.method, r.body = http.MethodPost, body }
 }
 
 // Via sends the request through a client such as that of [H1], [H2] or [H3],

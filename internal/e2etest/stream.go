@@ -2,6 +2,7 @@ package e2etest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -95,7 +96,7 @@ func Open(ctx context.Context, url string, options ...Option) (*Stream, error) {
 	r := newRequest(options)
 	r.header.Set("Accept", "text/event-stream")
 	ctx, cancel := context.WithCancel(ctx)
-	resp, free, err := r.send(ctx, http.MethodGet, url, "")
+	resp, free, err := r.send(ctx, cmp.Or(r.method, http.MethodGet), url, r.body)
 	if err != nil {
 		cancel()
 		return nil, err
