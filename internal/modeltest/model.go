@@ -118,6 +118,7 @@ func (m *Model) serve(w http.ResponseWriter, r *http.Request) {
 		if call.HasLeft() {
 			m.noteLeft()
 		}
+		call.closeZip()
 		call.finish()
 		return
 	}
@@ -193,10 +194,14 @@ func (c *Call) flush() { _ = http.NewResponseController(c.w).Flush() }
 
 // End ends the answer in good order. A reply ends its answer by returning, too.
 func (c *Call) End() {
-	if c.zip != nil {
+	c.closeZip()
+	close(c.over)
+}
+
+func (c *Call) closeZip() {
+	if c.zip != nil && !c.broken {
 		_ = c.zip.Close()
 	}
-	close(c.over)
 }
 
 // BreakOff cuts the connection in the middle of the answer.

@@ -9,7 +9,7 @@ import (
 
 // Token returns the nth token of a canned answer. They differ, so that none can be lost or come twice
 // unnoticed.
-func Token(n int) string { return fmt.Sprintf("word%d ", n) }
+func Token(n int) string { return fmt.Sprintf("word%d,", n) }
 
 // Tokens returns the first n tokens as one text.
 func Tokens(n int) string {
