@@ -75,7 +75,10 @@ func wantFigures(t *testing.T, results *report.Results, row report.Row, p peer.P
 		figure, ok := results.Figure(row.Key, p.Key, column)
 		zero := slices.Contains([]string{report.Lost, report.CutOff, report.Disorder}, column)
 		// Memory and CPU time are too little here to be told from none.
-		small := slices.Contains([]string{report.Bytes, report.CPU, report.CPUPublish, report.CPUConnect, report.CPURedis}, column)
+		small := slices.Contains([]string{
+			report.Bytes, report.CPU, report.CPUPublish, report.CPUConnect, report.CPURedis,
+			report.OfProxy, report.Kept, report.Calls,
+		}, column)
 		if !ok || zero && figure != 0 || !zero && !small && figure <= 0 {
 			t.Errorf("%s, %s: %s is %v, %v", row.Key, p.Key, column, figure, ok)
 		}

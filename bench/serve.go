@@ -10,9 +10,10 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/bench/hub"
 	"github.com/caddy-sse/caddy-sse/bench/limit"
+	"github.com/caddy-sse/caddy-sse/bench/model"
 )
 
-// serve is what this program does as a server that is measured: `serve limit|hub <plain> <secure> <cert> <key>`.
+// serve is what this program does as a server that is measured: `serve limit|hub|model <plain> <secure> <cert> <key>`.
 func serve(args []string) error {
 	if len(args) != 5 {
 		return errors.New("serve is for the benchmark itself")
@@ -31,6 +32,8 @@ func serve(args []string) error {
 		go func() { failed <- http.ListenAndServe(plain, h) }()
 		go func() { failed <- http.ListenAndServeTLS(secure, cert, key, h) }()
 		return <-failed
+	case "model":
+		return http.ListenAndServe(plain, model.New())
 	}
 	return fmt.Errorf("no role is called %q", role)
 }

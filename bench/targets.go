@@ -2,7 +2,10 @@
 
 package main
 
-import "github.com/caddy-sse/caddy-sse/bench/report"
+import (
+	"github.com/caddy-sse/caddy-sse/bench/model"
+	"github.com/caddy-sse/caddy-sse/bench/report"
+)
 
 // targets are what this repository's Caddy is held to. OfLimit: as a multiple of the bare loop's figure in the same
 // run.
@@ -24,5 +27,9 @@ var targets = []report.Target{
 	{Row: "h2-100", Server: "ours", Column: report.CPU, Bound: 4.5},
 	{Row: "h2-1", Server: "ours", Column: report.CPU, Bound: 10},
 	{Row: "h2-1-paced", Server: "ours", Column: report.CPU, Bound: 21},
+	{Row: "answer", Server: "ours", Column: report.OfProxy, Bound: 1.3},
+	{Row: "answer-json", Server: "ours", Column: report.OfProxy, Bound: 0.95, AtLeast: true},
+	{Row: "answer-kept", Server: "ours", Column: report.Kept, Bound: 1.5*float64(len(model.Event)) + 48},
+	{Row: "answer-redis", Server: "ours", Column: report.Calls, Bound: 1},
 	{Row: "h2-1-idle", Server: "ours", Column: report.Bytes, Bound: 65_000},
 }

@@ -2,27 +2,13 @@
 
 package peer
 
-import (
-	"errors"
-	"net"
-	"os/exec"
-)
-
 // startCluster starts two Caddies with a Redis that keeps its log in memory.
 func startCluster(env *Env, route func(*Env) string) (*Server, error) {
-	redis, err := exec.LookPath("redis-server")
-	if err != nil {
-		return nil, errors.New("redis-server is not on the PATH")
-	}
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
-	}
-	store, err := run(env, []string{addr}, redis, "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no")
+	store, err := startRedis(env, addr)
 	if err != nil {
 		return nil, err
 	}

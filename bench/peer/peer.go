@@ -49,8 +49,12 @@ type Server struct {
 	// Rest does at once what the server does by itself within minutes of idleness: collecting garbage. nil = nothing.
 	Rest func() error
 
+	// StoreAddr is the address of what joins instances, if there is one.
+	StoreAddr string
+
 	processes []*process
 	store     *process // what joins instances; nil = nothing
+	behind    *process // the model behind a proxy, which does not count; nil = none
 }
 
 // PIDs returns all processes of the server.
@@ -73,8 +77,10 @@ func (s *Server) Stop() {
 	for _, p := range s.processes {
 		p.stop()
 	}
-	if s.store != nil {
-		s.store.stop()
+	for _, p := range []*process{s.store, s.behind} {
+		if p != nil {
+			p.stop()
+		}
 	}
 }
 

@@ -37,6 +37,10 @@ const (
 	Connects   = "connects/s"
 	Bytes      = "bytes/client" // resident
 	Faster     = "× single POSTs"
+	Requests   = "requests/s"
+	OfProxy    = "× reverse_proxy" // the same without sse_resume, on the same Caddy
+	Kept       = "bytes/event"     // resident, of what is kept
+	Calls      = "calls/50 ms"     // of the store, for each answer
 	P50        = "p50 ms"
 	P99        = "p99 ms"
 	Lost       = "lost"

@@ -37,6 +37,7 @@ func All() []Group {
 		tlsFanout("h2-100", "5,000 clients over HTTP/2, 100 streams a connection, 8 messages under way", 100),
 		browsers(),
 		cluster(),
+		answers(),
 	}
 }
 
