@@ -1,6 +1,7 @@
 package e2etest
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"sync"
@@ -32,6 +33,7 @@ type Proxy struct {
 	rate     int           // bytes per second and direction; 0 = no limit
 	changed  chan struct{} // closed and made anew when held changes
 	cuts     []int         // after how many bytes from the target the next connections are cut
+	between  bool          // they are cut between two events
 }
 
 // link is one proxied connection.
@@ -103,10 +105,17 @@ func (p *Proxy) Break() {
 
 // CutAfter has one connection cut for each of these numbers, once so many bytes have come from the target: each
 // time the first that gets as far.
-func (p *Proxy) CutAfter(bytes ...int) {
+func (p *Proxy) CutAfter(sizes ...int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cuts = bytes
+	p.cuts, p.between = sizes, false
+}
+
+// CutBetweenEvents is CutAfter that waits for the end of an event, which is an empty line.
+func (p *Proxy) CutBetweenEvents(sizes ...int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cuts, p.between = sizes, true
 }
 
 // untilCut returns as much of a piece as the line carries, after so many bytes, and whether it is then cut.
@@ -117,6 +126,13 @@ func (p *Proxy) untilCut(carried int, piece []byte) ([]byte, bool) {
 		return piece, false
 	}
 	left := max(0, p.cuts[0]-carried)
+	if p.between {
+		end := bytes.Index(piece[left:], []byte("\n\n"))
+		if end < 0 {
+			return piece, false
+		}
+		left += end + len("\n\n")
+	}
 	p.cuts = p.cuts[1:]
 	return piece[:left], true
 }

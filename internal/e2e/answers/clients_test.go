@@ -43,6 +43,7 @@ func clientsAreCutTwice(t *testing.T, node, dir string) {
 		reply                  func(*modeltest.Call)
 	}{
 		{"fetch-event-source", "", "/chat", modeltest.Plain(count, pace)},
+		{"fetch-event-source-exact", "", "/chat", modeltest.Plain(count, pace)},
 		{"eventsource-client", "", "/chat", modeltest.Plain(count, pace)},
 		{"event-source-plus", "", "/chat", modeltest.Plain(count, pace)},
 		{"eventsource", "", "/chat", modeltest.Plain(count, pace)},
@@ -55,7 +56,10 @@ func clientsAreCutTwice(t *testing.T, node, dir string) {
 			site := start(t, c.options)
 			site.model.On(c.path, c.reply)
 			line := e2etest.NewProxy(t, site.Expand("127.0.0.1:{{port}}"))
-			line.CutAfter(5_000, 9_000)
+			if line.CutAfter(5_000, 9_000); c.program == "fetch-event-source" {
+				// In the middle of an event it would lose that: it notes an ID before the event is there.
+				line.CutBetweenEvents(5_000, 9_000)
+			}
 			target := "http://" + line.Addr() + strings.TrimSuffix(c.path, "/chat/completions")
 			text, complaints, err := runClient(t, node, dir, c.program, target)
 			if err != nil {

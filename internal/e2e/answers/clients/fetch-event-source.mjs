@@ -1,4 +1,4 @@
-// @microsoft/fetch-event-source, with as much of a browser as it looks for.
+// @microsoft/fetch-event-source as it comes, with as much of a browser as it looks for.
 globalThis.window = globalThis;
 globalThis.document = { hidden: false, addEventListener() {}, removeEventListener() {} };
 const { fetchEventSource } = await import("@microsoft/fetch-event-source");
