@@ -3,7 +3,6 @@ package answers
 import (
 	"bytes"
 	"context"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -19,7 +18,8 @@ import (
 func TestClientsOfOthers(t *testing.T) {
 	t.Parallel()
 	node := e2etest.Need(t, "node")
-	dir := installClients(t)
+	dir := t.TempDir()
+	e2etest.CopyWithPackages(t, "clients", dir)
 	t.Run("are cut twice", func(t *testing.T) {
 		t.Parallel()
 		clientsAreCutTwice(t, node, dir)
@@ -117,22 +117,6 @@ func openAIRaisesTheError(t *testing.T, node, dir string) {
 	if err == nil || !strings.Contains(complaints, "upstream") {
 		t.Errorf("it ended with %v: %s", err, complaints)
 	}
-}
-
-// installClients returns where the clients are, with what npm installs as package-lock.json pins it.
-func installClients(t *testing.T) string {
-	t.Helper()
-	npm := e2etest.Need(t, "npm")
-	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS("clients")); err != nil {
-		t.Fatal(err)
-	}
-	install := exec.Command(npm, "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts")
-	install.Dir = dir
-	if out, err := install.CombinedOutput(); err != nil {
-		t.Fatalf("npm ci: %v\n%s", err, out)
-	}
-	return dir
 }
 
 // runClient runs a client to its end and returns what it wrote.
