@@ -26,7 +26,7 @@ type request struct {
 	method, body string // of a stream; "" = GET
 }
 
-// Header sets a header.
+// Header sets a header. The Host is that of the URL without it.
 func Header(name, value string) Option {
 	return func(r *request) { r.header.Set(name, value) }
 }
@@ -69,6 +69,9 @@ func (r *request) send(ctx context.Context, method, url, body string) (*http.Res
 		return nil, nil, err
 	}
 	req.Header = r.header
+	if host := r.header.Get("Host"); host != "" {
+		req.Host = host
+	}
 	client, free := r.client, func() {}
 	if client == nil {
 		client = &http.Client{Transport: transport(false)}
