@@ -76,13 +76,10 @@ const (
 		history latest 5ns       | history | less than a millisecond
 		history latest 1h 5      | history | <messages> [<age>] | latest [<age>] | off
 		history off 5            | history | "off" | latest
-		conflate                 | conflate | on | <interval> | off
-		conflate on off          | conflate | on | <interval> | off
-		conflate yes             | conflate | "yes" | on | off | 200ms
-		conflate 0               | conflate | "0" | 1ms or more | 200ms
-		conflate -1s             | conflate | "-1s" | 1ms or more | 200ms
-		conflate 200             | conflate | "200" | 1ms or more | 200ms
-		conflate 5us             | conflate | "5us" | 1ms or more | 200ms
+		conflate                 | conflate | on | off
+		conflate on off          | conflate | on | off
+		conflate yes             | conflate | "yes" | on | off
+		conflate 200ms           | conflate | "200ms" | on | off | not supported yet
 		presence                 | presence | on | off
 		presence yes             | presence | "yes" | on | off
 		presence on; presence on | "presence" | twice

@@ -242,8 +242,6 @@ func TestWrongValuesInJSONAreErrors(t *testing.T) {
 		`"x": {"topics": [{"pattern": "a", "history_count": 5, "history_latest": true}]}`:  "exclude",
 		`"x": {"topics": [{"pattern": "a", "history_latest": true, "history_age": -1}]}`:   "history_age",
 		`"x": {"topics": [{"pattern": "a", "history_latest": true, "history_age": 3600}]}`: "nanoseconds",
-		`"x": {"topics": [{"pattern": "a", "conflate_interval": 200}]}`:                    "nanoseconds",
-		`"x": {"topics": [{"pattern": "a", "conflate_interval": -1}]}`:                     "conflate_interval",
 		`"x": {"topics": [{"pattern": "a", "latest": true}]}`:                              "latest",
 		`"x": {"broker": {"type": "bolt"}}`:                                                "file",
 	} {
@@ -338,7 +336,7 @@ func TestTopicsHaveTheirPolicies(t *testing.T) {
 		}
 		topic c {
 			history latest
-			conflate 200ms
+			conflate on
 			presence off
 		}
 		topic d/* {
@@ -352,7 +350,7 @@ func TestTopicsHaveTheirPolicies(t *testing.T) {
 	if want := []hub.Policy{
 		{Pattern: "a", History: &hub.Retention{Count: 5, Age: 9 * time.Second}},
 		{Pattern: "b/**", History: &hub.Retention{Count: 5, Age: time.Minute}, Conflate: true, Presence: true},
-		{Pattern: "c", History: &hub.Retention{Latest: true}, Conflate: true, ConflateEvery: 200 * time.Millisecond},
+		{Pattern: "c", History: &hub.Retention{Latest: true}, Conflate: true},
 		{Pattern: "d/*", History: &hub.Retention{Latest: true, Age: 2 * time.Hour}},
 		{Pattern: "**", History: &hub.Retention{Age: 9 * time.Second}},
 	}; !reflect.DeepEqual(limits.Policies, want) {

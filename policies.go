@@ -30,9 +30,6 @@ type TopicConfig struct {
 	// Whether a message that waits for a slow client gives way to a newer one of the same topic and key. Default:
 	// false.
 	Conflate bool `json:"conflate,omitempty"`
-	// The least time between two messages of the same topic and key, of which the newest counts. It implies
-	// conflate. Default: 0, none.
-	ConflateInterval caddy.Duration `json:"conflate_interval,omitempty"`
 	// Whether the subscribers of such a topic are told who else is there. Default: false.
 	Presence bool `json:"presence,omitempty"`
 }
@@ -64,7 +61,7 @@ func (c *HubConfig) unmarshalTopic(d *caddyfile.Dispenser) error {
 func (t *TopicConfig) caddyfileOptions() map[string]option.Option {
 	return map[string]option.Option{
 		"history":  {Takes: "<messages> [<age>] | latest [<age>] | off", Read: t.unmarshalHistory},
-		"conflate": {Takes: "on | <interval> | off", Read: t.unmarshalConflate},
+		"conflate": {Takes: "on | off", Read: t.unmarshalConflate},
 		"presence": {Takes: "on | off", Read: t.unmarshalPresence},
 	}
 }
@@ -86,20 +83,16 @@ func (t *TopicConfig) unmarshalHistory(d *caddyfile.Dispenser) (err error) {
 	return err
 }
 
-// unmarshalConflate reads on, off or an interval.
+// unmarshalConflate reads on or off.
 func (t *TopicConfig) unmarshalConflate(d *caddyfile.Dispenser) error {
 	var word string
 	if err := option.ReadWord(d, &word); err != nil {
 		return err
 	}
-	if t.Conflate = word != "off"; word == "on" || word == "off" {
-		return nil
+	if word != "on" && word != "off" {
+		return d.Errf("conflate: %q is neither on nor off; an interval is not supported yet", word)
 	}
-	interval, err := caddy.ParseDuration(word)
-	if err != nil || interval < time.Millisecond {
-		return d.Errf("conflate: %q is neither on nor off, nor an interval of 1ms or more, such as 200ms", word)
-	}
-	t.ConflateInterval = caddy.Duration(interval)
+	t.Conflate = word == "on"
 	return nil
 }
 
@@ -138,15 +131,11 @@ func checkTopicConfigs(topics []*TopicConfig) error {
 
 // check refuses rules that make no sense, which a Caddyfile can't say.
 func (t *TopicConfig) check() error {
-	for name, duration := range map[string]caddy.Duration{
-		"history_age": t.HistoryAge, "conflate_interval": t.ConflateInterval,
-	} {
-		if err := option.CheckDuration(duration); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if duration < 0 {
-			return fmt.Errorf("%s must be more than 0", name)
-		}
+	if err := option.CheckDuration(t.HistoryAge); err != nil {
+		return fmt.Errorf("history_age: %w", err)
+	}
+	if t.HistoryAge < 0 {
+		return errors.New("history_age must be more than 0")
 	}
 	switch {
 	case t.HistoryLatest && t.HistoryCount != 0:
@@ -161,10 +150,9 @@ func (t *TopicConfig) check() error {
 func (c *HubConfig) policies() (policies []hub.Policy) {
 	for _, t := range c.Topics {
 		p := hub.Policy{
-			Pattern:       t.Pattern,
-			Conflate:      t.Conflate || t.ConflateInterval > 0,
-			ConflateEvery: time.Duration(t.ConflateInterval),
-			Presence:      t.Presence,
+			Pattern:  t.Pattern,
+			Conflate: t.Conflate,
+			Presence: t.Presence,
 		}
 		switch {
 		case t.HistoryLatest:
@@ -199,10 +187,7 @@ func summarizePolicies(policies []hub.Policy) []policySummary {
 		default:
 			all[i].History = strconv.Itoa(kept.Count) + ageSuffix(kept.Age)
 		}
-		switch {
-		case p.ConflateEvery > 0:
-			all[i].Conflate = shortly(p.ConflateEvery)
-		case p.Conflate:
+		if p.Conflate {
 			all[i].Conflate = "on"
 		}
 		if p.Presence {

@@ -15,9 +15,6 @@ type Policy struct {
 	History *Retention
 	// Conflate lets a message that waits for a client give way to a newer one of the same topic and key.
 	Conflate bool
-	// ConflateEvery is the least time between two messages of the same topic and key. It counts if Conflate; 0
-	// means that a message leaves the hub at once.
-	ConflateEvery time.Duration
 	// Presence tells the subscribers of a topic who else is there.
 	Presence bool
 }

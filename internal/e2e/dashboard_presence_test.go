@@ -16,7 +16,7 @@ func TestDashboardShowsPoliciesAndWhoIsThere(t *testing.T) {
 	sse {
 		topic prices/** {
 			history latest 24h
-			conflate 200ms
+			conflate on
 		}
 		topic room/* {
 			history 50
@@ -29,7 +29,7 @@ func TestDashboardShowsPoliciesAndWhoIsThere(t *testing.T) {
 	e2etest.Subscribe(t, server.URL("/events?topic=room/1&name=Ada+%3Cb%3E")).Connected(t)
 	e2etest.Subscribe(t, server.URL("/events?topic=room/1&topic=news&topic=room/*")).Connected(t)
 	page := openDashboard(t, server)
-	page.await(`$("#policies").textContent.includes("prices/**: history latest 24h, conflate 200ms")`)
+	page.await(`$("#policies").textContent.includes("prices/**: history latest 24h, conflate on")`)
 	page.await(`$("#policies").textContent.includes("room/*: history 50 1h, presence on")`)
 	page.await(`$("[data-topic='room/1'] [aria-label='Who is at room/1']")`)
 	page.await(`!$("[data-topic=news] [aria-label^=Who]") && !$("[data-topic='room/*'] [aria-label^=Who]")`)

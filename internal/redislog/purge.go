@@ -297,17 +297,15 @@ func (t *tail) takePurge(p purgeEntry, at hub.Position, live bool) {
 	t.replica.Advance(at)
 }
 
-// newestPurge returns the last entry that a purge is about, and the entry that says so, by the hash of purges.
-func newestPurge(value string) (until, at hub.Position) {
-	first, second, _ := strings.Cut(value, " ")
-	until, err := parseEntryID(first)
-	if err == nil {
-		at, err = parseEntryID(second)
-	}
+// newestPurge returns the entry of a purge by a value of the hash of purges, which names the last entry that the purge
+// is about first.
+func newestPurge(value string) (at hub.Position) {
+	_, entry, _ := strings.Cut(value, " ")
+	at, err := parseEntryID(entry)
 	if err != nil {
-		return hub.Position{}, hub.Position{}
+		return hub.Position{}
 	}
-	return until, at
+	return at
 }
 
 // readPurge returns the newest purge, if the log has it: then it is the log that was purged, and not another one.
@@ -320,7 +318,7 @@ func (t *tail) readPurge(ctx context.Context, node redis.Cmdable) (at hub.Positi
 	if err != nil {
 		return hub.Position{}, false, err
 	}
-	_, at = newestPurge(value)
+	at = newestPurge(value)
 	entries, err := rangeOf(ctx, node, t.logKey, entryID(at), 1)
 	if err != nil {
 		return hub.Position{}, false, err

@@ -233,8 +233,12 @@ func TestPurgesThatCanNotBeReadAreMalformed(t *testing.T) {
 	before := i.publish("0", hub.Topics("y")...).ID
 	i.publish("1", hub.Topics("x")...)
 	for _, fields := range [][]string{
-		{"purge", "1-0"}, {"purge", "x", "topic", "x"}, {"purge", "99999999999999-0", "topic", "x"},
-		{"purge", "1-0", "broadcast", "1"}, {"purge", "1-0", "topic", "*"}, {"purge", "1-0", "topic", "x", "newest", "?"},
+		{"purge", "1-0"},
+		{"purge", "x", "topic", "x"},
+		{"purge", "99999999999999-0", "topic", "x"},
+		{"purge", "1-0", "broadcast", "1"},
+		{"purge", "1-0", "topic", "*"},
+		{"purge", "1-0", "topic", "x", "newest", "?"},
 	} {
 		client.XAdd(t.Context(), xadd(fields...))
 	}

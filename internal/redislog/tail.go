@@ -482,7 +482,7 @@ func (t *tail) readOn(node redis.Cmdable) ([]entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the log: %w", err)
 	}
-	_, t.purged = newestPurge(purge.Val())
+	t.purged = newestPurge(purge.Val())
 	return entries, nil
 }
 
