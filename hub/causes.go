@@ -16,6 +16,7 @@ var (
 	ErrSlow      = errors.New("client too slow")         // it was further behind than its queue, and its socket blocked
 	ErrStuck     = errors.New("write timed out")         // one write made no progress for write_timeout
 	ErrIdle      = errors.New("idle timeout")            // it got no message for idle_timeout
+	ErrAnswered  = errors.New("answered")                // it polled, and has got its answer
 	ErrMaxAge    = errors.New("maximum age reached")     // it was connected for max_age
 	ErrExpired   = errors.New("authorization expired")   // its token ran out
 	ErrKicked    = errors.New("closed by an operator")   // DELETE on the admin endpoint
@@ -34,6 +35,7 @@ var causes = [...]struct {
 	{ErrSlow, "slow_client"},
 	{ErrStuck, "write_timeout"},
 	{ErrIdle, "idle_timeout"},
+	{ErrAnswered, "answered"},
 	{ErrMaxAge, "max_age"},
 	{ErrExpired, "expired"},
 	{ErrKicked, "closed"},

@@ -48,6 +48,7 @@ type Client struct {
 
 	from   uint64                 // before this place of the log nothing more goes to it while it is live
 	late   *late                  // nil while it is live
+	answer *answer                // of a client that polls; nil of one that listens
 	ending atomic.Pointer[ending] // nil while its stream goes on; others may look
 
 	memberships []membership  // its places in the shard's index
@@ -79,6 +80,7 @@ type late struct {
 	// What the shard has seen for it between seq and its own place.
 	messages, bytes, ephemeral int
 
+	latest  bool   // of what is before entitled it gets only the newest message of each address and key
 	scan    bool   // what it reads of history is the most of it: to look for its logs is of no use
 	lossy   bool   // it is to go on with the newest messages, as many as its queue holds
 	dropped int    // of messages, how many were counted as dropped
@@ -166,9 +168,21 @@ func (c *Client) HandOver(to Stream) {
 }
 
 // gets reports whether a frame is addressed to the client.
-func (c *Client) gets(f *Frame) (does bool) {
-	f.addresses(func(a *Address) { does = does || c.listensAt(a) })
-	return does
+func (c *Client) gets(f *Frame) bool {
+	return c.by(f) != nil
+}
+
+// by returns the first address of a frame that the client listens at; nil if there is none.
+func (c *Client) by(f *Frame) *Address {
+	if f.to == nil || c.listensAt(f.to) {
+		return f.to
+	}
+	for _, a := range f.others() {
+		if c.listensAt(a) {
+			return a
+		}
+	}
+	return nil
 }
 
 // listensAt reports whether the client gets what is sent to an address.

@@ -8,7 +8,7 @@ import (
 )
 
 // This file is what happens to clients in time, and how their streams end. Each client has one appointment at a
-// time, for whatever comes first of heartbeat, idle_timeout, max_age and expiry. One timer a shard serves them all.
+// time, for whatever comes first of heartbeat, idle_timeout, max_age, expiry, and the end of a poll's wait. One timer a shard serves them all.
 
 // appointments is a heap of clients, the earliest first.
 type appointments []*Client
@@ -60,6 +60,9 @@ func (s *shard) attend(c *Client) {
 	case c.expires.due(s.now):
 		s.endNow(c, ErrExpired, farewell("expired"))
 		return
+	case c.answer != nil && c.answer.waits.due(s.now):
+		s.conclude(c)
+		return
 	case c.ends.due(s.now):
 		s.endNow(c, ErrMaxAge)
 		return
@@ -82,6 +85,9 @@ func (c *Client) nextWatch(now moment) (next moment) {
 	}
 	earliest(c.expires)
 	earliest(c.ends)
+	if c.answer != nil {
+		earliest(c.answer.waits)
+	}
 	if c.IdleTimeout > 0 {
 		earliest(c.lastMessage.after(c.IdleTimeout))
 	}
@@ -177,7 +183,7 @@ func (s *shard) finish(c *Client) {
 	}
 	taken, ready := s.send(c, e.frames, e.cause)
 	c.ready = ready
-	if e.frames = e.frames[taken:]; len(e.frames) == 0 {
+	if e.frames = e.frames[taken:]; len(e.frames) == 0 && !c.answer.isOpen() {
 		c.over = true
 	}
 }

@@ -33,7 +33,7 @@ func (h *Hub) conflateLocked(f *Frame) {
 			delete(h.values, v)
 		}
 	})
-	if f.also == nil {
+	if len(f.others()) == 0 {
 		f.traits |= conflated
 		h.values[value{f.to.Name, f.key}] = f
 	}

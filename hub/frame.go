@@ -21,12 +21,30 @@ type Frame struct {
 	time     int64         // when the broker's log took it, in nanoseconds since 1970
 	arrived  moment        // when the hub got it
 	to       *Address      // whom it is for; nil if it is told to one client alone
-	also     *[]*Address   // the other addresses of a message with several
+	more     *more         // what few frames have; nil for the others
 	newer    atomic.Uint64 // the place of the frame that it gave way to; 0 for none
 	kept     int32         // how many address logs hold it; guarded by Hub.mu
 	partly   bool          // some that held it do no more; guarded by Hub.mu
 	head     uint8         // where the block begins in chunk
+	outdated bool          // it is known to be the newest of no address log, nor of a key there; guarded by Hub.mu
 	traits
+}
+
+// more is what only some frames have.
+type more struct {
+	also   []*Address // the other addresses of a message with several
+	data   string     // as it was published, if the block has it with other line ends
+	source *Frame     // what the frame is in another form; nil if it is in that of the log
+	form   Form       // that other form
+	by     *Address   // by which a client gets it in that form
+}
+
+// others returns the addresses of a message with several but for the first.
+func (f *Frame) others() []*Address {
+	if f.more == nil {
+		return nil
+	}
+	return f.more.also
 }
 
 // traits tell one kind of frame from another.
@@ -39,6 +57,7 @@ const (
 	hasRetry                     // it tells a reconnect delay
 	unheard                      // nobody who was there is to get it
 	conflated                    // it may give way to a newer one
+	tellsGap                     // the hub says that messages are missing
 )
 
 func (t traits) is(other traits) bool { return t&other != 0 }
@@ -64,11 +83,20 @@ func (f *Frame) addresses(visit func(*Address)) {
 		return
 	}
 	visit(f.to)
-	if f.also != nil {
-		for _, a := range *f.also {
-			visit(a)
-		}
+	for _, a := range f.others() {
+		visit(a)
 	}
+}
+
+// addressToo adds addresses to a frame that has one.
+func (f *Frame) addressToo(all ...*Address) {
+	if len(all) == 0 {
+		return
+	}
+	if f.more == nil {
+		f.more = new(more)
+	}
+	f.more.also = append(f.more.also, all...)
 }
 
 // draft is a block that still lacks its ID line and what stands before it.
@@ -105,6 +133,9 @@ func (m *Message) encode(idBytes int) draft {
 	}
 	if m.Ephemeral {
 		f.traits |= ephemeral
+	}
+	if bytes.IndexByte(m.Data, '\r') >= 0 {
+		f.more = &more{data: string(m.Data)}
 	}
 	return draft{b: append(b, chunkEnd...), room: room, frame: f}
 }
@@ -153,7 +184,9 @@ var heartbeat = control([]byte(": heartbeat\n"))
 // gapFrame tells a client, with its position if there is one, that messages are missing.
 func gapFrame(id, reason string) *Frame {
 	e := eventstream.Event{ID: id, Name: "gap", Data: []byte(`{"reason":"` + reason + `"}`), HasData: true}
-	return control(e.Append(nil))
+	f := control(e.Append(nil))
+	f.traits |= tellsGap
+	return f
 }
 
 // farewell is the last event of a stream that ends for good until its page does something.

@@ -65,9 +65,10 @@ type addressLog struct {
 	address   Address
 	policy    *Policy // nil if there is none for the topic
 	frames    []*Frame
-	values    *values  // set if only the newest message of each key is kept
-	last      uint64   // the place of the newest message it has had
-	trimmed   Position // the newest message this address no longer has
+	values    *values           // set if only the newest message of each key is kept
+	keys      map[string]*Frame // the newest message of each key; nil while none has had a key
+	last      uint64            // the place of the newest message it has had
+	trimmed   Position          // the newest message this address no longer has
 	directory *directory
 	excess    int // how many of the oldest are over the limits, and pinned
 	slot      int // in history.all
@@ -102,6 +103,9 @@ func costOf(f *Frame) int64 {
 	cost := frameCost + int64(len(f.chunk)) + int64(len(f.chunk))/16
 	if f.key != "" {
 		cost += keyCost + int64(len(f.key))
+	}
+	if f.more != nil {
+		cost += int64(len(f.more.data))
 	}
 	return cost
 }
@@ -152,7 +156,7 @@ func (h *history) log(a Address) *addressLog { return h.logs[a.Kind][a.Name] }
 func (h *history) append(f *Frame, to []Address, now time.Time) {
 	if h.pin == unpinned && h.keepsNothing(to) {
 		f.to = ownAddress(to[0])
-		f.also = ownAddresses(to[1:])
+		f.addressToo(ownAddresses(to[1:])...)
 		f.addresses(func(a *Address) { h.forget(*a, f.position) })
 		h.noteDrop(f)
 		return
@@ -162,11 +166,8 @@ func (h *history) append(f *Frame, to []Address, now time.Time) {
 		l := h.keep(f, a)
 		if i == 0 {
 			f.to = &l.address
-			if len(to) > 1 {
-				f.also = new([]*Address)
-			}
 		} else {
-			*f.also = append(*f.also, &l.address)
+			f.addressToo(&l.address)
 		}
 		h.trimUpTo(l, max(2, maxStep/len(to)), now) // more than comes in, so in the end all that is over
 	}
@@ -176,15 +177,11 @@ func (h *history) append(f *Frame, to []Address, now time.Time) {
 // ownAddress copies an address: as it came it may be a part of a request, of which nothing is to be kept.
 func ownAddress(a Address) *Address { return &Address{a.Kind, strings.Clone(a.Name)} }
 
-func ownAddresses(all []Address) *[]*Address {
-	if len(all) == 0 {
-		return nil
+func ownAddresses(all []Address) (own []*Address) {
+	for _, a := range all {
+		own = append(own, ownAddress(a))
 	}
-	own := make([]*Address, len(all))
-	for i, a := range all {
-		own[i] = ownAddress(a)
-	}
-	return &own
+	return own
 }
 
 // keep enters a frame in the log of an address, which is made unless it is there.
@@ -211,6 +208,7 @@ func (h *history) keep(f *Frame, a Address) *addressLog {
 		}
 	}
 	h.link(l)
+	l.noteKey(f)
 	l.last = f.seq
 	f.kept++
 	if l.values == nil {
@@ -373,6 +371,7 @@ func (h *history) drop(l *addressLog, n int) {
 			l.excess--
 			h.unexcess(f)
 		}
+		l.forgetKey(f)
 		if !f.gaveWay() && f.position.After(l.trimmed) {
 			l.trimmed = f.position
 		}

@@ -127,7 +127,7 @@ func (h *Hub) Context() context.Context { return h.context }
 // missed. Its stream is not ready until it says so by Client.Post, and calls Leave at its end.
 func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
 	c := newClient(h, s, stream)
-	hint := h.lookBack(c, s.LastEventID)
+	hint := h.lookBack(c, &s)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
@@ -143,11 +143,14 @@ func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
 	c.serial = h.joined
 	c.shard = h.shards[c.serial%uint64(len(h.shards))]
 	c.from = h.frames.next
-	welcome := h.resumeLocked(c, s.LastEventID, hint, now)
+	welcome := h.resumeLocked(c, s.LastEventID, s.Since, hint, now)
 	h.audience.add(c)
 	h.presence.arrive(h, c)
 	h.countSourceLocked(s.Source, 1)
 	c.start(h.times.moment(now))
+	if c.Form == Answer {
+		c.answer = newAnswer(&s, welcome, c.joined)
+	}
 	h.stats.accept(welcome)
 	c.shard.enterLocked(c)
 	return c, welcome, nil

@@ -97,10 +97,8 @@ func (x *index) get(a Address) *clientSet {
 // reached calls visit with every client set that a frame reaches. A client may be in several of them.
 func (x *index) reached(f *Frame, visit func(*clientSet)) {
 	x.reachedAt(f.to, visit)
-	if f.also != nil {
-		for _, a := range *f.also {
-			x.reachedAt(a, visit)
-		}
+	for _, a := range f.others() {
+		x.reachedAt(a, visit)
 	}
 }
 

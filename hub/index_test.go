@@ -40,9 +40,7 @@ func (b *both) leave(c *Client) {
 // reaches returns the IDs of the clients that a message to these addresses reaches, sorted.
 func (b *both) reaches(to ...Address) []string {
 	f := &Frame{to: &to[0]}
-	if rest := ownAddresses(to[1:]); rest != nil {
-		f.also = rest
-	}
+	f.addressToo(ownAddresses(to[1:])...)
 	ids := make(map[string]bool)
 	b.index.reached(f, func(set *clientSet) {
 		for _, m := range set.members {

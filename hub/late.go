@@ -125,10 +125,10 @@ func (s *shard) turn(c *Client) (again bool) {
 }
 
 // restIsForLater reports whether a client that is told farewell is still at what it missed before it came: it gets the
-// rest when it comes back. Only on exit it is given all.
+// rest when it comes back. Only on exit it is given all, and if it is what it asked for.
 func (c *Client) restIsForLater() bool {
 	e := c.ending.Load()
-	return e != nil && e.cause != ErrDraining && c.late.seq < c.late.entitled
+	return e != nil && e.cause != ErrDraining && e.cause != ErrAnswered && c.late.seq < c.late.entitled
 }
 
 // passed notes that a client is past a frame.
@@ -214,6 +214,9 @@ func (s *shard) look(c *Client, frames []*Frame) (r reading) {
 		return r
 	}
 	bound := max(h.frames.ring, l.entitled)
+	if l.wantsLatest() {
+		bound = l.entitled
+	}
 	var logs []*addressLog
 	few := false
 	if l.seq < bound {
@@ -240,8 +243,18 @@ func (s *shard) look(c *Client, frames []*Frame) (r reading) {
 	if r.known = r.until >= h.frames.ring; r.known {
 		r.position = h.frames.positionAt(r.until)
 	}
-	if r.merge = few; few {
+	if few && l.wantsLatest() {
+		r.runs, few = newestOnly(logs, l.seq)
+	}
+	switch r.merge = few; {
+	case few && l.wantsLatest():
+		r.frames = frames
+		return r
+	case few:
 		r.frames, r.runs = frames, runs(logs, l.seq, h.most.turnFrames+1)
+		return r
+	case l.wantsLatest():
+		r.frames, r.next = h.history.collectNewest(frames, max(l.seq, h.begin), r.until, h.most.turnLooks)
 		return r
 	}
 	// Before the ring there is nothing but what is kept.
@@ -274,6 +287,9 @@ func (h *Hub) passLapseLocked(l *late) *Frame {
 	return nil
 }
 
+// wantsLatest reports whether it gets only the newest messages of what comes next.
+func (l *late) wantsLatest() bool { return l.latest && l.seq < l.entitled }
+
 func (l *late) gapReason() string {
 	if l.seq < l.entitled {
 		return reasonTrimmed
@@ -297,6 +313,7 @@ func (s *shard) choose(c *Client, frames []*Frame, told int, next uint64) ([]*Fr
 	for _, f := range frames[told:] {
 		switch {
 		case f.is(restored) && f.seq >= l.entitled || !c.gets(f) || s.passesBy(c, f):
+		case l.latest && f.seq < l.entitled && s.hub.isOutdatedFor(c, f):
 		case f.is(ephemeral) && l.ephemeral > c.Queue:
 			l.ephemeral--
 			l.messages--

@@ -76,6 +76,7 @@ func (h *history) purge(a Address, from uint64, p *Purge) (next uint64, more boo
 
 // lose notes that a log loses, before its time, the frame that stands at an index.
 func (h *history) lose(l *addressLog, f *Frame, at int) {
+	l.forgetKey(f)
 	v := l.values
 	switch {
 	case v == nil && at < l.excess:
@@ -108,8 +109,10 @@ func (h *Hub) Miss(to []Address) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	gap := gapFrame(h.idLocked(h.last), reasonTrimmed)
-	gap.traits, gap.position = announced, h.last
-	gap.to, gap.also = ownAddress(to[0]), ownAddresses(to[1:])
+	gap.traits = announced | tellsGap
+	gap.position = h.last
+	gap.to = ownAddress(to[0])
+	gap.addressToo(ownAddresses(to[1:])...)
 	clients, _ := h.audience.reached(to)
 	h.stats.gap(reasonTrimmed, uint64(clients))
 	h.frames.append(gap, h.last)

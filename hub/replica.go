@@ -134,7 +134,8 @@ func (h *Hub) keepLocked(m *Message, traits traits, now time.Time) *Frame {
 	m.draft = draft{}
 	h.frames.append(f, h.last)
 	if m.Ephemeral {
-		f.to, f.also = ownAddress(m.To[0]), ownAddresses(m.To[1:])
+		f.to = ownAddress(m.To[0])
+		f.addressToo(ownAddresses(m.To[1:])...)
 	} else {
 		h.last = m.Position
 		h.given.add(m.Position)
@@ -265,7 +266,7 @@ func (h *Hub) lostLocked(addresses []Address, patterns []string, p Position) Pos
 // tellLocked tells every client of a gap that ends at the present position.
 func (h *Hub) tellLocked(reason string) *Frame {
 	gap := gapFrame(h.idLocked(h.last), reason)
-	gap.traits = announced
+	gap.traits = announced | tellsGap
 	gap.to, gap.position = &everybody, h.last
 	h.stats.gap(reason, uint64(h.audience.everybody))
 	h.frames.append(gap, h.last)

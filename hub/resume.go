@@ -6,9 +6,9 @@ import (
 )
 
 // resumeLocked finds where a client goes on, and whether that is exact.
-func (h *Hub) resumeLocked(c *Client, lastEventID string, hint place, now time.Time) Welcome {
+func (h *Hub) resumeLocked(c *Client, lastEventID string, since Since, hint place, now time.Time) Welcome {
 	if lastEventID == "" {
-		return Welcome{ID: h.idLocked(h.last), Resume: ResumeNone}
+		return h.sinceLocked(c, since, hint, now)
 	}
 	addresses := c.addresses()
 	late := &late{entitled: c.from, trims: h.history.trims}
@@ -86,23 +86,16 @@ type place struct {
 	epoch    string
 }
 
-// lookBack finds, for a client with an ID that the hub does not know and with patterns that match very many topics,
-// the oldest of the newest messages for it. It takes its time, but the hub's lock only now and then.
-func (h *Hub) lookBack(c *Client, lastEventID string) (found place) {
-	if lastEventID == "" || len(c.patterns) == 0 {
-		return place{}
-	}
+// lookBack finds the oldest of the newest messages for a client that begins with so many, if they are many, and for one
+// with an ID that the hub does not know, if its patterns match very many topics. It takes its time, but the hub's lock
+// only now and then.
+func (h *Hub) lookBack(c *Client, s *Subscription) (found place) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if id, ok := ParseID(lastEventID); ok && h.gaveLocked(id) {
-		return place{}
-	}
-	if _, few := h.history.find(c.addresses(), c.patterns, h.begin, time.Now()); few {
-		return place{}
-	}
-	rules, wanted, at := h.history.rules, h.history.mostKept(), h.frames.next
+	wanted, latest := h.wantedLocked(c, s)
+	rules, at := h.history.rules, h.frames.next
 	kept := make([]*Frame, 0, blockSize)
-	for epoch := h.epoch; h.epoch == epoch && at > h.begin && (wanted > 0 || rules.latest); {
+	for epoch := h.epoch; h.epoch == epoch && at > h.begin && (wanted > 0 || latest); {
 		i := h.frames.find(at - 1)
 		if i < 0 {
 			break
@@ -117,7 +110,7 @@ func (h *Hub) lookBack(c *Client, lastEventID string) (found place) {
 		at = b.first
 		h.mu.Unlock() // to match so many patterns takes a while
 		for _, f := range kept {
-			if c.gets(f) && (wanted > 0 || rules.keepLatestOf(f)) {
+			if c.gets(f) && (wanted > 0 || latest && rules.keepLatestOf(f)) {
 				found = place{f.seq, f.position, epoch}
 				wanted--
 			}
@@ -139,4 +132,26 @@ func (h *history) oldestFor(logs []*addressLog) *Frame {
 		}
 	}
 	return oldest
+}
+
+// wantedLocked returns how many messages lookBack is to look for, and whether besides for the newest of all topics that
+// keep these.
+func (h *Hub) wantedLocked(c *Client, s *Subscription) (wanted int, latest bool) {
+	switch id, ok := ParseID(s.LastEventID); {
+	case s.LastEventID == "" && s.Since.Newest > maxSearch:
+		return s.Since.Newest, false
+	case s.LastEventID == "":
+		wanted = s.Since.Newest
+	case ok && h.gaveLocked(id):
+		return 0, false
+	default:
+		wanted, latest = h.history.mostKept(), h.history.rules.latest
+	}
+	if len(c.patterns) == 0 || wanted == 0 && !latest {
+		return 0, false
+	}
+	if _, few := h.history.find(c.addresses(), c.patterns, h.begin, time.Now()); few {
+		return 0, false
+	}
+	return wanted, latest
 }

@@ -15,6 +15,7 @@ type sequence struct {
 	ring   uint64
 	bytes  int      // from ring on
 	before Position // the broker's log's position before ring
+	time   int64    // when the broker's log took its last message; 0 if it has none
 
 	released func(*Frame) // told of each frame that is let go of
 }
@@ -23,9 +24,12 @@ type sequence struct {
 type block struct {
 	first  uint64   // the place of its first frame
 	before Position // the broker's log's position before that
+	opened int64    // when the broker's log took its last message before that; 0 if it had none
 	frames []*Frame // by place, with holes; once packed, what is left, in order
 	live   int      // how many frames there are
 	packed bool
+	// outdated tells that all of its frames are known to be: the block is closed.
+	outdated bool
 }
 
 const blockSize = 256
@@ -43,6 +47,9 @@ func (q *sequence) append(f *Frame, before Position) {
 	b := q.blocks[last]
 	b.frames = append(b.frames, f)
 	b.live++
+	if !f.is(ephemeral | announced) {
+		q.time = f.time
+	}
 	q.next++
 	q.bytes += f.size()
 }
@@ -83,11 +90,14 @@ func (q *sequence) open(before Position) {
 	if last := len(q.blocks) - 1; last >= 0 && q.blocks[last].live == 0 {
 		q.blocks = q.blocks[:last]
 	}
-	q.blocks = append(q.blocks, &block{first: q.next, before: before})
+	q.blocks = append(q.blocks, &block{first: q.next, before: before, opened: q.time})
 }
 
 // begin lets another log begin here: its positions have nothing to do with those before.
-func (q *sequence) begin(before Position) { q.open(before) }
+func (q *sequence) begin(before Position) {
+	q.time = 0
+	q.open(before)
+}
 
 // find returns the index of the last block that begins at or before a place; -1 if there is none.
 func (q *sequence) find(seq uint64) int {

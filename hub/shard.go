@@ -57,6 +57,8 @@ type shard struct {
 	scratch      []*Frame
 	spare        [][]*Frame // for pending
 	counted      counted
+	renderings   renderings
+	formed       []*Frame // what a stream is given of them
 }
 
 // nowFor is for how many sends a look at the clock counts.
@@ -161,6 +163,8 @@ func (s *shard) rest() (over bool) {
 func (s *shard) sleep() {
 	clear(s.scratch[:cap(s.scratch)])
 	clear(s.batch[:cap(s.batch)])
+	clear(s.formed[:cap(s.formed)])
+	s.renderings.forget()
 	s.sleeping.Store(true)
 	if !s.lieDown() {
 		if s.sleeping.CompareAndSwap(true, false) {
@@ -334,7 +338,15 @@ func (s *shard) send(c *Client, frames []*Frame, end error) (taken int, ready bo
 	if s.sends++; s.sends == nowFor {
 		s.now, s.sends = s.hub.times.now(), 0
 	}
-	taken, ready = c.stream.Send(frames, end)
+	switch c.Form {
+	case Events:
+		taken, ready = c.stream.Send(frames, end)
+	case Answer:
+		taken, ready = s.sendAnswer(c, frames, end)
+	default:
+		s.formed = s.renderings.of(s.formed[:0], frames, c.Form, c)
+		taken, ready = c.stream.Send(s.formed, end)
+	}
 	if taken > 0 {
 		s.took(c, frames[:taken])
 	}

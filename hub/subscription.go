@@ -23,7 +23,13 @@ type Subscription struct {
 	Subscriber
 	// LastEventID is the ID the client has seen last; empty for one that comes for the first time.
 	LastEventID string
-	Expires     time.Time // when its authorization ends; zero never
+	// Since is where a client begins that brings no ID.
+	Since   Since
+	Expires time.Time // when its authorization ends; zero never
+	// Limit is how many messages an Answer has at most, and Wait how long it waits for the first. It goes on with what
+	// has been published by then, and ends.
+	Limit int
+	Wait  time.Duration
 	// Place is what Hold gave for the client; nil for one that joins at once.
 	Place *Place
 }
@@ -38,6 +44,7 @@ type Subscriber struct {
 	Source    netip.Prefix // where it connects from, for MaxPerSource; the zero Prefix is not counted
 	Topics    []string     // without wildcards
 	Patterns  []string
+	Form      Form // of what it gets
 	*ClientOptions
 }
 

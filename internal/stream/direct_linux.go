@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
-	"weak"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/sys/unix"
@@ -29,9 +28,9 @@ type directStream struct {
 
 // parking is what a stream keeps while its socket is full.
 type parking struct {
-	rest  []byte                  // of what was sent in part, if it is short
-	large weak.Pointer[hub.Frame] // else the frame itself, as long as anybody keeps it
-	skip  int                     // how many bytes of large are sent already
+	rest  []byte    // of what was sent in part, if it is short
+	large *hub.Weak // else the frame itself, as long as anybody keeps it
+	skip  int       // how many bytes of large are sent already
 	headway
 	timer *time.Timer
 }
@@ -196,7 +195,7 @@ func (d *directStream) park(f *hub.Frame, sent int) {
 	case len(f.Chunk())-sent <= maxRest:
 		p.rest = []byte(f.Chunk()[sent:])
 	default:
-		p.large, p.skip = weak.Make(f), sent
+		p.large, p.skip = f.Weak(), sent
 	}
 	p.timer = time.AfterFunc(d.client.WriteTimeout/4, func() { d.client.Post(lookNow) })
 	p.headway.begin()
@@ -213,7 +212,7 @@ func (d *directStream) flush() bool {
 	for {
 		rest := p.rest
 		if p.skip > 0 {
-			f := p.large.Value()
+			f := p.large.Value(&d.group.large)
 			if f == nil { // nobody keeps it any more
 				return d.end(hub.ErrSlow)
 			}

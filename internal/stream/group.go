@@ -15,7 +15,8 @@ type Group struct {
 	// Left, if set, is told once of each client whose stream has ended in Serve, or later, and why. It has left the hub.
 	Left func(*hub.Client, error)
 
-	woken atomic.Uint64 // handler streams, to let others go on now and then
+	large atomic.Pointer[hub.Frame] // the last large message that was made anew in another form
+	woken atomic.Uint64             // handler streams, to let others go on now and then
 	sockets
 }
 

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"sync"
 	"time"
-	"weak"
 
 	"github.com/caddy-sse/caddy-sse/hub"
 )
@@ -31,11 +30,10 @@ type Stream struct {
 	mu sync.Mutex // guards all below
 	// next is the stream that has taken the client over: what the shard says before it knows is for that one.
 	next     hub.Stream
-	idle     bool    // run waits for its turn
-	buffer   *[]byte // what run is to write; nil if there is nothing
-	large    weak.Pointer[hub.Frame]
-	isLarge  bool  // run is to write large, which is longer than a buffer, behind buffer
-	end      error // why run is to return once all that is written; nil while it goes on
+	idle     bool      // run waits for its turn
+	buffer   *[]byte   // what run is to write; nil if there is nothing
+	large    *hub.Weak // run is to write this, which is longer than a buffer, behind buffer; nil if there is none
+	end      error     // why run is to return once all that is written; nil while it goes on
 	writing  bool
 	over     bool        // the handler is about to return, and w is off limits
 	cut      error       // why it was cut; nil while it was not
@@ -149,7 +147,7 @@ func (s *Stream) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
 			block := f.Block()
 			if len(b)+len(block) > maxWrite {
 				if len(block) > maxWrite && len(b) == 0 {
-					s.large, s.isLarge = weak.Make(f), true
+					s.large = f.Weak()
 					taken++
 				}
 				break
@@ -226,17 +224,17 @@ func (s *Stream) writeGiven() error {
 		return nil
 	}
 	defer writeBuffers.Put(buffer)
-	if s.isLarge {
-		s.isLarge = false
-		return s.writeLarge((*buffer)[:0])
+	if large := s.large; large != nil {
+		s.large = nil
+		return s.writeLarge(large, (*buffer)[:0])
 	}
 	return s.writeBlock(*buffer)
 }
 
 // writeLarge writes a frame that is longer than a buffer, in pieces. Between them it holds none of it.
-func (s *Stream) writeLarge(piece []byte) error {
+func (s *Stream) writeLarge(large *hub.Weak, piece []byte) error {
 	for done := 0; ; done += len(piece) {
-		f := s.large.Value()
+		f := large.Value(&s.group.large)
 		if f == nil {
 			return hub.ErrSlow // nobody keeps it any more
 		}
