@@ -289,6 +289,7 @@ func checkHubDefined(h httpcaddyfile.Helper, name string) error {
 //		retry              <duration>, 100ms to 1h
 //		idle_timeout       <duration> | off
 //		max_age            <duration> | off
+//		since              now | all | latest | -<messages> | <duration> | <time>
 //		queue              <messages> [<size>]
 //		slow_client        catch_up | disconnect | drop_oldest
 //		write_timeout      <duration>
@@ -357,6 +358,7 @@ func (h *Handler) caddyfileOptions(
 		"idle_timeout":       option.Duration(&h.IdleTimeout, option.OffIsDefault),
 		"max_age":            option.Duration(&h.MaxAge, option.OffIsDefault),
 		"queue":              {Takes: "<messages> [<size>]", Read: h.unmarshalQueue},
+		"since":              option.Word("now | all | latest | -<messages> | <duration> | <time>", &h.Since, checkSince),
 		"slow_client":        option.Word("catch_up | disconnect | drop_oldest", (*string)(&h.SlowClient), checkSlowClient),
 		"write_timeout":      option.Duration(&h.WriteTimeout, option.Positive),
 		"max_clients_per_ip": option.Number(&h.MaxClientsPerIP, 0),

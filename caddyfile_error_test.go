@@ -141,6 +141,11 @@ const (
 		queue 10 x               | queue | "x" | 1MiB
 		queue 10 0               | queue | "0" | 1MiB
 		queue 10 1MiB 2          | queue | <messages> [<size>]
+		since                    | since | empty | now | all | latest | -<messages> | <duration> | <time>
+		since now then           | since | now | all | latest
+		since yesterday          | since | "yesterday" | now, all, latest | -50 | 10m | 2026-11-30T08:00:00Z
+		since 1796026266000      | since | not in seconds
+		since {query.from}       | since | query.from | latest
 		slow_client              | slow_client | catch_up | disconnect | drop_oldest
 		slow_client wait         | slow_client | "wait" | catch_up | disconnect and drop_oldest
 		write_timeout            | write_timeout | <duration>

@@ -41,7 +41,7 @@ func TestJSONHasExactlyTheseFields(t *testing.T) {
 			max_age max_clients_per_ip max_topics
 			publish publish.broadcast publish.burst publish.max_size publish.open publish.rate publish.targets
 			publish.tokens publish.topics
-			queue_bytes queue_messages retry slow_client topics user write_timeout`},
+			queue_bytes queue_messages retry since slow_client topics user write_timeout`},
 		{reflect.TypeFor[MemoryBroker](), ``},
 		{reflect.TypeFor[BoltBroker](), `file sync`},
 		{reflect.TypeFor[RedisBroker](), `

@@ -50,6 +50,11 @@ type Handler struct {
 	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
 	// The age at which a client is closed, less up to a tenth at random. Default: 0, off.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
+	// The place where a client begins that brings no ID: "now", "all" that is kept for it, the "latest" of each
+	// topic, so many of the newest messages ("-50"), what is kept of the last time ("10m") or since a time
+	// ("2026-11-30T08:00:00Z" or Unix seconds). A query may ask for another. Default: now, and for one answer in
+	// JSON all.
+	Since string `json:"since,omitempty"`
 	// The number of messages that a client may be behind before slow_client counts. Default: 256.
 	QueueMessages int `json:"queue_messages,omitempty"`
 	// The bytes of messages that a client may be behind before slow_client counts; one larger message passes
@@ -162,6 +167,8 @@ func (h *Handler) wire(logger *zap.Logger) {
 		clientID:       h.ClientID,
 		info:           h.Info,
 		options:        h.clientOptions(),
+		polling:        h.pollingOptions(),
+		since:          h.startingPoint(),
 		connectedEvent: *h.ConnectedEvent,
 		directWrites:   *h.DirectWrites,
 		logger:         logger,
@@ -188,6 +195,22 @@ func (h *Handler) clientOptions() *hub.ClientOptions {
 		MaxPerSource: h.MaxClientsPerIP,
 		WriteTimeout: time.Duration(h.WriteTimeout),
 	}
+}
+
+// pollingOptions are the options of clients that get one answer. How long they are there is for them to say.
+func (h *Handler) pollingOptions() *hub.ClientOptions {
+	o := h.clientOptions()
+	o.Heartbeat, o.IdleTimeout, o.MaxAge = 0, 0, 0
+	return o
+}
+
+// startingPoint returns where clients begin that don't say; nil if the route doesn't either.
+func (h *Handler) startingPoint() *since {
+	if h.Since == "" {
+		return nil
+	}
+	s, _ := parseSince(h.Since) // Validate refuses the rest
+	return &s
 }
 
 // drainIfExiting runs when a server shuts down, for a reload or because the process exits. A process that
@@ -226,6 +249,9 @@ func (h *Handler) Validate() error {
 	}
 	if err := checkSlowClient(cmp.Or(string(h.SlowClient), string(hub.CatchUp))); err != nil {
 		return &option.Error{Option: "slow_client", Err: err}
+	}
+	if err := checkSince(cmp.Or(h.Since, "now")); err != nil {
+		return &option.Error{Option: "since", Err: err}
 	}
 	for name, duration := range map[string]caddy.Duration{
 		"heartbeat": h.Heartbeat, "retry": h.Retry, "idle_timeout": h.IdleTimeout, "max_age": h.MaxAge,

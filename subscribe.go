@@ -30,12 +30,14 @@ type subscribeRoute struct {
 	clientID       string // the placeholder for the client's ID
 	info           string // the placeholder for what others see of a client
 	options        *hub.ClientOptions
+	polling        *hub.ClientOptions // of clients that get one answer
+	since          *since             // nil if the route does not say
 	connectedEvent bool
 	directWrites   bool
 	logger         *zap.Logger
 }
 
-// serve answers GET with a stream, and HEAD with the headers of one.
+// serve answers GET with a stream, or with what there is by now, and HEAD with the headers of that.
 func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error {
 	if route.asksWhoIsThere(r) {
 		return route.servePresence(w, r)
@@ -61,7 +63,7 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 		if err := route.hub.Core.Admits(s); err != nil {
 			return route.turnAway(w, r, err)
 		}
-		live.SetHeaders(w)
+		live.SetHeaders(w, s.Form)
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush() // before net/http adds a Content-Length of 0
 		return nil
@@ -108,6 +110,14 @@ func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *p
 	}
 	if s.LastEventID == "" {
 		s.LastEventID = lastEventIDIn(r.URL.RawQuery)
+	}
+	wants, p := route.reading(r, query)
+	if p != nil {
+		return s, p
+	}
+	s.Form, s.Since, s.Limit, s.Wait = wants.form, wants.since, wants.limit, wants.wait
+	if s.Form == hub.Answer {
+		s.ClientOptions = route.polling
 	}
 	if s.Topics, s.Patterns, p = route.topics.subscribed(r, query, route.maxTopics); p != nil {
 		return s, p
@@ -162,8 +172,11 @@ func cloneStrings(s *hub.Subscriber) {
 }
 
 // hello returns what a stream begins with: how long to wait before reconnecting, and the client's position in
-// the log.
+// the log. An answer in JSON begins with its first message.
 func (route *subscribeRoute) hello(c *hub.Client, welcome hub.Welcome) []byte {
+	if c.Form == hub.Answer {
+		return nil
+	}
 	e := eventstream.Event{ID: welcome.ID, Retry: c.Retry.Milliseconds(), HasRetry: true}
 	switch {
 	case route.connectedEvent:
@@ -179,5 +192,5 @@ func (route *subscribeRoute) hello(c *hub.Client, welcome hub.Welcome) []byte {
 		e.Name, e.HasData = "gap", true
 		e.Data = []byte(`{"reason":"unknown_id"}`)
 	}
-	return e.Append(nil)
+	return c.Form.Encode(e)
 }

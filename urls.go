@@ -16,7 +16,9 @@ import (
 
 // The parameters of a query that mean something here.
 var (
-	getParameters  = []string{"topic", "client_id", "last_event_id", "lastEventId", "lastEventID", "presence"}
+	getParameters = []string{
+		"topic", "client_id", "last_event_id", "lastEventId", "lastEventID", "since", "format", "limit", "wait", "presence",
+	}
 	postParameters = []string{
 		"topic", "client_id", "user", "broadcast", "event", "key", "retry", "ephemeral", "unheard",
 	}
@@ -24,6 +26,9 @@ var (
 
 // purgeParameters mean something to a DELETE.
 var purgeParameters = []string{"topic", "client_id", "user", "key"}
+
+// plainWords are those of ours that other words, which are somebody else's, are nearer to than others.
+var plainWords = []string{"since", "format", "limit"}
 
 // ownParameters are all of them.
 var ownParameters = slices.Concat(postParameters, getParameters[2:])
@@ -127,7 +132,7 @@ func nearest(name string, ours []string) string {
 	}
 	for _, own := range ours {
 		slips := 2
-		if len(own) <= 4 {
+		if len(own) <= 4 || slices.Contains(plainWords, own) {
 			slips = 1 // most short words are near to each other
 		}
 		if near(name, strings.ToLower(own), slips) {

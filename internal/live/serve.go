@@ -1,6 +1,7 @@
 package live
 
 import (
+	"cmp"
 	"net/http"
 
 	"github.com/caddy-sse/caddy-sse/hub"
@@ -9,7 +10,7 @@ import (
 
 // StreamOptions are how a route has its streams.
 type StreamOptions struct {
-	// Hello returns what a stream begins with.
+	// Hello returns what a stream begins with; nil if that is for its first message.
 	Hello func(c *hub.Client, welcome hub.Welcome) []byte
 	// Direct lets streams be written past what wraps the response, where that is safe.
 	Direct bool
@@ -60,10 +61,10 @@ func (h *Hub) serve(
 		}
 	}()
 	h.noteConnected(c, welcome)
-	if o.Direct {
+	if o.Direct && c.Form != hub.Answer { // the connection goes on behind an answer
 		handler.AllowDirect()
 	}
-	SetHeaders(w)
+	SetHeaders(w, c.Form)
 	w.WriteHeader(http.StatusOK)
 	hello := o.Hello(c, welcome)
 	serving = true
@@ -78,10 +79,13 @@ func (h *Hub) left(c *hub.Client, cause error) {
 	h.noteDisconnected(c, cause)
 }
 
-// SetHeaders sets the headers of a response that is an event stream.
-func SetHeaders(w http.ResponseWriter) {
+// contentTypes are those of the forms that are no event streams.
+var contentTypes = map[hub.Form]string{hub.Lines: "application/x-ndjson", hub.Answer: "application/json"}
+
+// SetHeaders sets the headers of a response that has a client's messages in a form.
+func SetHeaders(w http.ResponseWriter, form hub.Form) {
 	header := w.Header()
-	header.Set("Content-Type", "text/event-stream; charset=utf-8")
+	header.Set("Content-Type", cmp.Or(contentTypes[form], "text/event-stream; charset=utf-8"))
 	header.Set("Cache-Control", "no-cache, no-transform")
 	header.Set("X-Accel-Buffering", "no")
 }
