@@ -34,7 +34,8 @@ How long to wait before it comes back is for the server to choose, from 100ms to
 1h. A message may have 256 MiB.`,
 		Example: `  caddy sse listen https://example.com/events --topic news
   caddy sse listen http://localhost:8080/events -t 'orders/**' --json | jq .data
-  caddy sse listen http://localhost:8080/events -t job/7 --count 1`,
+  caddy sse listen http://localhost:8080/events -t job/7 --count 1
+  caddy sse listen http://localhost:8080/events -t 'prices/*' --since latest --format envelope`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 0:
@@ -48,9 +49,18 @@ How long to wait before it comes back is for the server to choose, from 100ms to
 	l.remote.addFlags(cmd)
 	cmd.Flags().StringVar(&l.clientID, "client-id", "", "the client_id to listen under (default: one is given)")
 	cmd.Flags().StringVar(&l.lastID, "last-event-id", "", "the ID seen last, to resume after")
+	cmd.Flags().StringVar(&l.since, "since", "",
+		"where to begin without an ID: now, all, latest, -50, 10m, a time (default: as the server has it)")
+	cmd.Flags().StringVar(&l.format, "format", "",
+		"print each message as sse (its data; the default) or envelope (JSON with its topic, time and data)")
 	cmd.Flags().BoolVar(&l.json, "json", false, "print each message as a JSON object with id, event and data")
 	cmd.Flags().Uint64Var(&l.count, "count", 0, "exit after so many messages (default: never)")
-	cmd.PreRunE = func(_ *cobra.Command, args []string) error { return l.remote.prepare(args[0]) }
+	cmd.PreRunE = func(_ *cobra.Command, args []string) error {
+		if l.format != "" && l.format != "sse" && l.format != "envelope" {
+			return fmt.Errorf("--format is sse or envelope, not %q", l.format)
+		}
+		return l.remote.prepare(args[0])
+	}
 	cmd.RunE = runs(func(ctx context.Context, cmd *cobra.Command, _ []string) int {
 		l.out, l.err.Writer = cmd.OutOrStdout(), cmd.ErrOrStderr()
 		l.toTerminal = term.IsTerminal(int(os.Stdout.Fd()))
@@ -73,6 +83,8 @@ type listener struct {
 	largest  int    // what a message may have, in bytes
 	clientID string // empty to get one
 	lastID   string // the ID seen last; empty for none
+	since    string // where to begin without an ID; empty for where the server says
+	format   string // of the data; empty for what was published
 	json     bool
 	count    uint64 // exit after so many messages; 0 for never
 
@@ -138,6 +150,12 @@ func (l *listener) connect(ctx context.Context) (wait time.Duration, err error) 
 	query, header := url.Values{}, http.Header{"Accept": {"text/event-stream"}}
 	if l.clientID != "" {
 		query.Set("client_id", l.clientID)
+	}
+	if l.format != "" {
+		query.Set("format", l.format)
+	}
+	if l.since != "" && l.lastID == "" {
+		query.Set("since", l.since)
 	}
 	if l.lastID != "" {
 		header.Set("Last-Event-ID", l.lastID)

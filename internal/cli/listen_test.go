@@ -290,3 +290,22 @@ func TestAnAnswerOnATerminalIsPrintable(t *testing.T) {
 		}
 	}
 }
+
+func TestListenAsksForWhereToBeginAndForTheForm(t *testing.T) {
+	first := "id: e-1\ndata: {\"topic\":\"a\",\"data\":\"x\"}\n\n"
+	speaker := e2etest.Speak(t, e2etest.EventStream("retry: 100\n"+first), e2etest.EventStream(first))
+	l := listen(t, speaker.URL, func(l *listener) {
+		l.since, l.format, l.count = "latest", "envelope", 2
+	})
+	if code := l.ends(t); code != 0 {
+		t.Errorf("it ended with %d: %s", code, l.err.String())
+	}
+	if want := "{\"topic\":\"a\",\"data\":\"x\"}\n"; l.out.String() != want+want {
+		t.Errorf("it printed %q", l.out.String())
+	}
+	for i, want := range []string{"format=envelope&since=latest", "format=envelope"} {
+		if got := speaker.Asked()[i].URL.RawQuery; got != want {
+			t.Errorf("request %d asked for %q; want %q", i, got, want)
+		}
+	}
+}
