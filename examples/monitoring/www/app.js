@@ -16,11 +16,11 @@ const firing = new Set(); // "host what"
 function connect() {
   clearTimeout(retryTimer);
   source?.close();
-  // An ID that the server does not know makes it send what it has kept: the alerts until now. When the
-  // browser reconnects by itself, it hands over the last ID instead.
-  source = new EventSource("/events?last_event_id=all");
+  // The server sends what it has kept first: the alerts until now. When the browser reconnects by itself, it hands
+  // over the last ID, which counts instead.
+  source = new EventSource("/events?since=all");
   source.addEventListener("connected", (e) => {
-    if (JSON.parse(e.data).resume === "gap") forgetAlerts(); // what is kept comes from its beginning
+    if (JSON.parse(e.data).resume !== "complete") forgetAlerts(); // what is kept comes from its beginning
     setState("live");
   });
   source.addEventListener("metrics", (e) => metrics(JSON.parse(e.data)));

@@ -16,9 +16,8 @@ let retryTimer;
 function connect() {
   clearTimeout(retryTimer);
   source?.close();
-  // No hub knows an event 0, so this one cannot prove that nothing is missing, and sends all that it has
-  // kept for us. From there on the browser says by itself what it has seen last.
-  source = new EventSource(`${site}/events?last_event_id=0`);
+  // The hub begins with all that it has kept for us. From there on the browser says by itself what it has seen last.
+  source = new EventSource(`${site}/events?since=all`);
   source.onopen = () => setState("live");
   source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
   source.addEventListener("job", (e) => show(JSON.parse(e.data)));
