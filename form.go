@@ -28,16 +28,16 @@ const (
 	maxWait     = time.Minute
 )
 
-// reading is how a client wants to read: from where, and in what form.
-type reading struct {
+// wishes are how a client wants to read: from where, and in what form.
+type wishes struct {
 	since hub.Since
 	form  hub.Form
 	limit int
 	wait  time.Duration
 }
 
-// reading reads how a client wants to read. What the route's own config takes from the query is not for us.
-func (route *subscribeRoute) reading(r *http.Request, query url.Values) (wants reading, p *problem.Problem) {
+// wishes reads how a client wants to read. What the route's own config takes from the query is not for us.
+func (route *subscribeRoute) wishes(r *http.Request, query url.Values) (wants wishes, p *problem.Problem) {
 	ours := func(name string) (value string, given bool) {
 		values := query[name]
 		if len(values) == 0 || slices.Contains(route.urls.named, name) {
@@ -45,10 +45,10 @@ func (route *subscribeRoute) reading(r *http.Request, query url.Values) (wants r
 		}
 		return values[len(values)-1], true
 	}
-	refuse := func(err error) (reading, *problem.Problem) {
-		return reading{}, problem.New(http.StatusBadRequest, "%v", err)
+	refuse := func(err error) (wishes, *problem.Problem) {
+		return wishes{}, problem.New(http.StatusBadRequest, "%v", err)
 	}
-	wants = reading{form: acceptedForm(r.Header), limit: usualAnswer}
+	wants = wishes{form: acceptedForm(r.Header), limit: usualAnswer}
 	if name, given := ours("format"); given {
 		form, known := forms[name]
 		if !known {
@@ -85,14 +85,14 @@ func (route *subscribeRoute) reading(r *http.Request, query url.Values) (wants r
 	return wants, nil
 }
 
-func (wants *reading) readLimit(text string) (err error) {
+func (wants *wishes) readLimit(text string) (err error) {
 	if wants.limit, err = strconv.Atoi(text); err != nil || wants.limit < 1 || wants.limit > maxAnswer {
 		return fmt.Errorf("limit is a number of messages from 1 to %d, not %q", maxAnswer, text)
 	}
 	return nil
 }
 
-func (wants *reading) readWait(text string) (err error) {
+func (wants *wishes) readWait(text string) (err error) {
 	if wants.wait, err = caddy.ParseDuration(text); err != nil || wants.wait < 0 || wants.wait > maxWait {
 		return fmt.Errorf("wait is a duration such as 30s, up to 60s, not %q", text)
 	}

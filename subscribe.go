@@ -111,13 +111,13 @@ func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *p
 	if s.LastEventID == "" {
 		s.LastEventID = lastEventIDIn(r.URL.RawQuery)
 	}
-	wants, p := route.reading(r, query)
+	wants, p := route.wishes(r, query)
 	if p != nil {
 		return s, p
 	}
 	s.Form, s.Since, s.Limit, s.Wait = wants.form, wants.since, wants.limit, wants.wait
 	if s.Form == hub.Answer {
-		s.ClientOptions = route.polling
+		s.ClientOptions, s.Unseen = route.polling, true
 	}
 	if s.Topics, s.Patterns, p = route.topics.subscribed(r, query, route.maxTopics); p != nil {
 		return s, p
