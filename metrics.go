@@ -26,9 +26,19 @@ func register(registry *prometheus.Registry) error {
 	return err
 }
 
+// described are the descriptions of all metrics.
+var described []*prometheus.Desc
+
 // describe makes the description of a metric with the label hub.
 func describe(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("caddy_sse_"+name, help, append([]string{"hub"}, labels...), nil)
+	return describeAll(name, help, append([]string{"hub"}, labels...)...)
+}
+
+// describeAll makes the description of a metric that is not of one hub.
+func describeAll(name, help string, labels ...string) *prometheus.Desc {
+	desc := prometheus.NewDesc("caddy_sse_"+name, help, labels, nil)
+	described = append(described, desc)
+	return desc
 }
 
 var (
@@ -65,18 +75,12 @@ var (
 	answerLocalDesc = describe("answer_claims_local_total",
 		"Keys and names that hold on this instance only, since the others could not be asked.")
 	answerBytesDesc = describe("answer_bytes", "Bytes of answers kept for readers that come back.")
-	buildDesc       = prometheus.NewDesc("caddy_sse_build_info",
-		"1, for the version of the module.", []string{"version"}, nil)
+	buildDesc       = describeAll("build_info", "1, for the version of the module.", "version")
 )
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(descs chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{
-		clientsDesc, connectionsDesc, resumesDesc, publishedDesc, sentDesc, droppedDesc, disconnectsDesc,
-		deliveryDesc, brokerUpDesc, lagDesc, historyDesc, fileDesc, gapsDesc, refusedDesc, topicsDesc, buildDesc,
-		answersDesc, answersTotalDesc, answerResumesDesc, answerAttachedDesc, answerLocalDesc,
-		answerBytesDesc,
-	} {
+	for _, desc := range described {
 		descs <- desc
 	}
 }

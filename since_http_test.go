@@ -116,7 +116,7 @@ func TestMistakesInHowAClientWantsToReadAreAnsweredWithWhatToChange(t *testing.T
 		"format=json&wait=":           "30s | 60s",
 		"format=ndjson&wait=1s":       "wait | format=json",
 		"limit=5":                     "limit | format=json",
-		"sinse=all":                   "sinse | write since",
+		"sice=all":                    "sice | write since",
 		"Since=all":                   "Since | write since",
 		"fromat=json":                 "fromat | write format",
 		"formats=json":                "formats | write format",
@@ -124,7 +124,7 @@ func TestMistakesInHowAClientWantsToReadAreAnsweredWithWhatToChange(t *testing.T
 		"format=json&wiat=5s":         "wiat | write wait",
 	} {
 		var split []string
-		for _, word := range strings.Split(words, "|") {
+		for word := range strings.SplitSeq(words, "|") {
 			split = append(split, strings.TrimSpace(word))
 		}
 		for _, method := range []string{http.MethodGet, http.MethodHead} {

@@ -125,10 +125,5 @@ func (h *Hub) isOutdatedFor(c *Client, f *Frame) bool {
 		}
 	})
 	h.mu.Unlock()
-	for _, a := range newest {
-		if c.listensAt(a) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(newest, c.listensAt)
 }
