@@ -125,7 +125,7 @@ func collect(h *live.Hub, metrics chan<- prometheus.Metric) {
 	}
 	send(topicsDesc, prometheus.GaugeValue, float64(stats.Topics))
 	metrics <- deliveryMetric(stats.Delivery, h.Name)
-	collectAnswers(h.Answers.Stats(), send)
+	collectAnswers(numbersOf(h.Answers.Stats()), send)
 	up := 0.0
 	if h.BrokerState().Up {
 		up = 1
@@ -139,27 +139,46 @@ func collect(h *live.Hub, metrics chan<- prometheus.Metric) {
 	}
 }
 
+// answerNumbers are the numbers of a hub's answers.
+type answerNumbers struct {
+	States   map[string]int    `json:"states"`
+	Results  map[string]uint64 `json:"results"`
+	Resumes  map[string]uint64 `json:"resumes"`
+	Attached uint64            `json:"attached"`
+	Local    uint64            `json:"claims_local"`
+	Bytes    int64             `json:"bytes"`
+}
+
+func numbersOf(stats answers.Stats) answerNumbers {
+	return answerNumbers{
+		States: map[string]int{"pending": stats.Pending, "live": stats.Live, "kept": stats.Kept},
+		Results: map[string]uint64{
+			"done": stats.Done, "stopped": stats.Stopped, "aborted": stats.Aborted, "abandoned": stats.Abandoned,
+			"passed": stats.Passed,
+		},
+		Resumes:  map[string]uint64{"complete": stats.Complete, "gone": stats.Gone, "unknown": stats.Unknown},
+		Attached: stats.Attached,
+		Local:    stats.Alone,
+		Bytes:    stats.Bytes,
+	}
+}
+
 // collectAnswers sends the numbers of a hub's answers.
 func collectAnswers(
-	stats answers.Stats, send func(*prometheus.Desc, prometheus.ValueType, float64, ...string),
+	numbers answerNumbers, send func(*prometheus.Desc, prometheus.ValueType, float64, ...string),
 ) {
-	for state, n := range map[string]int{"pending": stats.Pending, "live": stats.Live, "kept": stats.Kept} {
+	for state, n := range numbers.States {
 		send(answersDesc, prometheus.GaugeValue, float64(n), state)
 	}
-	for result, n := range map[string]uint64{
-		"done": stats.Done, "stopped": stats.Stopped, "aborted": stats.Aborted, "abandoned": stats.Abandoned,
-		"passed": stats.Passed,
-	} {
+	for result, n := range numbers.Results {
 		send(answersTotalDesc, prometheus.CounterValue, float64(n), result)
 	}
-	for result, n := range map[string]uint64{
-		"complete": stats.Complete, "gone": stats.Gone, "unknown": stats.Unknown,
-	} {
+	for result, n := range numbers.Resumes {
 		send(answerResumesDesc, prometheus.CounterValue, float64(n), result)
 	}
-	send(answerAttachedDesc, prometheus.CounterValue, float64(stats.Attached))
-	send(answerLocalDesc, prometheus.CounterValue, float64(stats.Alone))
-	send(answerBytesDesc, prometheus.GaugeValue, float64(stats.Bytes))
+	send(answerAttachedDesc, prometheus.CounterValue, float64(numbers.Attached))
+	send(answerLocalDesc, prometheus.CounterValue, float64(numbers.Local))
+	send(answerBytesDesc, prometheus.GaugeValue, float64(numbers.Bytes))
 }
 
 func deliveryMetric(delivery hub.Histogram, hub string) prometheus.Metric {
@@ -227,6 +246,7 @@ type summary struct {
 	Published    uint64            `json:"messages_published"`
 	Refusals     map[string]uint64 `json:"publish_refused"` // by status
 	Sent         uint64            `json:"messages_sent"`
+	Conflated    uint64            `json:"messages_conflated"`
 	Dropped      uint64            `json:"messages_dropped"`
 	DroppedBy    map[string]uint64 `json:"dropped_by_reason"`
 	Disconnects  map[string]uint64 `json:"disconnects"` // by reason
@@ -234,6 +254,7 @@ type summary struct {
 	HistoryBytes int64             `json:"history_bytes"`
 	FileBytes    *int64            `json:"broker_file_bytes,omitempty"`
 	Lag          *float64          `json:"broker_lag_seconds,omitempty"`
+	Answers      answerNumbers     `json:"answers"`
 }
 
 func summarize(h *live.Hub) summary {
@@ -253,11 +274,13 @@ func summarize(h *live.Hub) summary {
 		Refusals:     h.RefusedPublishes(),
 		Published:    stats.Published,
 		Sent:         stats.Sent,
+		Conflated:    stats.Conflated,
 		Dropped:      stats.DroppedSlow + stats.DroppedMalformed,
 		DroppedBy:    map[string]uint64{"slow_client": stats.DroppedSlow, "malformed": stats.DroppedMalformed},
 		Disconnects:  stats.Disconnects,
 		Delivery:     stats.Delivery,
 		HistoryBytes: stats.HistoryBytes,
+		Answers:      numbersOf(h.Answers.Stats()),
 	}
 	if size, ok := h.FileSize(); ok {
 		all.FileBytes = &size

@@ -128,6 +128,7 @@ function* series(hub) {
   yield one("resumes_total", hub.gaps, "result", "gap");
   yield one("messages_published_total", hub.messages_published);
   yield one("messages_sent_total", hub.messages_sent);
+  yield one("messages_conflated_total", hub.messages_conflated ?? 0);
   for (const [reason, n] of Object.entries(hub.dropped_by_reason)) yield one("messages_dropped_total", n, "reason", reason);
   for (const [reason, n] of Object.entries(hub.disconnects)) yield one("disconnects_total", n, "reason", reason);
   for (const [reason, n] of Object.entries(hub.gaps_by_reason ?? {})) yield one("gaps_total", n, "reason", reason);
@@ -137,6 +138,15 @@ function* series(hub) {
   yield one("history_bytes", hub.history_bytes);
   if (hub.broker_file_bytes !== undefined) yield one("broker_file_bytes", hub.broker_file_bytes);
   if (hub.broker_lag_seconds !== undefined) yield one("broker_lag_seconds", hub.broker_lag_seconds);
+  if (hub.answers) {
+    const { states, results, resumes, attached, claims_local, bytes } = hub.answers;
+    for (const [state, n] of Object.entries(states)) yield one("answers", n, "state", state);
+    for (const [result, n] of Object.entries(results)) yield one("answers_total", n, "result", result);
+    for (const [result, n] of Object.entries(resumes)) yield one("answer_resumes_total", n, "result", result);
+    yield one("answer_attached_total", attached);
+    yield one("answer_claims_local_total", claims_local);
+    yield one("answer_bytes", bytes);
+  }
   yield one("delivery_seconds_count", hub.delivery.count);
   yield one("delivery_seconds_sum", hub.delivery.sum_seconds);
   for (const bucket of hub.delivery.buckets) yield one("delivery_seconds_bucket", bucket.count, "le", bucket.le);
