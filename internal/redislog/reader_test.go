@@ -173,8 +173,11 @@ func (r *reader) await(what string, enough func([]eventstream.Event) bool) {
 // awaitText returns when a message with this data, or a gap so written, has come.
 func (r *reader) awaitText(text string) {
 	r.t.Helper()
+	looked := 0 // they may be very many
 	r.await(text, func(events []eventstream.Event) bool {
-		return slices.ContainsFunc(events, func(e eventstream.Event) bool {
+		fresh := events[looked:]
+		looked = len(events)
+		return slices.ContainsFunc(fresh, func(e eventstream.Event) bool {
 			return string(e.Data) == text || e.Name+" "+string(e.Data) == text
 		})
 	})

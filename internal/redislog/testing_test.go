@@ -23,7 +23,7 @@ import (
 
 // soon is how long these tests wait for something that should happen at once. It is long, because they load
 // the machine.
-const soon = 30 * time.Second
+const soon = 60 * time.Second
 
 // instance is one Caddy: a hub that follows a log in Redis. Tests run several in one process.
 type instance struct {
