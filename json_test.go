@@ -49,10 +49,11 @@ func TestJSONHasExactlyTheseFields(t *testing.T) {
 			tls_ca tls_cert tls_insecure_skip_verify tls_key tls_server_name urls username`},
 		{reflect.TypeFor[Admin](), ``},
 		{reflect.TypeFor[summary](), `
+			answers answers.attached answers.bytes answers.claims_local answers.results answers.resumes answers.states
 			broker broker_error broker_file_bytes broker_lag_seconds broker_since clients connections
 			delivery delivery.buckets delivery.buckets.count delivery.buckets.le delivery.count delivery.sum_seconds
-			disconnects dropped_by_reason gaps gaps_by_reason history_bytes limited messages_dropped messages_published
-			messages_sent name policies policies.conflate policies.history policies.presence policies.topic
+			disconnects dropped_by_reason gaps gaps_by_reason history_bytes limited messages_conflated
+			messages_dropped messages_published messages_sent name policies policies.conflate policies.history policies.presence policies.topic
 			publish_refused reconnects refused topics up`},
 		{reflect.TypeFor[hub.Presence](), `clients more topic users users.info users.user`},
 		{listed((*hub.Hub).ListClients), `client_id queued since topics user`},
