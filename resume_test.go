@@ -168,6 +168,33 @@ func TestAnAnswerIsResumedByItsEventIDsAndItsURL(t *testing.T) {
 	}
 }
 
+// The handler behind may have said all before the first reader looks.
+func TestWhoAskedGetsAllOfAnAnswerThatIsOverAtOnce(t *testing.T) {
+	s := serve(t, `
+		sse_resume
+		header Content-Type text/event-stream
+		header Set-Cookie a=b
+		respond /comment ": hello
+
+"
+		respond ": hello
+
+data: a
+
+"`)
+	for range 50 {
+		for _, method := range []string{http.MethodPost, http.MethodGet} {
+			got := ask(t, method, s.url("/"), "", "Accept", "text/event-stream")
+			wantText(t, all(t, got), ": hello\n\n"+events(idOf(t, got), 1, "a"))
+			got = ask(t, method, s.url("/comment"), "", "Accept", "text/event-stream")
+			if got.StatusCode != http.StatusOK || got.Header.Get("Set-Cookie") != "a=b" {
+				t.Errorf("who asks is answered %s with the cookie %q", got.Status, got.Header.Get("Set-Cookie"))
+			}
+			wantText(t, all(t, got), ": hello\n\n")
+		}
+	}
+}
+
 func TestDeleteStopsAnAnswer(t *testing.T) {
 	m := newModel(t, func(w http.ResponseWriter, r *http.Request, say func(string)) {
 		eventStream(w)

@@ -117,6 +117,7 @@ type Answer struct {
 	idleTimer *time.Timer   // cancels the upstream that nobody reads
 	maxTimer  *time.Timer
 	ttlTimer  *time.Timer
+	toldAll   chan struct{} // closed when nothing more is told to other instances; nil if nothing ever was
 
 	mu       sync.Mutex // guards all below; store.mu may be taken before it, never after
 	state    State
@@ -181,7 +182,9 @@ func (a *Answer) Begin(head Head) bool {
 	a.wakeLocked()
 	a.mu.Unlock()
 	if len(a.claims) == 0 { // others with a claim are told from the request on
-		a.store.startSharing(a)
+		a.store.mu.Lock()
+		a.store.shareLocked(a)
+		a.store.mu.Unlock()
 	}
 	if late {
 		a.store.end(a, Aborted, MaxTime)

@@ -68,6 +68,7 @@ type blocks struct {
 	replace bool // id lines of the upstream are left out; otherwise the first one ends the splitting
 
 	bom   int    // bytes of a byte order mark that have come; -1 once the stream has begun
+	mark  bool   // a whole one was left out, and nothing was added since
 	block []byte // the block so far
 	line  int    // where in it the current line begins
 	field bool   // it has a field
@@ -118,11 +119,11 @@ func (s *blocks) feed(b []byte, add func([]byte, bool)) (own []byte) {
 		switch {
 		case len(line) == 0:
 			add(s.block, s.field)
-			s.block, s.field = s.block[:0], false
+			s.block, s.field, s.mark = s.block[:0], false, false
 			what = blockEnded
 		case isID(line):
 			if !s.replace {
-				return append(s.block, b...)
+				return s.rest(b)
 			}
 			s.block = s.block[:s.line]
 			what = lineDropped
@@ -137,6 +138,15 @@ func (s *blocks) feed(b []byte, add func([]byte, bool)) (own []byte) {
 	return nil
 }
 
+// rest returns what came and was not added.
+func (s *blocks) rest(b []byte) []byte {
+	rest := append(s.block, b...)
+	if s.mark {
+		rest = append([]byte(byteOrderMark), rest...)
+	}
+	return rest
+}
+
 // finish completes a block that lacks its empty line. An event that nobody dispatches would be asked for
 // again and again.
 func (s *blocks) finish(add func([]byte, bool)) {
@@ -144,17 +154,18 @@ func (s *blocks) finish(add func([]byte, bool)) {
 		s.block = append(s.block, byteOrderMark[:s.bom]...)
 		s.bom = -1
 	}
-	if line := s.block[s.line:]; len(line) > 0 {
-		if isID(line) {
-			s.block = s.block[:s.line]
-		} else {
-			s.field = s.field || line[0] != ':'
+	line := s.block[s.line:]
+	if isID(line) {
+		s.block, line = s.block[:s.line], nil
+	}
+	s.field = s.field || len(line) > 0 && line[0] != ':'
+	switch {
+	case !s.field && len(s.block) > 0: // a comment
+		add(s.block, false)
+	case s.field:
+		if len(line) > 0 || s.cr == lineKept { // or the LF would only complete its line end
 			s.block = append(s.block, '\n')
 		}
-	} else if s.cr == lineKept { // or the LF would only complete its line end
-		s.block = append(s.block, '\n')
-	}
-	if s.field {
 		add(append(s.block, '\n'), true)
 	}
 	s.block, s.line, s.field = nil, 0, false
@@ -170,7 +181,7 @@ func (s *blocks) skipMark(b []byte) []byte {
 		}
 		b = b[1:]
 		if s.bom++; s.bom == len(byteOrderMark) {
-			s.bom = -1
+			s.bom, s.mark = -1, true
 		}
 	}
 	return b

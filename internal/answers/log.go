@@ -6,14 +6,18 @@ import (
 	"strconv"
 )
 
-// log is an answer's bytes, and where in them its numbered pieces begin. It only grows; what has been read is
-// never changed.
+// log is an answer's bytes, and where in them its numbered pieces are. Between them, before the first and behind
+// the last may be bytes that belong to none, as comments. It only grows; what has been read is never changed.
 type log struct {
 	segments []segment
-	size     int64   // bytes
+	size     int64   // bytes, with those that are dropped
+	begins   int64   // where what is there begins
 	dropped  uint64  // pieces before the first that is there
-	starts   []int64 // where piece number dropped+i+1 begins
+	places   []Place // of piece number dropped+i+1
 }
+
+// Place is where a piece is.
+type Place struct{ Begin, End int64 }
 
 // segment is a part of a log's bytes.
 type segment struct {
@@ -29,7 +33,7 @@ const (
 
 func (l *log) append(piece []byte, numbered bool) {
 	if numbered {
-		l.starts = append(l.starts, l.size)
+		l.places = append(l.places, Place{l.size, l.size + int64(len(piece))})
 	}
 	for len(piece) > 0 {
 		n := len(l.segments)
@@ -48,7 +52,7 @@ func (l *log) append(piece []byte, numbered bool) {
 
 // room returns the bytes that the log takes in memory.
 func (l *log) room() int64 {
-	n := int64(cap(l.starts)*8 + cap(l.segments)*32)
+	n := int64(cap(l.places)*16 + cap(l.segments)*32)
 	for _, s := range l.segments {
 		n += int64(cap(s.bytes))
 	}
@@ -56,18 +60,16 @@ func (l *log) room() int64 {
 }
 
 // last returns the number of the last piece.
-func (l *log) last() uint64 { return l.dropped + uint64(len(l.starts)) }
+func (l *log) last() uint64 { return l.dropped + uint64(len(l.places)) }
 
 // start returns where the piece behind that number begins, which must be there.
-func (l *log) start(number uint64) int64 { return l.starts[number-l.dropped] }
+func (l *log) start(number uint64) int64 { return l.places[number-l.dropped].Begin }
 
 // drop forgets all pieces, but not how many there were.
-func (l *log) drop() { l.dropped, l.segments, l.starts = l.last(), nil, nil }
+func (l *log) drop() { l.begins, l.dropped, l.segments, l.places = l.size, l.last(), nil, nil }
 
 // lacks reports whether what follows the cursor is not there.
-func (l *log) lacks(c cursor) bool {
-	return c.number < l.dropped || c.offset < l.size && l.segments == nil
-}
+func (l *log) lacks(c cursor) bool { return c.number < l.dropped || c.offset < l.begins }
 
 // cursor is a reader's place in a log.
 type cursor struct {
@@ -75,13 +77,13 @@ type cursor struct {
 	number uint64 // pieces that have begun before offset
 }
 
-// after returns the place behind the piece of that number.
+// after returns the cursor right behind the piece of that number, or of a reader that has had nothing. It is the
+// same whenever that is asked: what belongs to no piece and has come since follows.
 func (l *log) after(number uint64) cursor {
-	c := cursor{offset: l.size, number: number}
-	if number < l.last() {
-		c.offset = l.start(number)
+	if number == l.dropped {
+		return cursor{l.begins, number}
 	}
-	return c
+	return cursor{l.places[number-l.dropped-1].End, number}
 }
 
 // read appends what follows the cursor to buf, as far as buf has room, and moves the cursor. With an id,
@@ -138,32 +140,30 @@ func appendID(buf []byte, id string, number uint64) []byte {
 	return append(strconv.AppendUint(append(buf, '.'), number, 10), '\n')
 }
 
-// batch returns the pieces behind a cursor, whole and of about most bytes, and the cursor behind them; nil if
-// there are none.
-func (l *log) batch(c cursor, most int64) (*Batch, cursor) {
+// batch returns the pieces behind a cursor, whole and of about most bytes, with what is between them, and the
+// cursor behind them; nil if there are none. Once all is there, what is left behind the last piece comes in a batch
+// without pieces.
+func (l *log) batch(c cursor, most int64, all bool) (*Batch, cursor) {
 	if l.lacks(c) {
 		return nil, cursor{l.size, l.last()}
 	}
-	if c.number >= l.last() {
-		return nil, c
-	}
-	last, end := c.number, c.offset
-	for last < l.last() {
-		pieceEnd := l.size
-		if last+1 < l.last() {
-			pieceEnd = l.start(last + 1)
-		}
-		if last > c.number && pieceEnd-c.offset > most {
+	b, end := &Batch{Last: c.number}, c.offset
+	for b.Last < l.last() {
+		place := l.places[b.Last-l.dropped]
+		if len(b.Places) > 0 && place.End-c.offset > most {
 			break
 		}
-		last, end = last+1, pieceEnd
+		b.Places = append(b.Places, Place{place.Begin - c.offset, place.End - c.offset})
+		b.Last, end = b.Last+1, place.End
 	}
-	b := &Batch{Last: last}
-	for n := c.number; n < last; n++ {
-		b.Starts = append(b.Starts, l.start(n)-c.offset)
+	if b.Last == l.last() && (all || len(b.Places) > 0) {
+		end = l.size
+	}
+	if end == c.offset {
+		return nil, c
 	}
 	b.Bytes = l.copy(make([]byte, 0, end-c.offset), c.offset, end)
-	return b, cursor{end, last}
+	return b, cursor{end, b.Last}
 }
 
 // takeIn appends a batch. If what comes before it is missing, all before it is.
@@ -174,7 +174,7 @@ func (l *log) takeIn(b Batch) {
 	}
 	begin := l.size
 	l.append(b.Bytes, false)
-	for _, start := range b.Starts {
-		l.starts = append(l.starts, begin+start)
+	for _, place := range b.Places {
+		l.places = append(l.places, Place{begin + place.Begin, begin + place.End})
 	}
 }

@@ -108,11 +108,13 @@ func (a *Answer) follow(batches []Batch, r *Record) {
 		defer close(a.decided)
 	}
 	for _, b := range batches {
-		a.log.takeIn(b)
+		if len(b.Places) > 0 || r.State.ended() { // or it would be read again
+			a.log.takeIn(b)
+		}
 	}
 	a.upstream = r.Events
 	a.told = &Status{State: r.State, Reason: r.Reason, Events: r.Events, Bytes: r.Bytes}
-	if r.State.ended() && (a.log.last() >= r.Last || len(batches) == 0) {
+	if r.State.ended() && (a.log.size >= r.Bytes || len(batches) == 0) {
 		a.state, a.reason = r.State, r.Reason
 		switch {
 		case a.log.last() < r.Last: // it was trimmed

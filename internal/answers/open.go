@@ -145,7 +145,7 @@ func (s *Store) claimLocked(ctx context.Context, r *Request, a *Answer) (*Answer
 	switch {
 	case holder == nil:
 		s.addLocked(a)
-		s.runLocked(func() { s.share(a, a.shared) })
+		s.shareLocked(a)
 		return a, true, nil
 	case holder.Body != c.Body:
 		return nil, false, ErrKeyReused

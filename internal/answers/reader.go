@@ -36,14 +36,19 @@ type Reader struct {
 func (a *Answer) Read(after uint64) (*Reader, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.state == Passed || a.state == Pending {
+	switch {
+	case a.state == Passed || a.state == Pending:
 		return nil, ErrNoStream
+	case after > a.log.last():
+		return nil, ErrNeverGiven
+	case a.state.ended() && after == a.log.last() && !a.cutLocked():
+		return nil, ErrOver
 	}
 	return a.readLocked(after)
 }
 
-// ReadFirst is Read for the request that the answer is to, which also reads what came before the upstream's own
-// ids.
+// ReadFirst is Read for the request that the answer is to. It also reads what came before the upstream's own ids,
+// and an answer that is over and has no piece.
 func (a *Answer) ReadFirst() (*Reader, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -51,12 +56,7 @@ func (a *Answer) ReadFirst() (*Reader, error) {
 }
 
 func (a *Answer) readLocked(after uint64) (*Reader, error) {
-	switch {
-	case after > a.log.last():
-		return nil, ErrNeverGiven
-	case a.state.ended() && after == a.log.last() && !a.cutLocked():
-		return nil, ErrOver
-	case after < a.log.dropped:
+	if after < a.log.dropped {
 		return nil, &TrimmedError{Oldest: a.log.dropped + 1}
 	}
 	r := a.watchLocked()

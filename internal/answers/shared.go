@@ -66,13 +66,13 @@ type Record struct {
 
 // Batch is a part of a log.
 type Batch struct {
-	Last   uint64  // the number of its last piece
-	Starts []int64 // where in Bytes its pieces begin
+	Last   uint64  // the number of its last piece; if it has none, of the last before it
+	Places []Place // of its pieces in Bytes; none in what is left of an answer that is over
 	Bytes  []byte
 }
 
 // first returns the number of the first piece.
-func (b *Batch) first() uint64 { return b.Last + 1 - uint64(len(b.Starts)) }
+func (b *Batch) first() uint64 { return b.Last + 1 - uint64(len(b.Places)) }
 
 // Times of sharing.
 const (
@@ -144,23 +144,27 @@ func (a *Answer) next(c cursor) (batch *Batch, after cursor, r *Record, over boo
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	r = a.recordLocked()
-	batch, after = a.log.batch(c, maxBatch)
-	r.Last = after.number
 	over = a.state.ended()
-	if after.number < a.log.last() { // there is more to come
+	batch, after = a.log.batch(c, maxBatch, over)
+	r.Last = after.number
+	if over && after.offset < a.log.size { // there is more to come
 		over, r.State, r.Reason = false, Live, ""
 	}
 	return batch, after, r, over
 }
 
-// startSharing has the other instances told of an answer, if there are any.
-func (s *Store) startSharing(a *Answer) {
+// shareLocked has the other instances told of an answer, if there are any.
+func (s *Store) shareLocked(a *Answer) {
 	if a.shared == nil {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.runLocked(func() { s.share(a, a.shared) })
+	told := make(chan struct{})
+	if s.runLocked(func() {
+		defer close(told)
+		s.share(a, a.shared)
+	}) {
+		a.toldAll = told
+	}
 }
 
 // runLocked runs a task that the store waits for at its end. It reports false if the store has ended.
@@ -172,12 +176,14 @@ func (s *Store) runLocked(task func()) bool {
 	return true
 }
 
-// releaseLocked has the other instances forget an answer.
+// releaseLocked has the other instances forget an answer, once nothing more of it is on its way to them.
 func (s *Store) releaseLocked(a *Answer) {
-	if a.shared == nil || a.mirror {
+	told := a.toldAll
+	if told == nil {
 		return
 	}
 	s.runLocked(func() {
+		<-told
 		ctx, cancel := context.WithTimeout(context.Background(), sharedTime)
 		defer cancel()
 		var claims []string

@@ -130,7 +130,7 @@ func TestReadersReadFromWhereTheyHaveBeen(t *testing.T) {
 	a.say("ta: two\n\n")
 	long := "data: " + strings.Repeat("x", 200_000) + "\n\n"
 	a.say(long)
-	a.wantRest(1, "id: ID.2\ndata: two\n\nid: ID.3\n"+long, Open)
+	a.wantRest(1, ": a comment\n\nid: ID.2\ndata: two\n\nid: ID.3\n"+long, Open)
 	a.wantRest(3, "", Open)
 	a.wantRest(4, ErrNeverGiven.Error(), Open)
 	a.End(true)
@@ -142,6 +142,70 @@ func TestReadersReadFromWhereTheyHaveBeen(t *testing.T) {
 	a.wantState(Done, "")
 	a.Leave()
 	a.store.Close(ErrExit)
+}
+
+// What a reader gets depends on where it has been, and never on when it comes: also what belongs to no event, as
+// comments before the first, between two, and behind the last.
+func TestReadersGetTheSameWheneverTheyCome(t *testing.T) {
+	said := []string{
+		": hello\n\n", "data: a\n", "\n: be", "tween\n\n\n", "data: b\r\n\r", "\n", "\n: more\r\r", ":\n\ndata: c\n\n", ": bye\n\n", ": end",
+	}
+	rest := []string{
+		": hello\n\nid: ID.1\ndata: a\n\n: between\n\n\nid: ID.2\ndata: b\r\n\r\n\n: more\r\r:\n\nid: ID.3\ndata: c\n\n: bye\n\n: end",
+		": between\n\n\nid: ID.2\ndata: b\r\n\r\n\n: more\r\r:\n\nid: ID.3\ndata: c\n\n: bye\n\n: end",
+		"\n\n: more\r\r:\n\nid: ID.3\ndata: c\n\n: bye\n\n: end",
+		": bye\n\n: end",
+	}
+	for came := range len(said) + 1 { // after how many writes
+		a := open(t, NewStore()).begin()
+		var readers []*Reader
+		for i := range len(said) + 1 {
+			if i == came {
+				first, err := a.ReadFirst()
+				if err != nil {
+					t.Fatal(err)
+				}
+				readers = append(readers, first)
+				for n := range a.Status().Events + 1 {
+					r, err := a.Read(n)
+					if err != nil {
+						t.Fatal(err)
+					}
+					readers = append(readers, r)
+				}
+			}
+			if i < len(said) {
+				a.say(said[i])
+			}
+		}
+		a.End(true)
+		for i, r := range readers {
+			want := rest[max(0, i-1)]
+			if got, end := drain(r); got != want || end != InGoodOrder {
+				t.Errorf("reader %d, who came after %d writes, got %q, %d\nwant %q", i, came, got, end, want)
+			}
+			r.Close()
+		}
+		for n := range uint64(3) {
+			a.wantRest(n, rest[n], InGoodOrder)
+		}
+		a.wantRest(3, ErrOver.Error(), Open)
+	}
+}
+
+func TestWhoAskedGetsAnAnswerWithoutEvents(t *testing.T) {
+	a := open(t, NewStore()).begin()
+	a.say(": hello\n\n")
+	a.End(true)
+	first, err := a.ReadFirst()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if got, end := drain(first); got != ": hello\n\n" || end != InGoodOrder {
+		t.Errorf("got %q, %d", got, end)
+	}
+	a.wantRest(0, ErrOver.Error(), Open)
 }
 
 func TestAnAnswerTakesLittleRoom(t *testing.T) {

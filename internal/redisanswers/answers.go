@@ -257,20 +257,38 @@ func batchOf(entry redis.XMessage) (b answers.Batch, err error) {
 	if b.Last, err = strconv.ParseUint(last, 10, 64); err != nil {
 		return b, fmt.Errorf("%w: %w", errHead, err)
 	}
-	starts, _ := entry.Values["starts"].(string)
+	places, _ := entry.Values["places"].(string)
 	bytes, _ := entry.Values["bytes"].(string)
-	for word := range strings.FieldsSeq(starts) {
-		start, err := strconv.ParseInt(word, 10, 64)
-		if err != nil || start < 0 || start > int64(len(bytes)) {
+	before := int64(0)
+	for word := range strings.FieldsSeq(places) {
+		first, second, _ := strings.Cut(word, "-")
+		begin, err := strconv.ParseInt(first, 10, 64)
+		end, err2 := strconv.ParseInt(second, 10, 64)
+		if err != nil || err2 != nil || begin < before || end <= begin || end > int64(len(bytes)) {
 			return b, fmt.Errorf("%w: %q is no place in it", errHead, word)
 		}
-		b.Starts = append(b.Starts, start)
+		b.Places, before = append(b.Places, answers.Place{Begin: begin, End: end}), end
 	}
-	if uint64(len(b.Starts)) > b.Last || len(b.Starts) == 0 {
-		return b, fmt.Errorf("%w: %d pieces end with number %d", errHead, len(b.Starts), b.Last)
+	if uint64(len(b.Places)) > b.Last {
+		return b, fmt.Errorf("%w: %d pieces end with number %d", errHead, len(b.Places), b.Last)
 	}
 	b.Bytes = []byte(bytes)
 	return b, nil
+}
+
+// entryOf returns an entry of a log. What follows the last piece comes behind that piece's own batch.
+func entryOf(log string, b *answers.Batch) *redis.XAddArgs {
+	places := make([]string, len(b.Places))
+	for i, place := range b.Places {
+		places[i] = fmt.Sprintf("%d-%d", place.Begin, place.End)
+	}
+	id := fmt.Sprintf("%d-0", b.Last)
+	if len(b.Places) == 0 {
+		id = fmt.Sprintf("%d-1", b.Last)
+	}
+	return &redis.XAddArgs{
+		Stream: log, ID: id, Values: []any{"places", strings.Join(places, " "), "bytes", b.Bytes},
+	}
 }
 
 // Append implements answers.Shared, by one call.
@@ -285,14 +303,7 @@ func (s *Shared) Append(
 	pipe := s.client.Pipeline()
 	var added *redis.StringCmd
 	if batch != nil {
-		starts := make([]string, len(batch.Starts))
-		for i, start := range batch.Starts {
-			starts[i] = strconv.FormatInt(start, 10)
-		}
-		added = pipe.XAdd(ctx, &redis.XAddArgs{
-			Stream: s.logKey(id), ID: fmt.Sprintf("%d-0", batch.Last),
-			Values: []any{"starts", strings.Join(starts, " "), "bytes", batch.Bytes},
-		})
+		added = pipe.XAdd(ctx, entryOf(s.logKey(id), batch))
 	}
 	pipe.HSet(ctx, s.headKey(id), head...)
 	pipe.PExpire(ctx, s.headKey(id), keep)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,15 +29,16 @@ var bounds = answers.Bounds{
 // instance is one of those that share their answers.
 type instance struct {
 	*answers.Store
-	t      *testing.T
-	shared *Shared
-	close  func()
+	t       *testing.T
+	shared  *Shared
+	options redislog.Options
+	close   func()
 }
 
 func newInstance(t *testing.T, server *e2etest.Redis) *instance {
 	t.Helper()
 	o := redislog.Options{Addrs: []string{server.Addr()}, Prefix: "sse", Timeout: 2 * time.Second, Logger: zap.NewNop()}
-	i := &instance{Store: answers.NewStore(), t: t, shared: Open("default", o)}
+	i := &instance{Store: answers.NewStore(), t: t, shared: Open("default", o), options: o}
 	i.Share(i.shared)
 	i.close = sync.OnceFunc(func() {
 		i.Close(answers.ErrExit)
@@ -106,6 +108,11 @@ func read(t *testing.T, a *answers.Answer, after uint64, until string) (string, 
 		return err.Error(), answers.Open
 	}
 	defer r.Close()
+	return readOn(t, r, a, until)
+}
+
+func readOn(t *testing.T, r *answers.Reader, a *answers.Answer, until string) (string, answers.End) {
+	t.Helper()
 	var all strings.Builder
 	buf := make([]byte, 0, 4096)
 	deadline := time.After(soon)
@@ -171,6 +178,41 @@ func TestAnAnswerIsReadOnAnyInstance(t *testing.T) {
 	want(t, got, answers.ErrOver.Error())
 	if a, err := other.Find(context.Background(), &answers.Request{Owner: "bob"}, a.ID); a != nil && a != mirror || err != nil {
 		t.Errorf("another one's answer: %v", err)
+	}
+}
+
+// What belongs to no event comes to readers elsewhere, too, once and whenever they come.
+func TestCommentsAreReadOnAnyInstance(t *testing.T) {
+	t.Parallel()
+	server := e2etest.RedisServer(t)
+	owner, early, late := newInstance(t, server), newInstance(t, server), newInstance(t, server)
+	a := owner.ask(request("k"), ignore)
+	begin(t, a)
+	say(t, a, ": hello\n\n")
+	mirror := early.find(a.ID)
+	r, err := mirror.Read(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	said := ": hello\n\n"
+	for _, text := range []string{"data: 1\n\n", ": between\n\n", ":\n\ndata: 2\n\n: bye\n\n", ": end"} {
+		say(t, a, text)
+		said += text
+		time.Sleep(120 * time.Millisecond) // so that each comes in a batch of its own
+	}
+	a.End(true)
+	withIDs := strings.NewReplacer("data: 1", "id: ID.1\ndata: 1", "data: 2", "id: ID.2\ndata: 2").Replace(said)
+	_, behindOne, _ := strings.Cut(withIDs, "data: 1\n\n")
+	got, _ := readOn(t, r, mirror, "")
+	want(t, got, withIDs)
+	for _, instance := range []*instance{owner, early, late} {
+		got, _ = read(t, instance.find(a.ID), 0, "")
+		want(t, got, withIDs)
+		got, _ = read(t, instance.find(a.ID), 1, "")
+		want(t, got, behindOne)
+		got, _ = read(t, instance.find(a.ID), 2, "")
+		want(t, got, answers.ErrOver.Error())
 	}
 }
 
@@ -269,6 +311,52 @@ func TestWhatIsNoStreamIsForgottenEverywhere(t *testing.T) {
 	}
 	waiting.Leave()
 	other.ask(request("k"), ignore)
+}
+
+// slowly tells the others slowly, and notes whether an answer was to be forgotten meanwhile.
+type slowly struct {
+	answers.Shared
+	telling, forgot atomic.Bool
+}
+
+func (s *slowly) Append(
+	ctx context.Context, id string, b *answers.Batch, r *answers.Record, keep time.Duration,
+) (bool, error) {
+	s.telling.Store(true)
+	defer s.telling.Store(false)
+	for range 30 {
+		if s.forgot.Load() {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return s.Shared.Append(ctx, id, b, r, keep)
+}
+
+func (s *slowly) Release(ctx context.Context, id string, claims []string) error {
+	s.forgot.Store(s.telling.Load())
+	return s.Shared.Release(ctx, id, claims)
+}
+
+// What is told after all was forgotten would be there again, and who waits for it elsewhere would wait for long.
+func TestAnAnswerIsForgottenAfterTheLastIsToldOfIt(t *testing.T) {
+	t.Parallel()
+	server := e2etest.RedisServer(t)
+	owner, other := newInstance(t, server), newInstance(t, server)
+	slow := &slowly{Shared: Open("default", owner.options)}
+	owner.Share(slow)
+	a := owner.ask(request("k"), ignore)
+	for !slow.telling.Load() {
+		time.Sleep(time.Millisecond)
+	}
+	a.Pass()
+	owner.close()
+	if slow.forgot.Load() {
+		t.Error("it was forgotten while somebody was being told of it")
+	}
+	if known, err := other.shared.Load(context.Background(), a.ID); known != nil || err != nil {
+		t.Errorf("it is known still: %+v, %v", known, err)
+	}
 }
 
 func TestReadersElsewhereAreToldOnceThatTheOwnerIsLost(t *testing.T) {
