@@ -2,9 +2,12 @@ package sse_test
 
 import (
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"fmt"
+	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -153,6 +156,33 @@ func TestZippedStreamsAreReadAndOtherAnswersStayZipped(t *testing.T) {
 	got, err := bufio.NewReader(zip).ReadString('2')
 	if wantText(t, got, "data: 0\n\ndata: 1\n\ndata: 2"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestZippedStreamsMayBeCutAnywhere(t *testing.T) {
+	var zipped bytes.Buffer
+	zip := gzip.NewWriter(&zipped)
+	_, _ = io.WriteString(zip, "data: a\n\n")
+	_ = zip.Flush()
+	_, _ = io.WriteString(zip, "data: b\n\n")
+	_ = zip.Close()
+	m := newModel(t, func(w http.ResponseWriter, r *http.Request, say func(string)) {
+		eventStream(w)
+		w.Header().Set("Content-Encoding", "gzip")
+		at, _ := strconv.Atoi(r.URL.Query().Get("at"))
+		say(zipped.String()[:at])
+		if r.URL.Path == "/goes-on" {
+			say(zipped.String()[at:])
+		}
+	})
+	s := serve(t, m.before(""))
+	for at := range zipped.Len() {
+		answer := ask(t, http.MethodPost, s.url(fmt.Sprint("/goes-on?at=", at)), "why", "Accept-Encoding", "gzip")
+		wantText(t, all(t, answer), events(idOf(t, answer), 1, "a", "b"))
+		answer = ask(t, http.MethodPost, s.url(fmt.Sprint("/ends?at=", at)), "why", "Accept-Encoding", "gzip")
+		if got := all(t, answer); strings.Count(got, `"code":"upstream"`) != 1 {
+			t.Errorf("of what lacks its end from byte %d on there is %q", at, got)
+		}
 	}
 }
 

@@ -63,6 +63,24 @@ func TestStreamsAreCutIntoBlocks(t *testing.T) {
 	}
 }
 
+// Where the upstream's writes end does not matter, also between the bytes of a line end, a mark, or an id line.
+func TestStreamsMayBeCutAnywhere(t *testing.T) {
+	for _, text := range []string{
+		"\xef\xbb\xbf: hi\r\n\r\ndata: a\r\ndata: b\r\n\r\n\r\ndata: c\r\rdata: d\n\n:\r\n\r\nevent: x\r\ndata\r\n\r\n",
+		"data: a\r\n\r\nid: 1\r\ndata: b\r\n\r\nid\r\n\r\ndata: c\rid: 2\r\rdata: d\r\nid: 3",
+	} {
+		want := strings.Join(pieces(newSplitter(Events, true), text), "")
+		for i := range len(text) {
+			for j := i; j <= len(text); j++ {
+				got := strings.Join(pieces(newSplitter(Events, true), text[:i], text[i:j], text[j:]), "")
+				if got != want {
+					t.Fatalf("cut at %d and %d it becomes %q\nwant %q", i, j, got, want)
+				}
+			}
+		}
+	}
+}
+
 func TestIDsAreReplaced(t *testing.T) {
 	got := pieces(newSplitter(Events, true), "id: 1\r", "\ndata: a\r\n\r\n", "data: b\nid:2\n\nid: 3\n\ndata: c\nid: 4")
 	want := []string{"1:data: a\r\n\r\n", "2:data: b\n\n", "\n", "3:data: c\n\n"}

@@ -35,9 +35,12 @@ type instance struct {
 	close   func()
 }
 
-func newInstance(t *testing.T, server *e2etest.Redis) *instance {
+func newInstance(t *testing.T, server *e2etest.Redis, change ...func(*redislog.Options)) *instance {
 	t.Helper()
 	o := redislog.Options{Addrs: []string{server.Addr()}, Prefix: "sse", Timeout: 2 * time.Second, Logger: zap.NewNop()}
+	for _, f := range change {
+		f(&o)
+	}
 	i := &instance{Store: answers.NewStore(), t: t, shared: Open("default", o), options: o}
 	i.Share(i.shared)
 	i.close = sync.OnceFunc(func() {
@@ -46,6 +49,10 @@ func newInstance(t *testing.T, server *e2etest.Redis) *instance {
 	})
 	t.Cleanup(i.close)
 	return i
+}
+
+func asUser(name, password string) func(*redislog.Options) {
+	return func(o *redislog.Options) { o.Username, o.Password = name, password }
 }
 
 // request is a request with a key, if it is not empty.

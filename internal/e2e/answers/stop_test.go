@@ -3,6 +3,7 @@ package answers
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
@@ -186,4 +187,41 @@ func TestOldestOfTheEndedGiveWay(t *testing.T) {
 	again := openAs(t, live.url)
 	again.has(t, 1, 5)
 	call.End()
+}
+
+// Of an answer that gave way it is known still that it was, and how long.
+func TestAnswersThatGaveWayAreGone(t *testing.T) {
+	t.Parallel()
+	site := start(t, "max_total 100KiB")
+	site.model.On("/chat", modeltest.Plain(600, 0))
+	var kept []answer
+	for range 8 {
+		reader := ask(t, site.URL("/chat"))
+		reader.has(t, 1, 600)
+		reader.Expect(t, "[DONE]")
+		reader.ends(t)
+		kept = append(kept, reader)
+	}
+	first := kept[0]
+	for _, got := range []e2etest.Answer{
+		site.refused(t, 410, "GET", first.url, ""),
+		site.refused(t, 410, "GET", site.URL("/chat"), "", e2etest.LastEventID(first.event(600))),
+		site.refused(t, 410, "POST", site.URL("/chat"), "{}", e2etest.LastEventID(first.event(1))),
+	} {
+		if !strings.Contains(got.Body, `"oldest":602`) { // the next that there would be
+			t.Errorf("it tells %s", got.Body)
+		}
+	}
+	site.refused(t, 400, "GET", site.URL("/chat"), "", e2etest.LastEventID(first.event(602)))
+	got := e2etest.Send(t, "GET", site.URL("/chat"), "", e2etest.LastEventID(first.event(601)))
+	if got.Status != 204 {
+		t.Errorf("who has had all is answered with %d", got.Status)
+	}
+	if status := first.status(t); status.State != "done" || status.Events != 601 {
+		t.Errorf("its status is %+v", status)
+	}
+	if gone := site.metric(t, "caddy_sse_answer_resumes_total", `result="gone"`); gone != 2 {
+		t.Errorf("%v requests are counted as gone", gone)
+	}
+	stop(t, first.url)
 }
