@@ -58,6 +58,9 @@ func (h *Resume) record(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		handed: make(chan struct{}),
 		gone:   make(chan struct{}),
 	}
+	if len(body) == 0 && r.Method == http.MethodPost {
+		ctx = u.askOnce(ctx)
+	}
 	u.start(detach(ctx, r, body, u), next)
 	return h.serveFirst(w, r, u)
 }

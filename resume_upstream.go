@@ -9,10 +9,12 @@ import (
 	"maps"
 	"mime"
 	"net/http"
+	"net/http/httptrace"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -36,6 +38,8 @@ type upstream struct {
 	done     chan struct{} // closed when the handlers have returned
 	err      error         // what they returned; for reading once done is closed
 	panicked any           // what they panicked with
+
+	repeated atomic.Bool // the request was about to be repeated; see askOnce
 
 	handed chan struct{} // closed when the client has had all that was recorded before the upstream's own ids
 	gone   chan struct{} // closed when the client's handler is about to return
@@ -106,6 +110,26 @@ func detach(ctx context.Context, r *http.Request, body []byte, w http.ResponseWr
 	return d
 }
 
+// askOnce returns a context under which Go's transport does not repeat a request by itself. It does so when a
+// kept connection breaks before the first byte of a response, if the request has no body and an Idempotency-Key;
+// but the upstream has been asked then.
+func (u *upstream) askOnce(ctx context.Context) context.Context {
+	var written atomic.Bool
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteRequest:         func(info httptrace.WroteRequestInfo) { written.Store(info.Err == nil) },
+		GotFirstResponseByte: func() { written.Store(false) },
+		GetConn: func(string) {
+			if written.Load() {
+				u.repeated.Store(true)
+				u.cancel(errRepeated)
+			}
+		},
+	})
+}
+
+// errRepeated is why an upstream is cancelled that would be asked twice.
+var errRepeated = errors.New("the upstream closed the connection without an answer")
+
 // narrowEncodings leaves gzip as the only coding that the upstream may choose, since streams must be read.
 func narrowEncodings(header http.Header) {
 	const name = "Accept-Encoding"
@@ -152,6 +176,9 @@ func (u *upstream) WriteHeader(status int) {
 		return
 	}
 	u.passLocked()
+	if u.repeated.Load() { // it looks to the handler as if the client had left
+		status = http.StatusBadGateway
+	}
 	if u.mode == passing {
 		u.w.WriteHeader(status)
 	}

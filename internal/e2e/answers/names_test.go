@@ -1,6 +1,7 @@
 package answers
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -102,6 +103,15 @@ func TestSameKeyOfWhatIsNoStreamAsksForItself(t *testing.T) {
 // With a key, Go's transport may repeat a POST by itself when a kept connection turns out to be dead.
 func TestModelThatClosesItsConnectionIsAskedOnce(t *testing.T) {
 	t.Parallel()
+	for name, body := range map[string]string{"a body": "{}", "no body": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			askOverDeadConnection(t, body)
+		})
+	}
+}
+
+func askOverDeadConnection(t *testing.T, body string) {
 	model := modeltest.Start(t)
 	line := e2etest.NewProxy(t, model.Addr())
 	site := site{e2etest.Start(t, fmt.Sprintf(`
@@ -119,7 +129,12 @@ http://127.0.0.1:{{port}} {
 	model.Silent()
 	var asking sync.WaitGroup
 	asking.Go(func() {
-		_, _ = e2etest.Do(t.Context(), "POST", site.URL("/chat"), "{}", key("k"))
+		ctx, cancel := context.WithTimeout(t.Context(), patience) // a second call would wait for the test
+		defer cancel()
+		got, err := e2etest.Do(ctx, "POST", site.URL("/chat"), body, key("k"))
+		if err != nil || got.Status != 502 {
+			t.Errorf("it is answered with %d, %v", got.Status, err)
+		}
 	})
 	model.Asked(t)
 	line.Break() // before the first byte
