@@ -48,6 +48,15 @@ test: ## install what the tests need, then run all of them with -race
 	cd bench && $(GOTEST) test -race -timeout 25m -p 1 ./...
 	@$(GOTEST) longest 15
 
+.PHONY: soak
+soak: export SOAK_FAULTS = $(or $(FAULTS),1000)
+soak: export SOAK_SEED = $(SEED)
+soak: export SOAK_MINUTES = $(MINUTES)
+soak: export SOAK_REPORT = $(CURDIR)/docs/reliability.md
+soak: ## let faults loose on real processes; FAULTS=1000 SEED=n MINUTES=m
+	scripts/install-test-deps
+	go test -count=1 -v -timeout 0 -run TestNothingIsLost ./internal/soak
+
 .PHONY: bench
 bench: ## measure it beside other servers; FLAGS='-rows fanout' chooses what
 	scripts/install-bench-peers

@@ -244,3 +244,37 @@ func (j *judge) between(epoch string, p position, came string) {
 		missing("%q is missing at %v before %q, and no gap was told", due[i].text, due[i].position, came)
 	}
 }
+
+// FalseGaps returns how many gaps a client of topics was told although it had missed nothing: its messages before and
+// after are of one log, with none between them.
+func (l *Ledger) FalseGaps(topics []string, events []eventstream.Event) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var epoch string
+	var last position
+	told := false // since the last message
+	for _, event := range events {
+		if event.Name == "gap" {
+			told = true
+			continue
+		}
+		now, p, err := parseID(event.ID)
+		if err != nil {
+			continue
+		}
+		if told && now == epoch && !l.anyBetween(topics, epoch, last, p) {
+			n++
+		}
+		epoch, last, told = now, p, false
+	}
+	return n
+}
+
+func (l *Ledger) anyBetween(topics []string, epoch string, after, before position) bool {
+	for _, m := range l.messages {
+		if m.epoch == epoch && m.position.after(after) && before.after(m.position) && slices.Contains(topics, m.topic) {
+			return true
+		}
+	}
+	return false
+}

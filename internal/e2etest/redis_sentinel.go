@@ -83,3 +83,16 @@ func (s *Sentinels) AwaitFailover() {
 		})
 	}
 }
+
+// TakeBack has the master that has failed come back as the replica of the other, which is the master from then on.
+func (s *Sentinels) TakeBack() {
+	s.t.Helper()
+	s.Master, s.Replica = s.Replica, s.Master
+	s.Replica.Restart()
+	host, port, _ := strings.Cut(s.Master.Addr(), ":")
+	s.Replica.must("REPLICAOF", host, port)
+	awaitHolds(s.t, "the old master to copy the new one", func() bool {
+		replication, _ := s.Replica.Do(time.Second, "INFO", "replication")
+		return strings.Contains(replication, "role:slave") && strings.Contains(replication, "master_link_status:up")
+	})
+}

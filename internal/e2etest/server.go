@@ -301,6 +301,22 @@ func (s *Server) Kill() {
 	s.proc.kill()
 }
 
+// Freeze stops the server in its tracks (SIGSTOP): connections stay open and nothing is answered until Thaw.
+func (s *Server) Freeze() {
+	s.t.Helper()
+	if err := s.proc.freeze(); err != nil {
+		s.t.Fatalf("freezing caddy: %v", err)
+	}
+}
+
+// Thaw undoes Freeze.
+func (s *Server) Thaw() {
+	s.t.Helper()
+	if err := s.proc.thaw(); err != nil {
+		s.t.Fatalf("thawing caddy: %v", err)
+	}
+}
+
 // Restart starts the server again on the same ports, after Stop if it still
 // runs.
 func (s *Server) Restart() {
