@@ -28,7 +28,8 @@ func onInstance(kind string, do func(w *world, i *instance) (mend func())) fault
 }
 
 // killed is the one after which a hub in memory has another log.
-var killed = onInstance("an instance is killed", func(_ *world, i *instance) func() {
+var killed = onInstance("an instance is killed", func(w *world, i *instance) func() {
+	w.answers.ends.Add(1)
 	i.server.Kill()
 	return i.server.Restart
 })
@@ -37,7 +38,8 @@ var killed = onInstance("an instance is killed", func(_ *world, i *instance) fun
 func ofInstances(config string) []fault {
 	return []fault{
 		killed,
-		onInstance("an instance exits and comes back", func(_ *world, i *instance) func() {
+		onInstance("an instance exits and comes back", func(w *world, i *instance) func() {
+			w.answers.ends.Add(1)
 			i.server.Stop()
 			return i.server.Restart
 		}),
@@ -85,25 +87,25 @@ func (w *world) reload(i *instance, config string) {
 // worlds are the brokers, and how they can be had.
 var worlds = []worldKind{
 	{"memory", func(w *world) {
-		config := siteWith("broker memory")
+		config := w.siteWith("broker memory")
 		w.start(1, config)
 		w.faults = ofInstances(config)
 	}},
 	{"bolt", func(w *world) {
 		dir := e2etest.SmallDisk(w.t, "256m")
-		config := siteWith("broker bolt " + filepath.Join(dir, "sse.db"))
+		config := w.siteWith("broker bolt " + filepath.Join(dir, "sse.db"))
 		w.start(1, config)
 		w.faults = append(ofInstances(config),
 			fault{"the disk is full", func(w *world) func() { return fill(w.t, dir) }},
 			fault{"another broker, and back", func(w *world) func() {
-				w.reload(w.instances[0], siteWith("broker memory"))
+				w.reload(w.instances[0], w.siteWith("broker memory"))
 				return func() { w.reload(w.instances[0], config) }
 			}})
 	}},
 	{"Redis", func(w *world) {
 		redis := e2etest.RedisServer(w.t, "--appendonly", "yes", "--appendfsync", "always")
 		line := e2etest.NewProxy(w.t, redis.Addr())
-		config := siteWith("broker redis redis://" + line.Addr())
+		config := w.siteWith("broker redis redis://" + line.Addr())
 		w.start(3, config)
 		w.lossy = true // who flushes it takes all
 		w.faults = append(ofInstances(config),
@@ -127,7 +129,7 @@ var worlds = []worldKind{
 		for _, addr := range sentinels.Addrs() {
 			addresses = append(addresses, "redis://"+addr)
 		}
-		config := siteWith("broker redis " + strings.Join(addresses, " ") + " {\nmaster_name " + e2etest.MasterName + "\n}")
+		config := w.siteWith("broker redis " + strings.Join(addresses, " ") + " {\nmaster_name " + e2etest.MasterName + "\n}")
 		w.start(2, config)
 		w.lossy = true // a replica has not always all
 		w.faults = append(ofInstances(config),
@@ -153,7 +155,7 @@ var worlds = []worldKind{
 		for _, addr := range cluster.Addrs() {
 			addresses = append(addresses, "redis://"+addr)
 		}
-		config := siteWith("broker redis " + strings.Join(addresses, " "))
+		config := w.siteWith("broker redis " + strings.Join(addresses, " "))
 		w.start(2, config)
 		w.faults = append(ofInstances(config),
 			fault{"the log moves to another node", func(w *world) func() {
@@ -192,6 +194,7 @@ func newWorld(t *testing.T, kind worldKind, rng *rand.Rand) *world {
 		t: t, name: kind.name, rng: rng,
 		ledger: e2etest.NewLedger(), values: &values{newest: make(map[string]int)},
 	}
+	w.answers = newAnswers(w)
 	kind.build(w)
 	return w
 }

@@ -21,6 +21,7 @@ type outcome struct {
 	worst                        map[string]time.Duration // by kind the longest time until all was well, once mended
 	published, refused, repeated int
 	events, gaps, falseGaps      int
+	begun, whole, lost           int // answers of a model
 	findings                     []string
 	took                         time.Duration
 	instances                    []atRest
@@ -129,6 +130,14 @@ A message counts as acknowledged when its publisher was answered 200, as refused
 published, and as repeated when there was no answer, so that it was sent again with its Idempotency-Key. A gap is
 needless if nothing had been missed.
 
+## Answers of a model
+
+Behind sse_resume, each of 150 tokens, read by somebody who comes back when the line is cut. An answer is lost with the
+instance that asked for it, and whoever comes back is told so; one is not over yet when the run ends.
+
+| broker | begun | read whole | told as lost |
+|---|---|---|---|
+ANSWERS
 ## Which faults, and how long until all was well
 
 From the moment a fault was mended until every instance took messages again, at worst:
@@ -136,7 +145,9 @@ From the moment a fault was mended until every instance took messages again, at 
 | broker | fault | times | seconds |
 |---|---|---|---|
 `)
+	var answers strings.Builder
 	for _, o := range r.outcomes {
+		fmt.Fprintf(&answers, "| %s | %d | %d | %d |\n", o.world, o.begun, o.whole, o.lost)
 		for _, kind := range slices.Sorted(maps.Keys(o.count)) {
 			fmt.Fprintf(&b, "| %s | %s | %d | %.1f |\n", o.world, kind, o.count[kind], o.worst[kind].Seconds())
 		}
@@ -163,5 +174,5 @@ newest value of each key has to arrive, and never an older one after a newer.
 Not in it: steps of the clock. The program is linked statically, so that faketime can't change its time; tests with a clock of
 their own do that.
 `)
-	return b.String()
+	return strings.Replace(b.String(), "ANSWERS\n", answers.String()+"\n", 1)
 }

@@ -27,6 +27,7 @@ type world struct {
 	lossy     bool // a fault may take the end of the log, or all of it
 	ledger    *e2etest.Ledger
 	values    *values
+	answers   *answers
 
 	tamper         func(eventstream.Event) []eventstream.Event // what readers get instead; nil is nothing else
 	expectFindings bool                                        // they are no failure of the test
@@ -63,10 +64,16 @@ http://127.0.0.1:{{port}} {
 			open
 		}
 	}
+	handle /model {
+		sse_resume
+		reverse_proxy MODEL
+	}
 }
 `
 
-func siteWith(broker string) string { return strings.Replace(site, "BROKER", broker, 1) }
+func (w *world) siteWith(broker string) string {
+	return strings.NewReplacer("BROKER", broker, "MODEL", w.answers.model.Addr()).Replace(site)
+}
 
 // start adds instances with a config.
 func (w *world) start(n int, config string) {
@@ -118,6 +125,9 @@ func (w *world) soak(faults int, most time.Duration) *outcome {
 	publishing, stop := context.WithCancel(ctx)
 	var publishers sync.WaitGroup
 	w.publish(publishing, &publishers)
+	for range 3 {
+		reading.Go(func() { w.answers.read(publishing, w) })
+	}
 	for n := 0; n < faults && (most == 0 || time.Since(begun) < most); n++ {
 		time.Sleep(w.between(50*time.Millisecond, 500*time.Millisecond)) // any moment will do
 		f := w.faults[random(w, func(rng *rand.Rand) int { return rng.IntN(len(w.faults)) })]
@@ -187,6 +197,8 @@ func (w *world) judge(readers []*reader, out *outcome) {
 			out.falseGaps += w.ledger.FalseGaps(r.covers, events)
 		}
 	}
+	out.findings = append(out.findings, w.answers.findings...)
+	out.begun, out.whole, out.lost = w.answers.begun, w.answers.whole, w.answers.lost
 	if !w.expectFindings {
 		for _, finding := range out.findings {
 			w.t.Error(finding)
