@@ -112,7 +112,6 @@ func (h *Resume) resume(w http.ResponseWriter, r *http.Request, asked resumeRequ
 	if _, err := h.awaitDecided(r, answer); err != nil {
 		return nil
 	}
-	answer.AwaitNumber(r.Context(), asked.after)
 	return h.serve(w, r, answer, asked.after, nil)
 }
 
@@ -206,7 +205,7 @@ func (h *Resume) serve(
 	if h.live.Answers.Context().Err() != nil {
 		panic(http.ErrAbortHandler)
 	}
-	read := func() (*answers.Reader, error) { return a.Read(after) }
+	read := func() (*answers.Reader, error) { return a.Resume(r.Context(), after) }
 	if u != nil {
 		read = a.ReadFirst
 	}
@@ -218,6 +217,8 @@ func (h *Resume) serve(
 	switch {
 	case errors.Is(err, answers.ErrOver):
 		return h.allHad(w, r, a)
+	case errors.Is(err, answers.ErrAway):
+		return h.refuse(w, away())
 	case errors.Is(err, answers.ErrNeverGiven):
 		return h.refuse(w, malformed("the answer has not given out this number"))
 	case isTrimmed:

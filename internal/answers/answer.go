@@ -129,6 +129,9 @@ type Answer struct {
 	counted  int64  // bytes that the store counts for it
 	wakes    map[*Reader]struct{}
 	told     *Status // what the owner of a mirror said last; nil before it was asked
+
+	seen time.Time // when the owner of a mirror was there
+	lost bool      // it is gone with a mirror's end, and could not say so
 }
 
 // State returns how far the answer has come, and why it was aborted if it was.

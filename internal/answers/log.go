@@ -75,15 +75,16 @@ func (l *log) lacks(c cursor) bool { return c.number < l.dropped || c.offset < l
 type cursor struct {
 	offset int64
 	number uint64 // pieces that have begun before offset
+	ahead  uint64 // how many more the reader has had than there are before offset
 }
 
 // after returns the cursor right behind the piece of that number, or of a reader that has had nothing. It is the
 // same whenever that is asked: what belongs to no piece and has come since follows.
 func (l *log) after(number uint64) cursor {
 	if number == l.dropped {
-		return cursor{l.begins, number}
+		return cursor{offset: l.begins, number: number}
 	}
-	return cursor{l.places[number-l.dropped-1].End, number}
+	return cursor{offset: l.places[number-l.dropped-1].End, number: number}
 }
 
 // read appends what follows the cursor to buf, as far as buf has room, and moves the cursor. With an id,
@@ -98,7 +99,7 @@ func (l *log) read(c *cursor, buf []byte, id string) []byte {
 					c.number--
 					return buf
 				}
-				buf = appendID(buf, id, c.number)
+				buf = appendID(buf, id, c.number+c.ahead)
 			}
 		}
 		if c.number < l.last() {
@@ -145,7 +146,7 @@ func appendID(buf []byte, id string, number uint64) []byte {
 // without pieces.
 func (l *log) batch(c cursor, most int64, all bool) (*Batch, cursor) {
 	if l.lacks(c) {
-		return nil, cursor{l.size, l.last()}
+		return nil, cursor{offset: l.size, number: l.last()}
 	}
 	b, end := &Batch{Last: c.number}, c.offset
 	for b.Last < l.last() {
@@ -163,7 +164,7 @@ func (l *log) batch(c cursor, most int64, all bool) (*Batch, cursor) {
 		return nil, c
 	}
 	b.Bytes = l.copy(make([]byte, 0, end-c.offset), c.offset, end)
-	return b, cursor{end, b.Last}
+	return b, cursor{offset: end, number: b.Last}
 }
 
 // takeIn appends a batch. If what comes before it is missing, all before it is.

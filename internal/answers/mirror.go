@@ -64,6 +64,7 @@ func (s *Store) follow(a *Answer, with Shared) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(s.open, sharedTime)
+		asked := time.Now()
 		batches, record, err := with.Read(ctx, a.ID, last)
 		cancel()
 		switch {
@@ -86,6 +87,9 @@ func (s *Store) follow(a *Answer, with Shared) {
 				record.Last = last
 			}
 			a.follow(batches, record)
+			if record.Alive {
+				a.see(asked.Add(-record.Unseen))
+			}
 		}
 		s.sleep(pause)
 	}
@@ -99,6 +103,7 @@ func (a *Answer) isPending() bool {
 
 // follow takes in what the owner says.
 func (a *Answer) follow(batches []Batch, r *Record) {
+	lost := false // to who reads it now
 	a.mu.Lock()
 	if a.state == Pending && (r.Header != nil || r.State.ended()) {
 		a.state, a.head = Live, Head{Kind: r.Kind, Header: r.Header}
@@ -122,34 +127,83 @@ func (a *Answer) follow(batches []Batch, r *Record) {
 			a.log.dropped = r.Last
 		case r.Reason == OwnerLost && r.Kind == Events && a.log.last() <= r.Events: // it could not say so itself
 			a.log.append(OwnerLost.block(), true)
+			a.lost = true
+			lost = a.isReadLocked()
 		}
 	}
-	grown := a.countLocked()
+	grown, last := a.countLocked(), a.log.last()
 	a.wakeLocked()
 	a.mu.Unlock()
+	if lost {
+		_, _ = a.tellLost(context.Background(), 0, last) // or they may be told again
+	}
 	a.store.grow(a, grown)
 }
 
-// AwaitNumber waits until a mirror has read up to a number that the owner has given out. Others have all.
-func (a *Answer) AwaitNumber(ctx context.Context, number uint64) {
+// see notes when the owner was there.
+func (a *Answer) see(owner time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.seen = owner
+	a.wakeLocked()
+}
+
+// Resume is [Answer.Read] for a reader who may have read on another instance. A number that the owner has given out and
+// others have not read yet is waited for. If the owner is gone with it, the reader is told so, as those are who are
+// less far: once, by an event of the number that comes next for it. [ErrAway] says that it can't be known.
+func (a *Answer) Resume(ctx context.Context, after uint64) (*Reader, error) {
 	if !a.mirror {
-		return
+		return a.Read(after)
 	}
-	ctx, cancel := context.WithTimeout(ctx, sharedTime)
+	if err := a.awaitNumber(ctx, after); err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	last, lost := a.log.last(), a.lost
+	a.mu.Unlock()
+	if !lost {
+		return a.Read(after)
+	}
+	told, err := a.tellLost(ctx, after, max(after+1, last))
+	switch {
+	case err != nil:
+		return nil, ErrAway
+	case after < last:
+		return a.Read(after)
+	case told:
+		return nil, ErrOver
+	}
+	r, err := a.Read(last - 1)
+	if err == nil {
+		r.cursor.ahead = after - (last - 1)
+	}
+	return r, err
+}
+
+func (a *Answer) tellLost(ctx context.Context, had, number uint64) (told bool, err error) {
+	return a.shared.TellLost(within(ctx), a.ID, had, number)
+}
+
+// awaitNumber waits until a mirror has read up to a number, or all there is, or it is known that the owner has not given
+// it out: it was there after that was asked, and tells less. What it takes to find that an owner is gone is waited for.
+func (a *Answer) awaitNumber(ctx context.Context, number uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, LeaseTime+lostTime+2*sharedTime)
 	defer cancel()
+	asked := time.Now()
 	r := a.watch()
 	defer r.Close()
 	for {
 		a.mu.Lock()
 		there := a.log.last() >= number || a.state.ended()
+		neverGiven := a.seen.After(asked) && number > a.upstream
 		a.mu.Unlock()
-		if there {
-			return
+		if there || neverGiven {
+			return nil
 		}
 		select {
 		case <-r.wake:
 		case <-ctx.Done():
-			return
+			return ErrAway
 		}
 	}
 }

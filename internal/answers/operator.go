@@ -23,6 +23,7 @@ func (s *Store) CountResume(err error) {
 	defer s.mu.Unlock()
 	_, trimmed := errors.AsType[*TrimmedError](err)
 	switch {
+	case errors.Is(err, ErrAway): // nobody knows yet
 	case err == nil, errors.Is(err, ErrOver):
 		s.stats.Complete++
 	case trimmed:

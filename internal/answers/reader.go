@@ -29,6 +29,7 @@ type Reader struct {
 	id     string // for id lines; empty for lines
 	cursor cursor
 	wake   chan struct{}
+	reads  bool // and is not only woken
 }
 
 // Read returns a reader of what follows the piece of that number. An answer that is pending can't be read
@@ -60,7 +61,7 @@ func (a *Answer) readLocked(after uint64) (*Reader, error) {
 		return nil, &TrimmedError{Oldest: a.log.dropped + 1}
 	}
 	r := a.watchLocked()
-	r.cursor = a.log.after(after)
+	r.reads, r.cursor = true, a.log.after(after)
 	if a.head.Kind == Events {
 		r.id = a.ID
 	}
@@ -81,6 +82,16 @@ func (a *Answer) watchLocked() *Reader {
 	}
 	a.wakes[r] = struct{}{}
 	return r
+}
+
+// isReadLocked reports whether somebody reads the answer now.
+func (a *Answer) isReadLocked() bool {
+	for r := range a.wakes {
+		if r.reads {
+			return true
+		}
+	}
+	return false
 }
 
 // cutLocked reports whether readers are cut at the end, because it has no form for an error.

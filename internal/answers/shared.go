@@ -25,6 +25,9 @@ type Shared interface {
 	// batch that was appended before is not appended again. It reports whether somebody wants the answer to be
 	// stopped.
 	Append(ctx context.Context, id string, batch *Batch, r *Record, keep time.Duration) (stop bool, err error)
+	// TellLost notes that a reader is told, by an event of that number, that the answer is lost. It reports whether
+	// somebody was told so by the number that this reader had.
+	TellLost(ctx context.Context, id string, had, number uint64) (told bool, err error)
 	// IsRead reports whether somebody has read an answer lately.
 	IsRead(ctx context.Context, id string) (bool, error)
 	// Stop asks the owner to stop an answer.
@@ -62,6 +65,9 @@ type Record struct {
 	Bytes  int64
 	Last   uint64 // the number of the last piece that was appended
 	Alive  bool   // its owner has been there lately; for reading only
+
+	// Unseen is how long ago an owner that is alive was there last, at most; for reading only.
+	Unseen time.Duration
 }
 
 // Batch is a part of a log.

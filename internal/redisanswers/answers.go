@@ -229,7 +229,7 @@ const (
 func (s *Shared) Read(ctx context.Context, id string, after uint64) ([]answers.Batch, *answers.Record, error) {
 	pipe := s.client.Pipeline()
 	head := pipe.HMGet(ctx, s.headKey(id), headFields...)
-	alive := pipe.Exists(ctx, s.leaseKey(id))
+	lease := pipe.PTTL(ctx, s.leaseKey(id))
 	entries := pipe.XRangeN(ctx, s.logKey(id), fmt.Sprintf("(%d-0", after), "+", maxEntries)
 	pipe.Set(ctx, s.readersKey(id), "1", readTime)
 	if _, err := pipe.Exec(ctx); err != nil {
@@ -239,7 +239,8 @@ func (s *Shared) Read(ctx context.Context, id string, after uint64) ([]answers.B
 	if record == nil || err != nil {
 		return nil, nil, err
 	}
-	record.Alive = alive.Val() == 1
+	record.Alive = lease.Val() > 0
+	record.Unseen = answers.LeaseTime - lease.Val()
 	var batches []answers.Batch
 	for _, entry := range entries.Val() {
 		b, err := batchOf(entry)
@@ -320,6 +321,30 @@ func (s *Shared) Append(
 // isThere reports whether an entry was not added because it is there.
 func isThere(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "equal or smaller than the target stream top item")
+}
+
+// tellLost notes the number by which a reader is told that an answer is lost, as long as the answer is known.
+//
+// KEYS: the head; ARGV: the field of the number that the reader had, that of the next, and how many fields may be.
+var tellLost = redis.NewScript(`
+local told = redis.call('HGET', KEYS[1], ARGV[1])
+local fields = redis.call('HLEN', KEYS[1])
+if fields > 0 and fields < tonumber(ARGV[3]) then
+	redis.call('HSET', KEYS[1], ARGV[2], '1')
+end
+if told then
+	return 1
+end
+return 0
+`)
+
+// maxLostTold bounds what is known of who was told that an answer is lost.
+const maxLostTold = 1000
+
+// TellLost implements answers.Shared.
+func (s *Shared) TellLost(ctx context.Context, id string, had, number uint64) (told bool, err error) {
+	field := func(n uint64) string { return fmt.Sprintf("lost:%d", n) }
+	return tellLost.Run(ctx, s.client, []string{s.headKey(id)}, field(had), field(number), maxLostTold).Bool()
 }
 
 // IsRead implements answers.Shared.

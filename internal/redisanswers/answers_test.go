@@ -109,8 +109,7 @@ func (i *instance) find(id string) *answers.Answer {
 // read reads from behind a number until a text has come or the answer ends.
 func read(t *testing.T, a *answers.Answer, after uint64, until string) (string, answers.End) {
 	t.Helper()
-	a.AwaitNumber(t.Context(), after)
-	r, err := a.Read(after)
+	r, err := a.Resume(t.Context(), after)
 	if err != nil {
 		return err.Error(), answers.Open
 	}

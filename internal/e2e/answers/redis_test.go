@@ -44,6 +44,7 @@ func TestReaderLandsOnAnotherInstance(t *testing.T) {
 	owners := openAs(t, first.url, e2etest.LastEventID(first.event(7)))
 	owners.has(t, 8, 30)
 	ahead := openAs(t, b.URL("/chat"), e2etest.LastEventID(first.event(30)))
+	b.refused(t, 400, "GET", b.URL("/chat"), "", e2etest.LastEventID(first.event(1000))) // while its owner lives, too
 	tokens(call, 31, 2000)
 	call.End()
 	for from, reader := range map[int]answer{8: elsewhere, 9: reload, 31: ahead} {
@@ -163,6 +164,30 @@ func TestOwnerIsKilled(t *testing.T) {
 	}
 	if calls := a.model.Calls(); calls != 1 {
 		t.Errorf("the model was asked %d times", calls)
+	}
+}
+
+// An owner that is killed may have given its readers what nobody else knows of.
+func TestOwnerIsKilledWithWhatItHasNotToldOthers(t *testing.T) {
+	t.Parallel()
+	redis, model := e2etest.RedisServer(t), modeltest.Start(t)
+	line := e2etest.NewProxy(t, redis.Addr())
+	a := startWith(t, model, "sse {\n broker redis "+line.URL()+"\n }", "")
+	b := startWith(t, model, "sse {\n broker redis "+redis.URL()+"\n }", "")
+	first, call := begin(t, a, 5)
+	elsewhere := openAs(t, first.on(b).url)
+	elsewhere.has(t, 1, 5)
+	elsewhere.Close()
+	line.Hold()
+	tokens(call, 6, 20)
+	first.has(t, 6, 20)
+	a.Kill()
+	for _, had := range []int{20, 6, 5} {
+		back := openAs(t, b.URL("/chat"), e2etest.LastEventID(first.event(had)))
+		back.aborts(t, had+1, "owner_lost")
+	}
+	if got := e2etest.Send(t, "GET", first.on(b).url, "", e2etest.LastEventID(first.event(21))); got.Status != 204 {
+		t.Errorf("who has had the error is answered with %d", got.Status)
 	}
 }
 
