@@ -59,7 +59,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 //	drain_spread  <duration>
 //	topic <pattern> {
 //		history  <messages> [<age>] | latest [<age>] | off
-//		conflate on | off
+//		conflate on | <interval> | off
 //		presence on | off
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {

@@ -76,10 +76,14 @@ const (
 		history latest 5ns       | history | less than a millisecond
 		history latest 1h 5      | history | <messages> [<age>] | latest [<age>] | off
 		history off 5            | history | "off" | latest
-		conflate                 | conflate | on | off
-		conflate on off          | conflate | on | off
-		conflate yes             | conflate | "yes" | on | off
-		conflate 200ms           | conflate | "200ms" | on | off | not supported yet
+		conflate                 | conflate | on | <interval> | off
+		conflate on off          | conflate | on | <interval> | off
+		conflate on 1s           | conflate | on | <interval> | off
+		conflate yes             | conflate | "yes" | on | off | 200ms
+		conflate 200             | conflate | "200" | on | off | 200ms
+		conflate 0               | conflate | between 1ms and 24h
+		conflate -1s             | conflate | between 1ms and 24h
+		conflate 2d              | conflate | between 1ms and 24h
 		presence                 | presence | on | off
 		presence yes             | presence | "yes" | on | off
 		presence on; presence on | "presence" | twice

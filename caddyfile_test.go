@@ -344,6 +344,9 @@ func TestTopicsHaveTheirPolicies(t *testing.T) {
 			history latest 2h
 			conflate off
 		}
+		topic e {
+			conflate 200ms
+		}
 		topic ** {
 			history off
 		}
@@ -353,6 +356,7 @@ func TestTopicsHaveTheirPolicies(t *testing.T) {
 		{Pattern: "b/**", History: &hub.Retention{Count: 5, Age: time.Minute}, Conflate: true, Presence: true},
 		{Pattern: "c", History: &hub.Retention{Latest: true}, Conflate: true},
 		{Pattern: "d/*", History: &hub.Retention{Latest: true, Age: 2 * time.Hour}},
+		{Pattern: "e", Conflate: true, Interval: 200 * time.Millisecond},
 		{Pattern: "**", History: &hub.Retention{Age: 9 * time.Second}},
 	}; !reflect.DeepEqual(limits.Policies, want) {
 		t.Errorf("the policies are %+v; want %+v", limits.Policies, want)

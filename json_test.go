@@ -32,7 +32,7 @@ func TestJSONHasExactlyTheseFields(t *testing.T) {
 	}{
 		{reflect.TypeFor[App](), `
 			hubs hubs.broker hubs.drain_spread hubs.history_age hubs.history_bytes hubs.history_count hubs.max_clients
-			hubs.topics hubs.topics.conflate hubs.topics.history_age
+			hubs.topics hubs.topics.conflate hubs.topics.conflate_interval hubs.topics.history_age
 			hubs.topics.history_count hubs.topics.history_latest hubs.topics.pattern hubs.topics.presence`},
 		{reflect.TypeFor[Handler](), `
 			client_id connected_event cors_origins direct_writes heartbeat hub idle_timeout info

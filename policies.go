@@ -30,6 +30,9 @@ type TopicConfig struct {
 	// Whether a message that waits for a slow client gives way to a newer one of the same topic and key. Default:
 	// false.
 	Conflate bool `json:"conflate,omitempty"`
+	// The time in which at most one message of a topic and key leaves the hub: the first at once, then the newest. It
+	// needs conflate beside it. Default: 0, without limit.
+	ConflateInterval caddy.Duration `json:"conflate_interval,omitempty"`
 	// Whether the subscribers of such a topic are told who else is there. Default: false.
 	Presence bool `json:"presence,omitempty"`
 }
@@ -61,7 +64,7 @@ func (c *HubConfig) unmarshalTopic(d *caddyfile.Dispenser) error {
 func (t *TopicConfig) caddyfileOptions() map[string]option.Option {
 	return map[string]option.Option{
 		"history":  {Takes: "<messages> [<age>] | latest [<age>] | off", Read: t.unmarshalHistory},
-		"conflate": {Takes: "on | off", Read: t.unmarshalConflate},
+		"conflate": {Takes: "on | <interval> | off", Read: t.unmarshalConflate},
 		"presence": {Takes: "on | off", Read: t.unmarshalPresence},
 	}
 }
@@ -83,16 +86,24 @@ func (t *TopicConfig) unmarshalHistory(d *caddyfile.Dispenser) (err error) {
 	return err
 }
 
-// unmarshalConflate reads on or off.
+// unmarshalConflate reads on, off, or an interval.
 func (t *TopicConfig) unmarshalConflate(d *caddyfile.Dispenser) error {
 	var word string
 	if err := option.ReadWord(d, &word); err != nil {
 		return err
 	}
-	if word != "on" && word != "off" {
-		return d.Errf("conflate: %q is neither on nor off; an interval is not supported yet", word)
+	t.Conflate = word != "off"
+	if word == "on" || word == "off" {
+		return nil
 	}
-	t.Conflate = word == "on"
+	every, err := caddy.ParseDuration(word)
+	if err != nil {
+		return d.Errf("conflate: %q is neither on, off nor an interval like 200ms", word)
+	}
+	if err := checkInterval(every); err != nil {
+		return d.Errf("conflate: %w", err)
+	}
+	t.ConflateInterval = caddy.Duration(every)
 	return nil
 }
 
@@ -137,11 +148,27 @@ func (t *TopicConfig) check() error {
 	if t.HistoryAge < 0 {
 		return errors.New("history_age must be more than 0")
 	}
+	if t.ConflateInterval != 0 {
+		if err := checkInterval(time.Duration(t.ConflateInterval)); err != nil {
+			return fmt.Errorf("conflate_interval: %w", err)
+		}
+		if !t.Conflate {
+			return errors.New("conflate_interval needs conflate beside it")
+		}
+	}
 	switch {
 	case t.HistoryLatest && t.HistoryCount != 0:
 		return errors.New("history_latest and history_count exclude each other; give one of them")
 	case t.HistoryAge > 0 && !t.HistoryLatest && t.HistoryCount <= 0:
 		return errors.New("history_age needs history_count or history_latest beside it")
+	}
+	return nil
+}
+
+// checkInterval refuses intervals in which no value is held, or in which it is forgotten.
+func checkInterval(every time.Duration) error {
+	if every < time.Millisecond || every > 24*time.Hour {
+		return fmt.Errorf("an interval lies between 1ms and 24h; %s does not", every)
 	}
 	return nil
 }
@@ -152,6 +179,7 @@ func (c *HubConfig) policies() (policies []hub.Policy) {
 		p := hub.Policy{
 			Pattern:  t.Pattern,
 			Conflate: t.Conflate,
+			Interval: time.Duration(t.ConflateInterval),
 			Presence: t.Presence,
 		}
 		switch {
@@ -187,7 +215,10 @@ func summarizePolicies(policies []hub.Policy) []policySummary {
 		default:
 			all[i].History = strconv.Itoa(kept.Count) + ageSuffix(kept.Age)
 		}
-		if p.Conflate {
+		switch {
+		case p.Interval > 0:
+			all[i].Conflate = shortly(p.Interval)
+		case p.Conflate:
 			all[i].Conflate = "on"
 		}
 		if p.Presence {

@@ -76,7 +76,7 @@ func (s *shard) sendAnswer(c *Client, frames []*Frame, end error) (taken int, re
 	}
 	before := len(formed)
 	for _, f := range frames[:fit] {
-		if id := f.id(); id != "" {
+		if id := f.lastID(); id != "" {
 			last = id
 		}
 		if f.published() {
@@ -120,7 +120,7 @@ func (a *answer) took(frames []*Frame, messages int, all bool) (taken int) {
 			messages--
 			a.given++
 		}
-		if id := f.id(); id != "" {
+		if id := f.lastID(); id != "" {
 			a.last = id
 		}
 		taken++
@@ -136,7 +136,7 @@ func (s *shard) conclude(c *Client) {
 	s.appoint(c, 0)
 	h := s.hub
 	h.mu.Lock()
-	until, reached := h.frames.next, h.idLocked(h.last)
+	until, reached := h.frames.next, h.lastIDLocked()
 	h.mu.Unlock()
 	s.end(c, &ending{cause: ErrAnswered, until: until, frames: []*Frame{control([]byte("id: " + reached + "\n\n"))}})
 }

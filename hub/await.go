@@ -57,7 +57,7 @@ func (h *Hub) stopAwaiting() {
 // AwaitID returns when the hub has come as far as an ID, or is not going to soon: at once if that is
 // not an ID that the hub's log is yet to come to.
 func (h *Hub) AwaitID(ctx context.Context, id string) {
-	p, ok := ParseID(id)
+	p, _, ok := parseLast(id)
 	if !ok {
 		return
 	}

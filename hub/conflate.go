@@ -1,5 +1,7 @@
 package hub
 
+import "time"
+
 // A policy may let a message that waits for a client give way to a newer one of the same topic and key. Each message
 // knows the place of the one that it has given way to. A client that is behind passes it by if it will come to the
 // newer one: so it gets the newest value where that was published, and none before it. What gave way is no loss when
@@ -8,26 +10,27 @@ package hub
 // Ephemeral messages neither give way nor replace others: who comes back would get an older value after them. A message
 // to several topics replaces others and does not give way: not all who get it get the newer one.
 
-// value is what a message is the value of.
-type value struct{ topic, key string }
-
-// conflates reports whether a message is for a topic whose messages may give way to newer ones.
-func (h *Hub) conflates(m *Message) bool {
-	if m.Ephemeral || len(h.policies.Load().list) == 0 {
-		return false
+// conflation returns whether a message is for a topic whose messages may give way to newer ones, and in which interval
+// one of them at most is to leave.
+func (h *Hub) conflation(m *Message) (conflates bool, every time.Duration) {
+	if len(h.policies.Load().list) == 0 {
+		return false, 0
 	}
 	for _, to := range m.To {
 		if p := h.Policy(to.Name); to.Kind == ToTopic && p != nil && p.Conflate {
-			return true
+			if len(m.To) == 1 {
+				every = p.Interval
+			}
+			return !m.Ephemeral, every
 		}
 	}
-	return false
+	return false, 0
 }
 
 // conflateLocked has the messages before it give way to a frame.
 func (h *Hub) conflateLocked(f *Frame) {
 	f.addresses(func(a *Address) {
-		v := value{a.Name, f.key}
+		v := value{topic: a.Name, key: f.key}
 		if older := h.values[v]; older != nil {
 			older.newer.Store(f.seq)
 			delete(h.values, v)
@@ -35,14 +38,14 @@ func (h *Hub) conflateLocked(f *Frame) {
 	})
 	if len(f.others()) == 0 {
 		f.traits |= conflated
-		h.values[value{f.to.Name, f.key}] = f
+		h.values[value{topic: f.to.Name, key: f.key}] = f
 	}
 }
 
 // forgetValueLocked forgets a frame that is gone from the log in memory: nobody waits for it.
 func (h *Hub) forgetValueLocked(f *Frame) {
 	if f.is(conflated) {
-		if v := (value{f.to.Name, f.key}); h.values[v] == f {
+		if v := (value{topic: f.to.Name, key: f.key}); h.values[v] == f {
 			delete(h.values, v)
 		}
 	}

@@ -32,11 +32,12 @@ type Frame struct {
 
 // more is what only some frames have.
 type more struct {
-	also   []*Address // the other addresses of a message with several
-	data   string     // as it was published, if the block has it with other line ends
-	source *Frame     // what the frame is in another form; nil if it is in that of the log
-	form   Form       // that other form
-	by     *Address   // by which a client gets it in that form
+	also       []*Address // the other addresses of a message with several
+	data       string     // as it was published, if the block has it with other line ends
+	source     *Frame     // what the frame is in another form; nil if it is in that of the log
+	form       Form       // that other form
+	by         *Address   // by which a client gets it in that form
+	*backdated            // what is known of a frame that has left later than it was published; nil for others
 }
 
 // others returns the addresses of a message with several but for the first.
@@ -107,6 +108,8 @@ type draft struct {
 	frame *Frame
 	// conflates says that it is for a topic whose messages may give way to newer ones.
 	conflates bool
+	// every is in what time one message of its topic and key may leave; 0 without limit.
+	every time.Duration
 }
 
 // encode makes the block of a message, with room for an ID of so many bytes.

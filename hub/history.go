@@ -157,7 +157,7 @@ func (h *history) append(f *Frame, to []Address, now time.Time) {
 	if h.pin == unpinned && h.keepsNothing(to) {
 		f.to = ownAddress(to[0])
 		f.addressToo(ownAddresses(to[1:])...)
-		f.addresses(func(a *Address) { h.forget(*a, f.position) })
+		f.addresses(func(a *Address) { h.forget(*a, f.had()) })
 		h.noteDrop(f)
 		return
 	}
@@ -372,8 +372,8 @@ func (h *history) drop(l *addressLog, n int) {
 			h.unexcess(f)
 		}
 		l.forgetKey(f)
-		if !f.gaveWay() && f.position.After(l.trimmed) {
-			l.trimmed = f.position
+		if !f.gaveWay() {
+			l.lost(f)
 		}
 		h.letGo(f)
 		l.frames[i] = nil
@@ -426,9 +426,9 @@ func (h *history) noteDrop(f *Frame) {
 	if !h.noteDropped {
 		return
 	}
-	m := &Message{Position: f.position}
+	m := &Message{Position: f.publishedAt(), Had: f.had()}
 	f.addresses(func(a *Address) {
-		if l := h.log(*a); l == nil || !f.position.After(l.trimmed) { // else a newer message has taken its place
+		if l := h.log(*a); l == nil || !m.Had.After(l.trimmed) { // else a newer message has taken its place
 			m.To = append(m.To, *a)
 		}
 	})
@@ -497,6 +497,13 @@ func (h *history) lost(addresses []Address, patterns []string, p Position) Posit
 		}
 	}
 	return p
+}
+
+// lost notes that the log has a frame no longer that somebody may have missed.
+func (l *addressLog) lost(f *Frame) {
+	if p := f.had(); p.After(l.trimmed) {
+		l.trimmed = p
+	}
 }
 
 // search returns the index of the first frame at or after a place.

@@ -40,7 +40,7 @@ func (d *diary) writeTo(size int, to []Address) Position {
 // kept returns the positions kept of topics and patterns, after p.
 func (d *diary) kept(p Position, names ...string) (kept []uint64) {
 	s := with(names...)
-	from := d.frames.after(p, 1)
+	from := d.frames.after(p, leaving{}, 1)
 	logs, few := d.find(Topics(s.Topics...), s.Patterns, from, d.now)
 	if !few {
 		d.t.Error("there are more logs than are merged")

@@ -55,6 +55,7 @@ type Hub struct {
 	arrivals  arrivals
 	frames    *sequence
 	values    map[value]*Frame // the newest message of each, of those that may give way
+	holdings  holdings
 	history   *history
 	audience  *audience
 	presence  *presence // nil unless some topics have presence
@@ -229,8 +230,18 @@ func (h *Hub) end(cause error) {
 	if h.ended != nil {
 		return
 	}
+	h.leaveAllLocked()
+	if h.ended != nil { // somebody else was faster
+		return
+	}
 	h.ended = cause
+	for len(h.holdings.order) > 0 { // what has come meanwhile
+		h.endFirstLocked(time.Now())
+	}
 	h.sweepAt.Stop()
+	if h.holdings.timer != nil {
+		h.holdings.timer.Stop()
+	}
 	if h.presence != nil && h.presence.timer != nil {
 		h.presence.timer.Stop()
 	}

@@ -109,8 +109,8 @@ func (h *history) trimLatest(l *addressLog, atMost int) (looked int) {
 func (h *history) dropAt(l *addressLog, gone []int) {
 	for _, i := range gone {
 		f := l.frames[i]
-		if !l.policy.Conflate && f.position.After(l.trimmed) {
-			l.trimmed = f.position
+		if !l.policy.Conflate {
+			l.lost(f)
 		}
 		h.letGo(f)
 	}
@@ -138,7 +138,7 @@ func (h *history) forgetKeys(l *addressLog, n int) {
 		if v.of(l, f.key) == f {
 			delete(v.byKey, f.key)
 			if h.noteReleased {
-				h.released = append(h.released, Value{l.address.Name, f.key, f.position})
+				h.released = append(h.released, Value{l.address.Name, f.key, f.publishedAt()})
 			}
 		} else if i := slices.Index(v.replaced, f); i >= 0 {
 			v.replaced = slices.Delete(v.replaced, i, i+1)
@@ -196,11 +196,13 @@ func (h *Hub) IsLatest(v Value) bool {
 	defer h.mu.Unlock()
 	l := h.history.log(Address{ToTopic, v.Topic})
 	switch {
+	case h.isHeldLocked(v):
+		return true
 	case l == nil:
 		return false
 	case l.values == nil || l.values.unsorted > 0:
 		return true
 	}
 	f := l.values.of(l, v.Key)
-	return f != nil && f.position == v.Position
+	return f != nil && f.publishedAt() == v.Position
 }

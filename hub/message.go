@@ -33,6 +33,9 @@ type Message struct {
 	// Position is the message's place in the log. An ephemeral message has that of the message
 	// before it.
 	Position Position
+	// Had is set by Hub.Dropped: who has come so far in the log has had the message. Others have lost it. It is Position,
+	// unless the message has left the hub later than it was published.
+	Had Position
 	// Time is when the log took the message; history ages by it. The zero time means now.
 	Time time.Time
 

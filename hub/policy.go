@@ -15,6 +15,9 @@ type Policy struct {
 	History *Retention
 	// Conflate lets a message that waits for a client give way to a newer one of the same topic and key.
 	Conflate bool
+	// Interval is in what time at most one message of a topic and key leaves the hub; 0 is without limit. It counts if
+	// Conflate is set.
+	Interval time.Duration
 	// Presence tells the subscribers of a topic who else is there.
 	Presence bool
 }

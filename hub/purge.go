@@ -28,6 +28,7 @@ func (p *Purge) Check() error {
 func (h *Hub) Purge(p Purge) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.leaveOfLocked(p.To, p.Key) // who is here gets what was said before it is purged
 	if p.Until == (Position{}) {
 		p.Until = h.last
 	}
@@ -86,7 +87,7 @@ func (h *history) lose(l *addressLog, f *Frame, at int) {
 	case v.of(l, f.key) == f:
 		delete(v.byKey, f.key)
 		if h.noteReleased {
-			h.released = append(h.released, Value{l.address.Name, f.key, f.position})
+			h.released = append(h.released, Value{l.address.Name, f.key, f.publishedAt()})
 		}
 	default:
 		if i := slices.Index(v.replaced, f); i >= 0 {
@@ -97,9 +98,7 @@ func (h *history) lose(l *addressLog, f *Frame, at int) {
 	if v != nil && at < v.unsorted {
 		v.unsorted--
 	}
-	if f.position.After(l.trimmed) {
-		l.trimmed = f.position
-	}
+	l.lost(f)
 	h.letGo(f)
 }
 

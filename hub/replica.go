@@ -56,12 +56,14 @@ func (h *Hub) Position() ID {
 func (h *Hub) Follow(o Origin) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.leaveAllLocked() // the clients are entitled to it
 	h.past.follow(o)
 	h.epoch, h.last, h.shared = o.Epoch, o.Lost, o.Shared
 	h.frames.forget(h.frames.ring)
 	h.frames.begin(o.Lost)
 	h.begin, h.lapse, h.losses = h.frames.next, nil, nil
 	clear(h.values)
+	h.holdings.clock, h.holdings.nth = 0, 0
 	pin := h.history.pin
 	h.newHistoryLocked()
 	h.history.pin = pin
@@ -116,38 +118,57 @@ func (h *Hub) Encode(m *Message) {
 		}
 	}
 	m.draft = m.encode(len(form.epoch) + len("-") + digits)
-	m.draft.conflates = h.conflates(m)
+	m.draft.conflates, m.draft.every = h.conflation(m)
 }
 
-// keepLocked makes m the log's last message, to the hub's knowledge.
+// keepLocked makes m the log's last message, to the hub's knowledge. It returns nil if the message is held.
 func (h *Hub) keepLocked(m *Message, traits traits, now time.Time) *Frame {
 	if m.Time.IsZero() {
 		m.Time = now
 	}
-	f, epoch, conflates := m.draft.frame, h.epoch, m.draft.conflates
-	f.time, f.arrived, f.traits = m.Time.UnixNano(), h.times.moment(now), f.traits|traits
 	if m.Ephemeral {
-		m.Position, epoch = h.last, ""
-	}
-	f.position = m.Position
-	f.chunk, f.head = m.draft.seal(epoch, m.Position)
-	m.draft = draft{}
-	h.frames.append(f, h.last)
-	if m.Ephemeral {
-		f.to = ownAddress(m.To[0])
-		f.addressToo(ownAddresses(m.To[1:])...)
+		m.Position = h.last
 	} else {
-		h.last = m.Position
+		h.leaveByLocked(m.Time.UnixNano(), now)
+	}
+	before := h.last
+	h.last = m.Position
+	d := m.draft
+	if d.every == 0 || !h.holdLocked(m, traits, now) {
+		h.replaceHeldLocked(m)
+		d.frame.time, d.frame.traits, d.frame.position = m.Time.UnixNano(), d.frame.traits|traits, m.Position
+		h.appendLocked(d, m.To, before, now)
+		m.draft = draft{}
+	} else {
+		d.frame = nil
+	}
+	if !m.Ephemeral {
 		h.given.add(m.Position)
-		h.history.append(f, m.To, now)
-		if conflates {
-			h.conflateLocked(f)
-		}
 		h.arrivals.decide(m.Position)
 		h.noteIDsLocked()
 	}
+	return d.frame
+}
+
+// appendLocked appends a frame to the log in memory, and keeps it, behind a position of the broker's log.
+func (h *Hub) appendLocked(d draft, to []Address, before Position, now time.Time) {
+	f, epoch := d.frame, h.epoch
+	if f.is(ephemeral) {
+		epoch = ""
+	}
+	f.arrived = h.times.moment(now)
+	f.chunk, f.head = d.seal(epoch, f.position)
+	h.frames.append(f, before)
+	if f.is(ephemeral) {
+		f.to = ownAddress(to[0])
+		f.addressToo(ownAddresses(to[1:])...)
+	} else {
+		h.history.append(f, to, now)
+		if d.conflates {
+			h.conflateLocked(f)
+		}
+	}
 	h.movedLocked()
-	return f
 }
 
 // movedLocked tells everybody that the log goes on.
@@ -221,6 +242,7 @@ func (h *Hub) Advance(p Position) {
 // Announce tells the clients that were here before that there is a gap, and why.
 func (h *Hub) Announce(reason string) {
 	h.mu.Lock()
+	h.leaveAllLocked() // what was restored
 	h.past.restored(h.last)
 	note := h.past.noteLocked()
 	h.lapse = h.tellLocked(reason)
@@ -330,6 +352,9 @@ func (h *Hub) Append(m *Message, epoch string) (receivers int, err error) {
 // deliverLocked appends a message to the log. It reports whether all its receivers are counted.
 func (h *Hub) deliverLocked(m *Message, now time.Time) (receivers int, counted bool) {
 	f := h.keepLocked(m, 0, now)
+	if f == nil {
+		return h.audience.reached(m.To)
+	}
 	if receivers, counted = h.audience.reached(m.To); receivers > 0 || !counted {
 		h.heardLocked(f.seq)
 	} else {

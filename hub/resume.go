@@ -12,9 +12,9 @@ func (h *Hub) resumeLocked(c *Client, lastEventID string, since Since, hint plac
 	}
 	addresses := c.addresses()
 	late := &late{entitled: c.from, trims: h.history.trims}
-	id, known := ParseID(lastEventID)
+	id, had, known := parseLast(lastEventID)
 	if known = known && h.gaveLocked(id); known {
-		late.seq, late.position = h.frames.after(id.Position, h.begin), id.Position
+		late.seq, late.position = h.frames.after(id.Position, had, h.begin), id.Position
 		logs, few := h.history.find(addresses, c.patterns, late.seq, now)
 		late.told = h.lostLocked(addresses, c.patterns, id.Position)
 		late.trims = h.history.trims
@@ -137,7 +137,7 @@ func (h *history) oldestFor(logs []*addressLog) *Frame {
 // wantedLocked returns how many messages lookBack is to look for, and whether besides for the newest of all topics that
 // keep these.
 func (h *Hub) wantedLocked(c *Client, s *Subscription) (wanted int, latest bool) {
-	switch id, ok := ParseID(s.LastEventID); {
+	switch id, _, ok := parseLast(s.LastEventID); {
 	case s.LastEventID == "" && s.Since.Newest > maxSearch:
 		return s.Since.Newest, false
 	case s.LastEventID == "":

@@ -47,7 +47,7 @@ func (q *sequence) append(f *Frame, before Position) {
 	b := q.blocks[last]
 	b.frames = append(b.frames, f)
 	b.live++
-	if !f.is(ephemeral | announced) {
+	if !f.is(ephemeral|announced) && !f.isBackdated() {
 		q.time = f.time
 	}
 	q.next++
@@ -218,13 +218,15 @@ func (q *sequence) collect(to []*Frame, from, until uint64, most int) ([]*Frame,
 	return to, until
 }
 
-// after returns the place of the first frame behind a position, of the log that begins at a place.
-func (q *sequence) after(p Position, begin uint64) uint64 {
+// after returns the place of the first frame behind a position, of the log that begins at a place: that is also what
+// has left at the position, behind what had left by then.
+func (q *sequence) after(p Position, had leaving, begin uint64) uint64 {
 	first := max(0, q.find(begin))
-	i := first + sort.Search(len(q.blocks)-first, func(i int) bool { return q.blocks[first+i].before.After(p) }) - 1
+	i := first + sort.Search(len(q.blocks)-first, func(i int) bool { return !p.After(q.blocks[first+i].before) }) - 1
 	for i = max(first, i); i < len(q.blocks); i++ {
 		for _, f := range q.blocks[i].frames {
-			if f != nil && f.seq >= begin && f.position.After(p) {
+			if f != nil && f.seq >= begin && (f.position.After(p) ||
+				f.position == p && f.isBackdated() && f.more.left.after(had)) {
 				return f.seq
 			}
 		}

@@ -74,7 +74,7 @@ func (h *Hub) positionBeforeLocked(seq uint64) Position {
 		return h.frames.positionAt(seq)
 	}
 	if next, _ := h.frames.collect(nil, seq, h.frames.next, 1); len(next) > 0 {
-		if f := next[0]; !f.is(ephemeral | announced) {
+		if f := next[0]; !f.is(ephemeral|announced) && !f.isBackdated() {
 			return h.previousLocked(f.position)
 		}
 		return next[0].position

@@ -20,6 +20,9 @@ func (h *Hub) Apply(limits Limits) {
 		h.policies.Store(newPolicies(limits.Policies))
 		h.history.setLimits(limits.History, h.policies.Load())
 	}
+	if changed {
+		h.leaveAllLocked() // it was held by other rules
+	}
 	h.mu.Unlock()
 	if changed {
 		h.trimAll()

@@ -53,8 +53,8 @@ func removeMessages(tx *bbolt.Tx, messages []*hub.Message, size int) (removed in
 			return removed, made, err
 		}
 		for _, to := range m.To {
-			if m.Position.After(gone[to]) {
-				gone[to] = m.Position
+			if m.Had.After(gone[to]) {
+				gone[to] = m.Had
 			}
 		}
 	}
