@@ -70,6 +70,7 @@ const (
 type backdated struct {
 	published Position // where it was published
 	behind    Position // the first position at which who has it has had the frame
+	reached   Position // the position of who has had the frame and nothing behind it
 	left      leaving
 }
 
@@ -102,6 +103,14 @@ func (f *Frame) had() Position {
 	return f.position
 }
 
+// reached returns the position of who has had the frame and nothing behind it.
+func (f *Frame) reached() Position {
+	if f.isBackdated() {
+		return f.more.reached
+	}
+	return f.position
+}
+
 // holdLocked holds a message whose value's interval runs, or else begins the interval. It reports whether the message is
 // held.
 func (h *Hub) holdLocked(m *Message, traits traits, now time.Time) bool {
@@ -121,12 +130,10 @@ func (h *Hub) holdLocked(m *Message, traits traits, now time.Time) bool {
 			return false
 		}
 	case again:
-		h.dropHeldLocked(k)
 		h.endLocked(k)
 		h.beginLocked(k, at, again, now)
-	default:
-		h.dropHeldLocked(k)
 	}
+	h.replaceHeldLocked(m)
 	k.waits, k.draft, k.at, k.time, k.traits = true, m.draft, m.Position, at, traits
 	if k.reach = 0; !again {
 		k.reach, _ = h.audience.reached(m.To)
@@ -193,7 +200,7 @@ func (h *Hub) endFirstLocked(now time.Time) {
 
 // dropHeldLocked drops what is held of a value, because a newer message has taken its place.
 func (h *Hub) dropHeldLocked(k *holding) {
-	if !k.waits {
+	if k == nil || !k.waits {
 		return
 	}
 	h.stats.conflated.Add(uint64(k.reach))
@@ -213,17 +220,16 @@ func (h *Hub) takeHeldLocked(k *holding) {
 
 // replaceHeldLocked drops what is held of the values of a message that leaves now.
 func (h *Hub) replaceHeldLocked(m *Message) {
-	if len(h.holdings.byValue) == 0 || m.Ephemeral {
+	if len(h.holdings.byValue) == 0 {
 		return
 	}
 	for _, to := range m.To {
 		if to.Kind != ToTopic {
 			continue
 		}
-		for _, ephemeral := range []bool{false, true} {
-			if k := h.holdings.byValue[value{to.Name, m.Key, ephemeral}]; k != nil {
-				h.dropHeldLocked(k)
-			}
+		h.dropHeldLocked(h.holdings.byValue[value{to.Name, m.Key, true}])
+		if !m.Ephemeral {
+			h.dropHeldLocked(h.holdings.byValue[value{to.Name, m.Key, false}])
 		}
 	}
 }
@@ -236,14 +242,15 @@ func (h *Hub) leaveLocked(k *holding, now time.Time) {
 	}
 	held.nth++
 	behind := Position{h.last.Major, h.last.Minor + 1}
-	if h.given == nil {
-		behind = Position{Major: h.last.Major + 1}
+	reached := behind
+	if h.given != nil { // there may be a message
+		reached = h.last
 	}
 	f := k.draft.frame
 	if f.more == nil {
 		f.more = new(more)
 	}
-	f.more.backdated = &backdated{k.at, behind, leaving{held.clock, held.nth}}
+	f.more.backdated = &backdated{k.at, behind, reached, leaving{held.clock, held.nth}}
 	f.time, f.traits = k.time, f.traits|k.traits
 	f.position = h.last
 	to, draft := []Address{{ToTopic, k.topic}}, k.draft

@@ -139,7 +139,7 @@ func (c *Client) passed(f *Frame) {
 		return
 	}
 	l.seq = f.seq + 1
-	l.position = f.had()
+	l.position = f.reached()
 	if f.is(announced) { // perhaps of another log, whose positions are others
 		l.told, l.trims = Position{}, noTrims
 	}
@@ -177,7 +177,7 @@ func (s *shard) readLate(c *Client) (frames []*Frame, next uint64) {
 	case r.merge:
 		frames, next = merged(r.frames, r.runs, r.until, s.hub.most.turnFrames, s.hub.most.turnBytes)
 		if n := len(frames); n > told {
-			s.reached = frames[n-1].had()
+			s.reached = frames[n-1].reached()
 		}
 		frames = s.pass(c, frames, told)
 	default:
@@ -324,7 +324,7 @@ func (s *shard) choose(c *Client, frames []*Frame, told int, next uint64) ([]*Fr
 			chosen = append(chosen, f)
 			bytes += f.size()
 		}
-		s.reached = f.had()
+		s.reached = f.reached()
 	}
 	return chosen, next
 }

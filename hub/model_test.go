@@ -1,7 +1,6 @@
 package hub_test
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -27,6 +26,9 @@ import (
 //   - deliver.go, topUp: do it although there are notes (who was kicked gets what was said after that).
 //   - history.go, dropUnpinned: trim what is pinned (a client that takes everything is told a gap).
 //   - owners.go, ownLocked: end nobody (who was there before a claim gets what was said after it).
+//   - sequence.go, after: pass by what has left at the position itself (who comes back does not get what was held).
+//   - held.go, replaceHeldLocked: replace nothing (an older value comes behind a newer one).
+//   - held.go, leaveAllLocked: do nothing (the rules change, and what is held leaves by the old ones).
 
 // said is one thing that was published, as the model has it.
 type said struct {
@@ -83,13 +85,24 @@ type model struct {
 	limits  hub.Limits
 	losses  int // how often the log has lost something
 	purges  []purged
-	trouble bool // something was announced to all: gaps may be told to anybody
+	trouble bool           // something was announced to all: gaps may be told to anybody
+	holds   bool           // values of heldTopic are held
+	leftAt  map[int]uint64 // the positions at which they were told, by number
 }
 
+// heldTopic is a topic of whose keys one value leaves in heldFor.
+const (
+	heldTopic = "d"
+	heldFor   = 40 * time.Millisecond
+)
+
 var (
-	modelTopics     = []string{"a", "b", "room/1", "room/2", "room/1/x", "c"}
-	conflatedTopics = []string{"b", "room/1"}
-	modelPolicies   = []hub.Policy{{Pattern: "b", Conflate: true}, {Pattern: "room/1", Conflate: true}}
+	modelTopics     = []string{"a", "b", "room/1", "room/2", "room/1/x", "c", "d"}
+	conflatedTopics = []string{"b", "room/1", heldTopic}
+	modelPolicies   = []hub.Policy{
+		{Pattern: "b", Conflate: true}, {Pattern: "room/1", Conflate: true},
+		{Pattern: heldTopic, Conflate: true, Interval: heldFor},
+	}
 )
 
 func (g *model) address() hub.Address {
@@ -331,6 +344,8 @@ func (g *model) step() {
 	switch n := g.random.IntN(100); {
 	case n < 15:
 		g.interrupt()
+	case n < 18:
+		time.Sleep(time.Duration(g.random.IntN(50)) * time.Millisecond)
 	case n < 55:
 		for range 1 + g.random.IntN(6) {
 			g.publish()
@@ -360,7 +375,7 @@ func (g *model) step() {
 		g.limits.History.Count = g.random.IntN(30)
 		g.limits.History.Bytes = int64(g.random.IntN(3) * 4000)
 		g.hub.Apply(g.limits)
-	case n < 97:
+	case n < 96:
 		time.Sleep(time.Duration(g.random.IntN(30)) * time.Second)
 	case n == 97 && g.random.IntN(3) == 0:
 		g.kick()
@@ -380,116 +395,14 @@ func (g *model) step() {
 	}
 }
 
-// hear takes down what came on a client's stream.
-func (g *model) hear(c *played) {
-	for _, e := range c.Events() {
-		reason, isGap := strings.CutPrefix(e.Text, `gap {"reason":"`)
-		if isGap {
-			c.told = append(c.told, told{-1, strings.TrimSuffix(reason, `"}`), e.ID, len(g.said)})
-			continue
-		}
-		if e.Text == `closed {"status":"closed"}` {
-			continue
-		}
-		number, err := strconv.Atoi(strings.TrimRight(e.Text, "."))
-		if err != nil {
-			g.t.Errorf("a client was told %q", e.Text)
-		}
-		c.told = append(c.told, told{number: number, id: e.ID})
-	}
-	c.ended = c.ended || c.End() != nil || c.Aborts() > 0
-}
-
-// check holds what a client was told against all that was said.
-func (g *model) check(c *played) {
-	g.hear(c)
-	fail := func(format string, args ...any) {
-		g.t.Errorf("client %d (%v, %v as %q/%q, resumed %q by %q at %q, %s, joined at %d from %d): %s; it was told %v",
-			c.Serial(), c.sub.Topics, c.sub.Patterns, c.sub.ClientID, c.sub.User, c.Resume, c.LastEventID, c.Welcome.ID,
-			c.sub.SlowClient, c.joined, c.start, fmt.Sprintf(format, args...), c.told)
-	}
-	last, _ := hub.ParseID(c.Welcome.ID)
-	next, excused := c.start, 0 // what was said before excused may be missing
-	epoch, losses := last.Epoch, g.losses-c.losses
-	for _, e := range c.told {
-		if id, ok := hub.ParseID(e.id); ok {
-			if id.Epoch == last.Epoch && last.Position.After(id.Position) {
-				fail("IDs run backwards at %v", e)
-			}
-			last = id
-		}
-		if e.number < 0 {
-			excused, epoch = e.by, ""
-			if e.reason != "broker_changed" {
-				losses--
-			}
-			if c.healthy && losses < 0 {
-				fail("it took everything and was told a gap that the log did not have")
-			}
-			continue
-		}
-		if e.number < next {
-			fail("%d comes too late or again", e.number)
-			return
-		}
-		s := g.said[e.number]
-		switch {
-		case c.cut > 0 && e.number >= c.cut:
-			fail("%d was said after its end at %d", e.number, c.cut)
-		case !c.listens(s.to):
-			fail("%d is not for it", e.number)
-		case g.hadPurged(c, s):
-			fail("%d (to %v) had been purged when it came: %v", e.number, s.to, g.purges[:c.purges])
-		case s.ephemeral && e.number < c.joined:
-			fail("%d is ephemeral, from before it came", e.number)
-		case s.id != e.id:
-			fail("%d came as %q; it is %q", e.number, e.id, s.id)
-		case epoch != "" && s.epoch != epoch:
-			fail("%d is of another log, and no gap was told", e.number)
-		}
-		epoch = s.epoch
-		g.missing(c, next, e.number, excused, fail)
-		next = e.number + 1
-	}
-	if !c.left && !c.ended {
-		g.missing(c, next, len(g.said), excused, fail)
-	}
-}
-
-// gaveWay reports whether a message may be left out because a newer one of the same topic and key comes.
-func (g *model) gaveWay(c *played, s said) bool {
-	if s.ephemeral || len(s.to) > 1 || s.to[0].Kind != hub.ToTopic || !slices.Contains(conflatedTopics, s.to[0].Name) {
-		return false
-	}
-	return slices.ContainsFunc(g.said[s.number+1:], func(newer said) bool {
-		return !newer.ephemeral && newer.epoch == s.epoch && newer.key == s.key && slices.Contains(newer.to, s.to[0]) &&
-			(c.cut == 0 || newer.number < c.cut)
-	})
-}
-
-// missing looks for what was for a client and did not come.
-func (g *model) missing(c *played, from, until, excused int, fail func(string, ...any)) {
-	now := g.hub.Position().Epoch
-	for _, s := range g.said[from:until] {
-		switch {
-		case !c.listens(s.to), s.number < excused, g.gaveWay(c, s),
-			s.ephemeral && (s.number < c.joined || !c.healthy),
-			c.Resume == hub.ResumeGap && s.number < c.joined:
-		case s.epoch != now && g.trouble && s.number < c.joined: // of a log that it did not come to
-		default:
-			fail("%d (to %v, ephemeral %v) did not come; healthy %v", s.number, s.to, s.ephemeral, c.healthy)
-			return
-		}
-	}
-}
-
 func play(t *testing.T, seed uint64) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1 + int(seed%4))) // there are fewer shards by one
 	synctest.Test(t, func(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 1))
+		holds := false
 		limits := hub.Limits{History: hub.HistoryLimits{Count: 5 + random.IntN(60)}}
 		if random.IntN(2) == 0 {
-			limits.Policies = modelPolicies
+			limits.Policies, holds = modelPolicies, true
 		}
 		if random.IntN(3) == 0 {
 			limits.History.Age = time.Minute
@@ -500,6 +413,7 @@ func play(t *testing.T, seed uint64) {
 		g := &model{
 			t: t, random: random, hub: hubtest.New(t, limits), limits: limits, left: make(map[string]bool),
 			kept: make(map[string][]*hub.Message), since: make(map[string]uint64),
+			holds: holds, leftAt: make(map[int]uint64),
 		}
 		if seed%3 > 0 {
 			hub.Shrink(g.hub.Hub, 1+random.Uint64N(40), random.IntN(4), 1+random.IntN(20))
@@ -515,7 +429,23 @@ func play(t *testing.T, seed uint64) {
 				c.Open()
 			}
 		}
+		for range 10 {
+			g.publish()
+		}
+		hubtest.Pause(2 * heldFor) // until nothing is held
+		for _, c := range g.clients {
+			g.hear(c)
+		}
+		for range 5 {
+			g.join()
+		}
+		for _, c := range g.clients[max(0, len(g.clients)-5):] {
+			c.Open()
+		}
 		synctest.Wait()
+		for _, c := range g.clients {
+			g.hear(c)
+		}
 		for _, c := range g.clients {
 			g.check(c)
 		}

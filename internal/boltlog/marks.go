@@ -53,8 +53,12 @@ func removeMessages(tx *bbolt.Tx, messages []*hub.Message, size int) (removed in
 			return removed, made, err
 		}
 		for _, to := range m.To {
-			if m.Had.After(gone[to]) {
-				gone[to] = m.Had
+			had := m.Had
+			if had.Minor > 0 { // between two messages
+				had = hub.Position{Major: had.Major + 1}
+			}
+			if had.After(gone[to]) {
+				gone[to] = had
 			}
 		}
 	}
