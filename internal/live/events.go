@@ -27,11 +27,14 @@ func (h *Hub) noteLoss(reason string, clients int) {
 		zap.String("hub", h.Name), zap.String("reason", reason), zap.Int("clients", clients))
 }
 
-// noteConnected tells the operator of a client that has joined.
+// noteConnected tells the operator of a client that has joined. A call that polls is no event: there are too many.
 func (h *Hub) noteConnected(c *hub.Client, welcome hub.Welcome) {
 	current := h.current.Load()
 	current.Logger.Debug("client connected", zap.String("hub", h.Name), zap.String("client_id", c.ClientID),
 		zap.String("user", c.User), zap.String("resume", string(welcome.Resume)))
+	if c.Form == hub.Answer {
+		return
+	}
 	h.emit(current, "sse.connected", map[string]any{
 		"hub": h.Name, "client_id": c.ClientID, "user": c.User, "topics": c.Asked(),
 		"resume": string(welcome.Resume),
@@ -47,6 +50,9 @@ func (h *Hub) noteDisconnected(c *hub.Client, cause error) {
 	current.Logger.Debug("client disconnected", zap.String("hub", h.Name), zap.String("client_id", c.ClientID),
 		zap.String("user", c.User), zap.String("reason", reason), zap.Duration("duration", duration),
 		zap.Uint64("messages", messages), zap.Uint64("bytes", bytes))
+	if c.Form == hub.Answer {
+		return
+	}
 	h.emit(current, "sse.disconnected", map[string]any{
 		"hub": h.Name, "client_id": c.ClientID, "user": c.User, "reason": reason,
 		"seconds": duration.Seconds(), "messages": messages, "bytes": bytes,

@@ -451,3 +451,23 @@ func TestWhatAConfigOfferedThatFailedLaterIsTakenBack(t *testing.T) {
 	}
 	s.Withdraw(next)
 }
+
+// A page that polls would else make two events a call.
+func TestAPollIsNoEvent(t *testing.T) {
+	s := use(t)
+	defer release(t)
+	var events []string
+	o := config(0, memory{})
+	o.Emit = func(name string, _ map[string]any) { events = append(events, name) }
+	mustOffer(t, s, o)
+	sub := hubtest.With("a")
+	sub.Form, sub.Limit = hub.Answer, 1
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+	hello := func(*hub.Client, hub.Welcome) []byte { return nil }
+	if err := s.Serve(httptest.NewRecorder(), r, sub, StreamOptions{Hello: hello}); err != nil {
+		t.Error(err)
+	}
+	s.events.wait(time.Minute)
+	hubtest.Want(t, events)
+	s.Withdraw(o)
+}
