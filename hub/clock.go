@@ -8,7 +8,8 @@ import (
 )
 
 // This file is what happens to clients in time, and how their streams end. Each client has one appointment at a
-// time, for whatever comes first of heartbeat, idle_timeout, max_age, expiry, and the end of a poll's wait. One timer a shard serves them all.
+// time, for whatever comes first of heartbeat, idle_timeout, max_age, expiry, and the end of a poll's wait. One timer
+// a shard serves them all.
 
 // appointments is a heap of clients, the earliest first.
 type appointments []*Client
