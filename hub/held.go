@@ -87,7 +87,7 @@ func (l leaving) after(other leaving) bool {
 // isBackdated reports whether a frame has left later than it was published.
 func (f *Frame) isBackdated() bool { return f.more != nil && f.more.backdated != nil }
 
-// published is where the broker's log has the frame's message.
+// publishedAt returns where the broker's log has the frame's message.
 func (f *Frame) publishedAt() Position {
 	if f.isBackdated() {
 		return f.more.published
@@ -397,7 +397,7 @@ func (o *holdingOrder) Pop() any {
 // A poll goes on exactly where it was, also among what has left at one position. So the ID that it is given to go on
 // with says besides, behind a tilde, what had left there by then.
 
-// String is what stands behind the tilde.
+// String returns what stands behind the tilde.
 func (l leaving) String() string {
 	return strconv.FormatInt(l.clock, 36) + "." + strconv.Itoa(l.nth)
 }
