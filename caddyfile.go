@@ -298,6 +298,7 @@ func checkHubDefined(h httpcaddyfile.Helper, name string) error {
 //		connected_event    on | off
 //		cors_origins       <origins...>
 //		direct_writes      on | off
+//		compress           gzip | off
 //		publish {
 //			token     <tokens...>
 //			open
@@ -366,6 +367,7 @@ func (h *Handler) caddyfileOptions(
 		"connected_event":    option.OnOff(&h.ConnectedEvent),
 		"cors_origins":       option.Words("<origins...> | *", &h.CORSOrigins, checkCORSOrigin),
 		"direct_writes":      option.OnOff(&h.DirectWrites),
+		"compress":           option.Word("gzip | off", &h.Compress, checkCompress),
 		"publish":            block(h.unmarshalPublish),
 		"jwt":                block(h.unmarshalJWT),
 	}

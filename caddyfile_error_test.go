@@ -176,6 +176,8 @@ const (
 		cors_origins ftp://a.b   | cors_origins | "ftp://a.b" | https://app.example.com
 		direct_writes            | direct_writes | on | off
 		direct_writes maybe      | direct_writes | "maybe" | on | off
+		compress                 | compress | gzip | off
+		compress on              | compress | "on" | gzip and off
 		publish x                | publish | { ... }
 		history 10               | "history" does not belong here | the global options | { sse { ... } }
 		broker memory            | "broker" does not belong here | the global options | { sse { ... } }

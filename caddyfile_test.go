@@ -183,6 +183,7 @@ func TestATokenThatIsEmptyOrNotSetIsAnError(t *testing.T) {
 func TestWrongValuesInJSONAreErrors(t *testing.T) {
 	for handler, why := range map[string]string{
 		`{"since": "-5m"}`:                                                "not in the past",
+		`{"compress": "br"}`:                                              "gzip and off",
 		`{"slow_client": "wait"}`:                                         "drop_oldest",
 		`{"queue_messages": -1}`:                                          "queue",
 		`{"queue_bytes": -1}`:                                             "queue",

@@ -2,8 +2,10 @@ package sse_test
 
 import (
 	"bufio"
+	"compress/gzip"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"runtime"
 	"strings"
@@ -48,7 +50,13 @@ func subscribeLines(t testing.TB, client *http.Client, url string, headers ...st
 	if kind := response.Header.Get("Content-Type"); response.StatusCode != http.StatusOK || kind != "application/x-ndjson" {
 		t.Fatalf("%s is answered %d as %s", url, response.StatusCode, kind)
 	}
-	return &lineStream{response.Header, response.ProtoMajor, bufio.NewReader(response.Body), cancel}
+	var body io.Reader = response.Body
+	if response.Header.Get("Content-Encoding") == "gzip" {
+		if body, err = gzip.NewReader(body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &lineStream{response.Header, response.ProtoMajor, bufio.NewReader(body), cancel}
 }
 
 // next returns the next line that is no heartbeat.

@@ -35,7 +35,7 @@ func TestJSONHasExactlyTheseFields(t *testing.T) {
 			hubs.topics hubs.topics.conflate hubs.topics.conflate_interval hubs.topics.history_age
 			hubs.topics.history_count hubs.topics.history_latest hubs.topics.pattern hubs.topics.presence`},
 		{reflect.TypeFor[Handler](), `
-			client_id connected_event cors_origins direct_writes heartbeat hub idle_timeout info
+			client_id compress connected_event cors_origins direct_writes heartbeat hub idle_timeout info
 			jwt jwt.audience jwt.cookie jwt.issuer jwt.jwks jwt.keys jwt.keys.algorithm jwt.keys.id jwt.keys.key
 			jwt.public jwt.query
 			max_age max_clients_per_ip max_topics

@@ -80,6 +80,10 @@ type Handler struct {
 	// Whether streams are written past what wraps the response, where that is safe. Over plain HTTP/1.1 on
 	// Linux they go straight to their sockets, without a goroutine and buffers for each. Default: true.
 	DirectWrites *bool `json:"direct_writes,omitempty"`
+	// The way streams are compressed for clients that accept it: "gzip" or "off". All clients share the work and the
+	// memory. Lengths tell of what is compressed: leave it off where strangers may publish to topics that carry
+	// secrets of others, and somebody may watch the line. Default: off.
+	Compress string `json:"compress,omitempty"`
 	// The rules for publishers. Default: none; nobody may publish.
 	Publish *PublishConfig `json:"publish,omitempty"`
 	// The rules for JSON Web Tokens, which say who may subscribe to what, and publish. Default: none;
@@ -171,6 +175,7 @@ func (h *Handler) wire(logger *zap.Logger) {
 		since:          h.startingPoint(),
 		connectedEvent: *h.ConnectedEvent,
 		directWrites:   *h.DirectWrites,
+		compress:       h.Compress == "gzip",
 		logger:         logger,
 	}
 	h.publishing = publishRoute{
@@ -249,6 +254,9 @@ func (h *Handler) Validate() error {
 	}
 	if err := checkSlowClient(cmp.Or(string(h.SlowClient), string(hub.CatchUp))); err != nil {
 		return &option.Error{Option: "slow_client", Err: err}
+	}
+	if err := checkCompress(cmp.Or(h.Compress, "off")); err != nil {
+		return &option.Error{Option: "compress", Err: err}
 	}
 	if err := checkSince(cmp.Or(h.Since, "now")); err != nil {
 		return &option.Error{Option: "since", Err: err}

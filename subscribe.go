@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/encode"
 	"go.uber.org/zap"
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
@@ -34,6 +35,7 @@ type subscribeRoute struct {
 	since          *since             // nil if the route does not say
 	connectedEvent bool
 	directWrites   bool
+	compress       bool
 	logger         *zap.Logger
 }
 
@@ -63,7 +65,7 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 		if err := route.hub.Core.Admits(s); err != nil {
 			return route.turnAway(w, r, err)
 		}
-		live.SetHeaders(w, s.Form)
+		live.SetHeaders(w, &s.Subscriber)
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush() // before net/http adds a Content-Length of 0
 		return nil
@@ -119,6 +121,7 @@ func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *p
 	if s.Form == hub.Answer {
 		s.ClientOptions, s.Unseen = route.polling, true
 	}
+	s.Gzip = route.compress && s.Form != hub.Answer && slices.Contains(encode.AcceptedEncodings(r, nil), "gzip")
 	if s.Topics, s.Patterns, p = route.topics.subscribed(r, query, route.maxTopics); p != nil {
 		return s, p
 	}

@@ -49,6 +49,7 @@ type Client struct {
 	from   uint64                 // before this place of the log nothing more goes to it while it is live
 	late   *late                  // nil while it is live
 	answer *answer                // of a client that polls; nil of one that listens
+	coding *coding                // of a client that reads gzip; nil of others
 	ending atomic.Pointer[ending] // nil while its stream goes on; others may look
 
 	memberships []membership  // its places in the shard's index
@@ -103,10 +104,14 @@ type membership struct {
 
 // newClient returns a client that has not joined yet.
 func newClient(h *Hub, s Subscription, stream Stream) *Client {
-	return &Client{
+	c := &Client{
 		Subscriber: s.Subscriber, hub: h, stream: stream,
 		expires: h.times.fromWall(s.Expires), patterns: uncovered(s.Patterns),
 	}
+	if s.Gzip && s.Form != Answer {
+		c.coding = new(coding)
+	}
+	return c
 }
 
 // uncovered returns the patterns without those that others cover.

@@ -184,7 +184,7 @@ func (s *shard) finish(c *Client) {
 	}
 	taken, ready := s.send(c, e.frames, e.cause)
 	c.ready = ready
-	if e.frames = e.frames[taken:]; len(e.frames) == 0 && !c.answer.isOpen() {
+	if e.frames = e.frames[taken:]; len(e.frames) == 0 && !c.answer.isOpen() && !c.coding.lacksTrailer(e.cause) {
 		c.over = true
 	}
 }

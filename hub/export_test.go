@@ -67,3 +67,18 @@ func LeftoversOf(h *Hub) (l Leftovers) {
 	})
 	return l
 }
+
+// MaxCompressed is up to how many bytes of what is compressed are kept, twice.
+const MaxCompressed = maxCompressed
+
+// Shared returns how much is kept of what is compressed.
+func Shared(h *Hub) (entries, bytes int) {
+	z := &h.gzip
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for _, c := range []compressed{z.used, z.older} {
+		entries += len(c.pieces) + len(c.suffixes)
+		bytes += c.bytes
+	}
+	return entries, bytes
+}

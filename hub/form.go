@@ -178,15 +178,14 @@ func (r *renderings) forget() {
 // Weak is a frame that somebody will ask for as long as anybody else keeps it, in whatever form.
 type Weak struct {
 	frame, source weak.Pointer[Frame]
-	form          Form
-	by            *Address
+	as            more // how frame is made of source
 }
 
 // Weak returns the frame without keeping it.
 func (f *Frame) Weak() *Weak {
 	w := &Weak{frame: weak.Make(f)}
 	if f.more != nil && f.more.source != nil {
-		w.source, w.form, w.by = weak.Make(f.more.source), f.more.form, f.more.by
+		w.source, w.as = weak.Make(f.more.source), more{form: f.more.form, by: f.more.by, gzip: f.more.gzip}
 	}
 	return w
 }
@@ -202,10 +201,21 @@ func (w *Weak) Value(last *atomic.Pointer[Frame]) *Frame {
 		return nil
 	}
 	f := last.Load()
-	if f == nil || f.more.source != source || f.more.form != w.form || f.more.by != w.by {
-		f = source.in(w.form, w.by)
+	if f == nil || f.more.source != source || f.more.form != w.as.form || f.more.by != w.as.by || f.more.gzip != w.as.gzip {
+		f = source.again(&w.as)
 		last.Store(f)
 	}
 	w.frame = weak.Make(f)
+	return f
+}
+
+// again returns a frame as it once was made of the log's, but for context: no long one has any.
+func (f *Frame) again(as *more) *Frame {
+	if as.form != Events {
+		f = f.in(as.form, as.by)
+	}
+	if as.gzip {
+		f = f.compressed("")
+	}
 	return f
 }

@@ -34,9 +34,10 @@ type Frame struct {
 type more struct {
 	also       []*Address // the other addresses of a message with several
 	data       string     // as it was published, if the block has it with other line ends
-	source     *Frame     // what the frame is in another form; nil if it is in that of the log
+	source     *Frame     // what the frame is in another form, or compressed; nil if it is as in the log
 	form       Form       // that other form
 	by         *Address   // by which a client gets it in that form
+	gzip       bool       // it is compressed besides
 	*backdated            // what is known of a frame that has left later than it was published; nil for others
 }
 
@@ -46,6 +47,14 @@ func (f *Frame) others() []*Address {
 		return nil
 	}
 	return f.more.also
+}
+
+// origin returns the frame as the log has it, or as the hub says it.
+func (f *Frame) origin() *Frame {
+	if f.more == nil || f.more.source == nil {
+		return f
+	}
+	return f.more.source
 }
 
 // traits tell one kind of frame from another.

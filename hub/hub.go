@@ -24,6 +24,7 @@ type Hub struct {
 	times   *epochTime
 	most    measures
 	stats   stats
+	gzip    compressor
 	pace    pace
 	log     availability
 	shards  []*shard
@@ -153,6 +154,7 @@ func (h *Hub) Join(s Subscription, stream Stream) (*Client, Welcome, error) {
 		c.answer = newAnswer(&s, welcome, c.joined)
 	}
 	h.stats.accept(welcome)
+	h.gzip.joined(c)
 	c.shard.enterLocked(c)
 	return c, welcome, nil
 }
@@ -207,6 +209,7 @@ func (h *Hub) Leave(c *Client, cause error) error {
 	h.leftByLocked(c.ClientID, time.Now())
 	c.shard.noteLocked(func(s *shard) { s.remove(c) })
 	h.stats.disconnected(cause)
+	h.gzip.left(c)
 	return cause
 }
 

@@ -204,13 +204,20 @@ func TestWhoIsKickedDuringADeliveryGetsNothingPublishedAfterwards(t *testing.T) 
 }
 
 func TestAMessageIsEncodedOnceAndADeliveryAllocatesNothing(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { encodedOnce(t, false, 20) })
+	t.Run("gzip", func(t *testing.T) { encodedOnce(t, true, 40) })
+}
+
+func encodedOnce(t *testing.T, gzip bool, most float64) {
 	bubble(t, func(t *testing.T) {
 		h := hub.NewHub(hub.Limits{})
 		var streams []*streamOfOne
 		var clients []*hub.Client
 		for range 1000 {
 			s := new(streamOfOne)
-			c, _, err := h.Join(hubtest.With("a"), s)
+			sub := hubtest.With("a")
+			sub.Gzip = gzip
+			c, _, err := h.Join(sub, s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -227,7 +234,7 @@ func TestAMessageIsEncodedOnceAndADeliveryAllocatesNothing(t *testing.T) {
 				t.Fatal("clients have a message of their own, or none")
 			}
 		}
-		if perMessage := testing.AllocsPerRun(100, deliver); perMessage > 20 {
+		if perMessage := testing.AllocsPerRun(100, deliver); perMessage > most {
 			t.Errorf("a message to 1000 clients takes %v allocations", perMessage)
 		}
 		for _, c := range clients {

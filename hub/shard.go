@@ -59,6 +59,7 @@ type shard struct {
 	counted      counted
 	renderings   renderings
 	formed       []*Frame // what a stream is given of them
+	pieces       pieces
 }
 
 // nowFor is for how many sends a look at the clock counts.
@@ -165,6 +166,7 @@ func (s *shard) sleep() {
 	clear(s.batch[:cap(s.batch)])
 	clear(s.formed[:cap(s.formed)])
 	s.renderings.forget()
+	s.pieces.forget()
 	s.sleeping.Store(true)
 	if !s.lieDown() {
 		if s.sleeping.CompareAndSwap(true, false) {
@@ -340,17 +342,25 @@ func (s *shard) send(c *Client, frames []*Frame, end error) (taken int, ready bo
 	}
 	switch c.Form {
 	case Events:
-		taken, ready = c.stream.Send(frames, end)
+		taken, ready = s.hand(c, frames, end)
 	case Answer:
 		taken, ready = s.sendAnswer(c, frames, end)
 	default:
 		s.formed = s.renderings.of(s.formed[:0], frames, c.Form, c)
-		taken, ready = c.stream.Send(s.formed, end)
+		taken, ready = s.hand(c, s.formed, end)
 	}
 	if taken > 0 {
 		s.took(c, frames[:taken])
 	}
 	return taken, ready
+}
+
+// hand calls the stream's Send, with frames in the client's form.
+func (s *shard) hand(c *Client, frames []*Frame, end error) (taken int, ready bool) {
+	if c.coding != nil {
+		return s.sendCompressed(c, frames, end)
+	}
+	return c.stream.Send(frames, end)
 }
 
 // notice calls the stream's Notice.

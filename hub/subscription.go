@@ -45,6 +45,7 @@ type Subscriber struct {
 	Topics    []string     // without wildcards
 	Patterns  []string
 	Form      Form // of what it gets
+	Gzip      bool // whether that is compressed, if it is no Answer; its stream begins with Client.Opening
 	*ClientOptions
 }
 

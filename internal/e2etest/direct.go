@@ -11,6 +11,10 @@ import (
 // both. A run with SSE_TEST_DIRECT_WRITES=off sets `direct_writes off` in every config, which leaves one kind.
 func directWritesOff() bool { return os.Getenv("SSE_TEST_DIRECT_WRITES") == "off" }
 
+// Compressed streams keep all that plain ones do. A run with SSE_TEST_COMPRESS=gzip sets `compress gzip` in every config,
+// and streams accept it.
+func compressed() bool { return os.Getenv("SSE_TEST_COMPRESS") == "gzip" }
+
 // NotAboutStreams says of a test that it shows the same over either kind of stream: what it is about happens
 // elsewhere. The run with SSE_TEST_DIRECT_WRITES=off leaves it out.
 func NotAboutStreams(t testing.TB) {
@@ -20,17 +24,17 @@ func NotAboutStreams(t testing.TB) {
 	}
 }
 
-// OfThisRun returns a config, in JSON, as this run of the tests wants it: as it is, or without direct writes.
+// OfThisRun returns a config, in JSON, as this run of the tests wants it: as it is, without direct writes, compressed.
 func OfThisRun(t testing.TB, config []byte) []byte {
 	t.Helper()
-	if !directWritesOff() {
+	if !directWritesOff() && !compressed() {
 		return config
 	}
 	var tree any
 	if err := json.Unmarshal(config, &tree); err != nil {
 		t.Fatalf("reading a config: %v", err)
 	}
-	turnOffDirectWrites(tree)
+	changeRoutes(tree)
 	changed, err := json.Marshal(tree)
 	if err != nil {
 		t.Fatal(err)
@@ -38,18 +42,23 @@ func OfThisRun(t testing.TB, config []byte) []byte {
 	return changed
 }
 
-func turnOffDirectWrites(node any) {
+func changeRoutes(node any) {
 	switch node := node.(type) {
 	case map[string]any:
-		if _, set := node["direct_writes"]; node["handler"] == "sse" && !set {
-			node["direct_writes"] = false
+		if node["handler"] == "sse" {
+			if _, set := node["direct_writes"]; !set && directWritesOff() {
+				node["direct_writes"] = false
+			}
+			if _, set := node["compress"]; !set && compressed() {
+				node["compress"] = "gzip"
+			}
 		}
 		for _, child := range node {
-			turnOffDirectWrites(child)
+			changeRoutes(child)
 		}
 	case []any:
 		for _, child := range node {
-			turnOffDirectWrites(child)
+			changeRoutes(child)
 		}
 	}
 }
@@ -58,7 +67,7 @@ func turnOffDirectWrites(node any) {
 // the server is to find.
 func (s *Server) adapted(caddyfile string) []byte {
 	s.t.Helper()
-	if !directWritesOff() {
+	if !directWritesOff() && !compressed() {
 		return nil
 	}
 	file := filepath.Join(s.t.TempDir(), "Caddyfile")

@@ -79,7 +79,8 @@ func KeepRaw() Option {
 }
 
 // Subscribe opens a stream and closes it when the test ends. The test fails
-// unless the answer is 200 with an event stream.
+// unless the answer is 200 with an event stream. One that is compressed is
+// read as others are; it ends in good order only with a right trailer.
 func Subscribe(t testing.TB, url string, options ...Option) *Stream {
 	t.Helper()
 	stream, err := Open(context.Background(), url, options...)
@@ -95,6 +96,9 @@ func Subscribe(t testing.TB, url string, options ...Option) *Stream {
 func Open(ctx context.Context, url string, options ...Option) (*Stream, error) {
 	r := newRequest(options)
 	r.header.Set("Accept", "text/event-stream")
+	if compressed() && r.header.Get("Accept-Encoding") == "" {
+		r.header.Set("Accept-Encoding", "gzip")
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	resp, free, err := r.send(ctx, cmp.Or(r.method, http.MethodGet), url, r.body)
 	if err != nil {
@@ -106,6 +110,12 @@ func Open(ctx context.Context, url string, options ...Option) (*Stream, error) {
 		cancel()
 		free()
 		return nil, errors.Join(&Refused{answer}, err)
+	}
+	if resp.Header.Get("Content-Encoding") == "gzip" {
+		resp.Body = &gunzipped{body: resp.Body}
+		if compressed() { // tests need not know
+			resp.Header.Del("Content-Encoding")
+		}
 	}
 	s := &Stream{
 		Response:  resp,

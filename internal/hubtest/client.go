@@ -1,6 +1,7 @@
 package hubtest
 
 import (
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,8 +21,9 @@ type Client struct {
 	credit int        // how many frames the stream takes; below 0 all
 	busy   bool       // it is not the socket that it waits for
 	sends  int        // how often it was given frames
-	frames []*hub.Frame
-	end    error // that the stream was given, once it has all
+	blocks []string   // that it took
+	gzip   *reader    // nil unless it reads gzip
+	end    error      // that the stream was given, once it has all
 	aborts int
 	panics bool
 }
@@ -63,6 +65,12 @@ func (h *Hub) Enter(s hub.Subscription) *Client {
 
 // TryEnter is Enter for a client that may be refused.
 func (h *Hub) TryEnter(s hub.Subscription) (*Client, error) {
+	s.Gzip = s.Gzip || s.Form != hub.Answer && rand.IntN(2) == 0 // what it is told is the same
+	return h.EnterAs(s)
+}
+
+// EnterAs is TryEnter for a client that reads gzip only if its subscription says so.
+func (h *Hub) EnterAs(s hub.Subscription) (*Client, error) {
 	c := &Client{hub: h, LastEventID: s.LastEventID}
 	options := *s.ClientOptions // the test may go on with its own
 	s.ClientOptions = &options
@@ -71,6 +79,9 @@ func (h *Hub) TryEnter(s hub.Subscription) (*Client, error) {
 	var err error
 	if c.Client, c.Welcome, err = h.Hub.Join(s, (*stream)(c)); err != nil {
 		return nil, err
+	}
+	if s.Gzip {
+		c.gzip = newReader(h.T, c.Opening(nil))
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -142,10 +153,10 @@ func (c *Client) Events() (events []Event) {
 	c.hub.settle()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, f := range c.frames {
-		events = append(events, read(f))
+	for _, block := range c.blocks {
+		events = append(events, read(block))
 	}
-	c.frames = nil
+	c.blocks = nil
 	return events
 }
 
@@ -154,10 +165,7 @@ func (c *Client) Blocks() (blocks []string) {
 	c.hub.settle()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, f := range c.frames {
-		blocks = append(blocks, f.Block())
-	}
-	c.frames = nil
+	blocks, c.blocks = c.blocks, nil
 	return blocks
 }
 
@@ -218,9 +226,14 @@ func (s *stream) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
 		taken = min(taken, s.credit)
 		s.credit -= taken
 	}
-	s.frames = append(s.frames, frames[:taken]...)
+	for _, f := range frames[:taken] {
+		if block, more := s.gzip.read(f.Block()); more {
+			s.blocks = append(s.blocks, block)
+		}
+	}
 	if taken == len(frames) && end != nil {
 		s.end = end
+		s.gzip.finish(hub.EndsCleanly(end))
 		go func() { _ = s.hub.Leave(s.Client, end) }()
 	}
 	return taken, s.credit != 0
@@ -248,9 +261,8 @@ func (s *stream) Blocked() bool {
 	return s.credit == 0 && !s.busy
 }
 
-// read tells in short what a frame is.
-func read(f *hub.Frame) Event {
-	block := f.Block()
+// read tells in short what a block is.
+func read(block string) Event {
 	if comment, ok := strings.CutPrefix(block, ": "); ok {
 		return Event{Text: ":" + strings.TrimSuffix(comment, "\n")}
 	}

@@ -64,9 +64,9 @@ func (h *Hub) serve(
 	if o.Direct && c.Form != hub.Answer { // the connection goes on behind an answer
 		handler.AllowDirect()
 	}
-	SetHeaders(w, c.Form)
+	SetHeaders(w, &c.Subscriber)
 	w.WriteHeader(http.StatusOK)
-	hello := o.Hello(c, welcome)
+	hello := c.Opening(o.Hello(c, welcome))
 	serving = true
 	return handler.Serve(c, hello)
 }
@@ -82,17 +82,21 @@ func (h *Hub) left(c *hub.Client, cause error) {
 // contentTypes are those of the forms that are no event streams.
 var contentTypes = map[hub.Form]string{hub.Lines: "application/x-ndjson", hub.Answer: "application/json"}
 
-// SetHeaders sets the headers of a response that has a client's messages in a form.
-func SetHeaders(w http.ResponseWriter, form hub.Form) {
+// SetHeaders sets the headers of a response that has a client's messages.
+func SetHeaders(w http.ResponseWriter, s *hub.Subscriber) {
 	header := w.Header()
-	header.Set("Content-Type", cmp.Or(contentTypes[form], "text/event-stream; charset=utf-8"))
+	header.Set("Content-Type", cmp.Or(contentTypes[s.Form], "text/event-stream; charset=utf-8"))
 	header.Set("Cache-Control", "no-cache, no-transform")
 	header.Set("X-Accel-Buffering", "no")
+	if s.Gzip {
+		header.Set("Content-Encoding", "gzip")
+		header.Add("Vary", "Accept-Encoding")
+	}
 }
 
 // UnsetHeaders takes back what SetHeaders and a stream have set, for another answer.
 func UnsetHeaders(w http.ResponseWriter) {
-	for _, name := range []string{"Content-Type", "Cache-Control", "X-Accel-Buffering"} {
+	for _, name := range []string{"Content-Type", "Cache-Control", "X-Accel-Buffering", "Content-Encoding"} {
 		w.Header().Del(name)
 	}
 }

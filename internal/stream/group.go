@@ -41,7 +41,7 @@ func (s *Stream) Serve(c *hub.Client, hello []byte) (clean bool, err error) {
 	if err := checkHeldBack(s.w); err != nil {
 		return false, err
 	}
-	if s.past && !changed(s.w) {
+	if s.past && !s.changed() {
 		if s.direct && s.detach() {
 			detached = true
 			return true, nil

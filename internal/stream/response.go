@@ -45,8 +45,14 @@ func comesFrom(value any, pkg string) bool {
 	return strings.HasPrefix(reflect.Indirect(reflect.ValueOf(value)).Type().PkgPath()+"/", pkg+"/")
 }
 
-// changed reports whether a wrapper has made something else of the response than a plain stream.
-func changed(w http.ResponseWriter) bool { return innermost(w).Header().Get("Content-Encoding") != "" }
+// changed reports whether a wrapper has made something else of the response than the stream that it is.
+func (s *Stream) changed() bool {
+	own := ""
+	if s.client.Gzip {
+		own = "gzip"
+	}
+	return innermost(s.w).Header().Get("Content-Encoding") != own
+}
 
 // HeldBack is why no stream can pass: a wrapper keeps the response to itself until its end.
 type HeldBack struct {
