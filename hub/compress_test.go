@@ -94,7 +94,7 @@ func sentLast(t *testing.T, publish func(h *hubtest.Hub)) (bytes int) {
 	bubble(t, func(t *testing.T) {
 		h := hubtest.New(t, hubtest.Plenty)
 		s := hubtest.With("a", "b")
-		s.ClientID, s.User = "me", "alice"
+		s.ClientID, s.User = "a", "a"
 		c := joinZipped(t, h.Hub, s)
 		publish(h)
 		bytes = len(c.last().Block())
@@ -105,8 +105,8 @@ func sentLast(t *testing.T, publish func(h *hubtest.Hub)) (bytes int) {
 
 func TestNothingButEarlierMessagesOfItsTopicsShortensAMessage(t *testing.T) {
 	const secret, guess, wrong = "token=correct-horse-staple", "token=correct-horse-staple", "token=xyzqjvk-kqzxv-wpfjqz"
-	a, b, client := hub.Topics("a"), hub.Topics("b"), []hub.Address{{Kind: hub.ToClient, Name: "me"}}
-	user, all, both := []hub.Address{{Kind: hub.ToUser, Name: "alice"}}, []hub.Address{{Kind: hub.ToBroadcast}}, hub.Topics("a", "b")
+	a, b, client := hub.Topics("a"), hub.Topics("b"), []hub.Address{{Kind: hub.ToClient, Name: "a"}}
+	user, all, both := []hub.Address{{Kind: hub.ToUser, Name: "a"}}, []hub.Address{{Kind: hub.ToBroadcast}}, hub.Topics("a", "b")
 	for name, c := range map[string]struct {
 		first, between, then []hub.Address
 		shortens             bool
@@ -290,6 +290,10 @@ func playTwins(t *testing.T, script []byte) {
 			hubtest.Pause(time.Duration(b>>3) * time.Second)
 		case 5:
 			w.each((*hubtest.Client).Block)
+			for n := range int(b >> 3) {
+				h.Publish(targets[(i+n)%len(targets)], tick(i+n))
+			}
+			w.each(func(c *hubtest.Client) { c.Let(int(b >> 4)) })
 		case 6:
 			w.each((*hubtest.Client).Open)
 			w.compare(t)
