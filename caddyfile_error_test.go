@@ -183,7 +183,7 @@ const (
 		broker memory            | "broker" does not belong here | the global options | { sse { ... } }
 		token secret             | "token" does not belong here | publish { ... }
 		key HS256 secret         | "key" does not belong here | jwt { ... }
-		histroy 10               | unknown option "histroy" | client_id, connected_event, cors_origins
+		histroy 10               | unknown option "histroy" | client_id, compress, connected_event, cors_origins
 		heartbeet 30s            | unknown option "heartbeet" | heartbeat
 		retry 1s; retry 2s       | "retry" | twice`
 

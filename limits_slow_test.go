@@ -222,6 +222,7 @@ func TestWriteThatIsStuckForWriteTimeoutEndsTheClient(t *testing.T) {
 }
 
 func TestPeerThatFreezesIsGoneAfterWriteTimeout(t *testing.T) {
+	e2etest.AboutPlainStreams(t)
 	s := serve(t, `
 		sse /events {
 			write_timeout 1s

@@ -141,6 +141,7 @@ func TestStreamsOverPlainHTTP1NeedNoGoroutine(t *testing.T) {
 
 // A response that something on its way compresses after all is written through it.
 func TestCompressedStreamIsNotWrittenDirectly(t *testing.T) {
+	e2etest.AboutPlainStreams(t)
 	s := serve(t, `
 		route {
 			count_handlers

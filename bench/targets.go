@@ -31,5 +31,9 @@ var targets = []report.Target{
 	{Row: "answer-json", Server: "ours", Column: report.OfProxy, Bound: 0.95, AtLeast: true},
 	{Row: "answer-kept", Server: "ours", Column: report.Kept, Bound: 1.5*float64(len(model.Event)) + 48},
 	{Row: "answer-redis", Server: "ours", Column: report.Calls, Bound: 1},
+	{Row: "gzip-ticks", Server: "ours", Column: report.OfPlain, Bound: 0.28},
+	{Row: "gzip-tokens", Server: "ours", Column: report.OfPlain, Bound: 0.12},
+	{Row: "gzip-ticks", Server: "ours", Column: report.CPUOfPlain, Bound: 1.15},
+	{Row: "gzip-idle", Server: "ours", Column: report.Heap, Bound: 100},
 	{Row: "h2-1-idle", Server: "ours", Column: report.Bytes, Bound: 65_000},
 }

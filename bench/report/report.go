@@ -35,12 +35,16 @@ const (
 	Rate       = "deliveries/s"
 	Publishes  = "publishes/s"
 	Connects   = "connects/s"
-	Bytes      = "bytes/client" // resident
+	Bytes      = "bytes/client"      // resident
+	Heap       = "heap bytes/client" // of Go's, after a collection
 	Faster     = "× single POSTs"
 	Requests   = "requests/s"
 	OfProxy    = "× reverse_proxy" // the same without sse_resume, on the same Caddy
 	Kept       = "bytes/event"     // resident, of what is kept
 	Calls      = "calls/50 ms"     // of the store, for each answer
+	Wire       = "bytes/delivery"  // on the wire, the framing of HTTP with them
+	OfPlain    = "× plain"         // the same of the same messages that are not compressed
+	CPUOfPlain = "× plain CPU"
 	P50        = "p50 ms"
 	P99        = "p99 ms"
 	Lost       = "lost"

@@ -38,6 +38,7 @@ func All() []Group {
 		browsers(),
 		cluster(),
 		answers(),
+		compressed(),
 	}
 }
 

@@ -24,6 +24,15 @@ func NotAboutStreams(t testing.TB) {
 	}
 }
 
+// AboutPlainStreams says of a test that it shows something of streams that are not compressed. The run with
+// SSE_TEST_COMPRESS=gzip leaves it out.
+func AboutPlainStreams(t testing.TB) {
+	t.Helper()
+	if compressed() {
+		t.Skip("it is about streams that are not compressed, and the other run has it")
+	}
+}
+
 // OfThisRun returns a config, in JSON, as this run of the tests wants it: as it is, without direct writes, compressed.
 func OfThisRun(t testing.TB, config []byte) []byte {
 	t.Helper()
