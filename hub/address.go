@@ -16,6 +16,7 @@ const (
 	ToClient                // all connections of one client_id
 	ToUser                  // all clients of one authenticated user
 	ToBroadcast             // every client of the hub; Name is empty
+	ToPrivate               // a topic, for clients that ask for it and are granted a topic of the message
 
 	kinds // how many there are
 )
@@ -38,6 +39,8 @@ func (a Address) String() string {
 		return "user " + a.Name
 	case ToBroadcast:
 		return "everybody"
+	case ToPrivate:
+		return "private topic " + a.Name
 	}
 	return "topic " + a.Name
 }
@@ -50,6 +53,19 @@ func Topics(names ...string) []Address {
 	}
 	return to
 }
+
+// PrivateTopics returns the addresses of the named topics for a message that is private. No client without Selectors
+// gets it, whatever it listens to.
+func PrivateTopics(names ...string) []Address {
+	to := make([]Address, len(names))
+	for i, name := range names {
+		to[i] = Address{ToPrivate, name}
+	}
+	return to
+}
+
+// isTopic reports whether the address is a topic, of a message that is private or not.
+func (a *Address) isTopic() bool { return a.Kind == ToTopic || a.Kind == ToPrivate }
 
 // CheckClientID says what is wrong with a client_id: 1 to 128 of A-Za-z0-9._~-
 func CheckClientID(id string) error {

@@ -58,8 +58,10 @@ func (a *audience) add(c *Client) {
 		}
 		a.join(l, name)
 	}
-	for _, pattern := range c.patterns {
-		a.join(a.patterns.Add(pattern), pattern)
+	for _, patterns := range [2][]string{c.patterns, c.wide} {
+		for _, pattern := range patterns {
+			a.join(a.patterns.Add(pattern), pattern)
+		}
 	}
 }
 
@@ -79,9 +81,11 @@ func (a *audience) remove(c *Client) {
 			}
 		}
 	}
-	for _, pattern := range c.patterns {
-		if a.leave(a.patterns.Get(pattern)) {
-			a.patterns.Remove(pattern)
+	for _, patterns := range [2][]string{c.patterns, c.wide} {
+		for _, pattern := range patterns {
+			if a.leave(a.patterns.Get(pattern)) {
+				a.patterns.Remove(pattern)
+			}
 		}
 	}
 }
@@ -160,12 +164,13 @@ func (a *audience) count(to Address) int {
 const maxMatch = 4096
 
 // reached returns how many clients a message to these addresses reaches; one that several of them reach counts
-// for each. It gives up, and says so, if that takes too long.
+// for each. Of those with templates, and of a private message, more may count. It gives up, and says so, if that takes
+// too long.
 func (a *audience) reached(to []Address) (clients int, all bool) {
 	steps := maxMatch
 	for _, address := range to {
 		clients += a.exactly(address)
-		if address.Kind == ToTopic && !a.patterns.MatchWithin(address.Name, &steps, func(l *listeners) { clients += l.clients }) {
+		if address.isTopic() && !a.patterns.MatchWithin(address.Name, &steps, func(l *listeners) { clients += l.clients }) {
 			return clients, false
 		}
 	}
@@ -175,7 +180,7 @@ func (a *audience) reached(to []Address) (clients int, all bool) {
 // exactly returns how many clients a message to an address reaches, but for patterns.
 func (a *audience) exactly(to Address) int {
 	switch to.Kind {
-	case ToTopic:
+	case ToTopic, ToPrivate:
 		if l := a.topics[to.Name]; l != nil {
 			return l.clients
 		}
@@ -191,7 +196,7 @@ func (h *Hub) reachedInStepsLocked(to []Address) (clients int) {
 	pauses := h.pausesLocked()
 	for _, address := range to {
 		clients += h.audience.exactly(address)
-		if address.Kind != ToTopic {
+		if !address.isTopic() {
 			continue
 		}
 		walk := h.audience.patterns.Walk(address.Name)

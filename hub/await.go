@@ -54,13 +54,63 @@ func (h *Hub) stopAwaiting() {
 	h.decideAllLocked()
 }
 
+// Await returns when the hub has come as far as what a client brings, or is not going to soon.
+func (h *Hub) Await(ctx context.Context, s *Subscription) {
+	if s.Selectors != nil {
+		h.awaitCursor(ctx, s.LastEventID)
+	} else {
+		h.AwaitID(ctx, s.LastEventID)
+	}
+}
+
+// awaitCursor is Await for a client with Selectors. An ID that a publisher chose does not tell how far the log has come
+// that has it: if the hub does not know it, it comes as far as the log is now.
+func (h *Hub) awaitCursor(ctx context.Context, cursor string) {
+	h.mu.Lock()
+	epoch, newest := h.epoch, h.newest
+	_, known := h.cursorLocked(cursor)
+	hash, p, isURN := parseURN(cursor)
+	isURN = isURN && hash == hashOfEpoch(epoch)
+	look := cursor != "" && !known && !isURN && newest != nil && !h.LogAway() && h.looks.allow(time.Now())
+	h.mu.Unlock()
+	switch {
+	case isURN && !known:
+		h.awaitPosition(ctx, ID{epoch, p})
+	case look:
+		ctx, cancel := context.WithTimeout(ctx, maxLag)
+		defer cancel()
+		if p, err := newest(ctx); err == nil { // else it is unknown
+			h.awaitPosition(ctx, ID{epoch, p})
+		}
+	}
+}
+
+// looks bounds how often a log is asked for its end: anybody can bring a cursor that nobody knows.
+type looks struct {
+	second time.Time // that is counted
+	n      int
+}
+
+// maxLooks is how many looks there may be in a second.
+const maxLooks = 50
+
+func (l *looks) allow(now time.Time) bool {
+	if now.Sub(l.second) >= time.Second {
+		*l = looks{second: now}
+	}
+	l.n++
+	return l.n <= maxLooks
+}
+
 // AwaitID returns when the hub has come as far as an ID, or is not going to soon: at once if that is
 // not an ID that the hub's log is yet to come to.
 func (h *Hub) AwaitID(ctx context.Context, id string) {
-	p, _, ok := parseLast(id)
-	if !ok {
-		return
+	if p, _, ok := parseLast(id); ok {
+		h.awaitPosition(ctx, p)
 	}
+}
+
+func (h *Hub) awaitPosition(ctx context.Context, p ID) {
 	h.mu.Lock()
 	if !h.shared || h.LogAway() || p.Epoch != h.epoch || !p.Position.After(h.last) || h.ended != nil {
 		h.mu.Unlock()

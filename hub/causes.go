@@ -22,6 +22,7 @@ var (
 	ErrKicked    = errors.New("closed by an operator")   // DELETE on the admin endpoint
 	ErrClaimed   = errors.New("client_id was claimed")   // an authenticated user took the client_id
 	ErrDraining  = errors.New("server is shutting down") // the process exits
+	ErrLossy     = errors.New("messages are missing")    // its form tells that in no other way
 	ErrHubClosed = errors.New("hub is closed")           // no route uses the hub any more
 	ErrAborted   = errors.New("stream was cut")          // by Abort, or because it panicked
 )
@@ -40,6 +41,7 @@ var causes = [...]struct {
 	{ErrExpired, "expired"},
 	{ErrKicked, "closed"},
 	{ErrClaimed, "claimed"},
+	{ErrLossy, "gap"},
 	{ErrDraining, "shutdown"},
 	{ErrHubClosed, "hub_closed"},
 }

@@ -37,6 +37,7 @@ type Client struct {
 	hub      *Hub
 	shard    *shard
 	patterns []string // those of Patterns that no other one covers
+	wide     []string // with Selectors: patterns that cover what templates match, and more
 	serial   uint64   // grows with each client of the hub that joins
 	joined   moment
 	expires  moment // when its authorization ends; zero never
@@ -52,6 +53,7 @@ type Client struct {
 	coding *coding                // of a client that reads gzip; nil of others
 	ending atomic.Pointer[ending] // nil while its stream goes on; others may look
 
+	own         *clientSet    // where private messages for it gather; nil if it gets none
 	memberships []membership  // its places in the shard's index
 	first       [3]membership // where memberships begin, so that most clients need no memory besides
 	stamp       uint64        // the shard's last cycle that had something for it
@@ -104,9 +106,11 @@ type membership struct {
 
 // newClient returns a client that has not joined yet.
 func newClient(h *Hub, s Subscription, stream Stream) *Client {
-	c := &Client{
-		Subscriber: s.Subscriber, hub: h, stream: stream,
-		expires: h.times.fromWall(s.Expires), patterns: uncovered(s.Patterns),
+	c := &Client{Subscriber: s.Subscriber, hub: h, stream: stream, expires: h.times.fromWall(s.Expires)}
+	if c.Selectors != nil {
+		c.setSelectors()
+	} else {
+		c.patterns, c.Granted = uncovered(s.Patterns), nil
 	}
 	if s.Gzip && s.Form != Answer {
 		c.coding = new(coding)
@@ -179,7 +183,12 @@ func (c *Client) gets(f *Frame) bool {
 
 // by returns the first address of a frame that the client listens at; nil if there is none.
 func (c *Client) by(f *Frame) *Address {
-	if f.to == nil || c.listensAt(f.to) {
+	switch {
+	case f.to == nil, f.is(announced) && f.to.Kind == ToBroadcast:
+		return f.to
+	case f.to.Kind == ToPrivate:
+		return c.byGrant(f)
+	case c.listensAt(f.to):
 		return f.to
 	}
 	for _, a := range f.others() {
@@ -192,6 +201,9 @@ func (c *Client) by(f *Frame) *Address {
 
 // listensAt reports whether the client gets what is sent to an address.
 func (c *Client) listensAt(a *Address) bool {
+	if c.Selectors != nil {
+		return (a.Kind == ToTopic || a.Kind == ToPrivate && c.Granted != nil) && c.Selectors.Match(a.Name)
+	}
 	switch a.Kind {
 	case ToClient:
 		return a.Name == c.ClientID
@@ -199,6 +211,8 @@ func (c *Client) listensAt(a *Address) bool {
 		return c.User != "" && a.Name == c.User
 	case ToTopic:
 		return slices.Contains(c.Topics, a.Name) || len(c.patterns) > 0 && topic.Covered(c.patterns, a.Name)
+	case ToPrivate:
+		return false
 	}
 	return true
 }

@@ -42,7 +42,13 @@ func (h *Hub) conflateLocked(f *Frame) {
 	}
 }
 
-// forgetValueLocked forgets a frame that is gone from the log in memory: nobody waits for it.
+// releasedLocked notes that a frame is gone from the log in memory.
+func (h *Hub) releasedLocked(f *Frame) {
+	h.forgetValueLocked(f)
+	h.forgetChosenLocked(f)
+}
+
+// forgetValueLocked forgets a frame that is gone: nobody waits for it.
 func (h *Hub) forgetValueLocked(f *Frame) {
 	if f.is(conflated) {
 		if v := (value{topic: f.to.Name, key: f.key}); h.values[v] == f {

@@ -133,6 +133,7 @@ const maxSpare = 64
 
 // give hands a client frames that the log has for it, but for those that it has had.
 func (s *shard) give(c *Client, frames []*Frame) {
+	frames = c.hears(frames)
 	for len(frames) > 0 && frames[0].seq < c.from {
 		frames = frames[1:]
 	}

@@ -26,6 +26,7 @@ const (
 	Envelopes             // a server-sent event whose data is such an object without id
 	Lines                 // such an object in a line
 	Answer                // an object that has a list of such objects, and ends; see Subscription.Limit
+	Updates               // a server-sent event as the Mercure protocol has it; all else is a comment
 
 	element     // such an object in a list
 	nextElement // the same behind another one
@@ -39,10 +40,12 @@ const objectCost = len(`{"topic":"","event":"","time":"","data":""}`) + len(time
 
 // in returns a frame as it looks in another form to a client that gets it by one of its addresses.
 func (f *Frame) in(form Form, by *Address) *Frame {
-	if form == Envelopes && !f.published() {
+	switch {
+	case form == Envelopes && !f.published():
 		return f
-	}
-	if f == heartbeat {
+	case form == Updates:
+		return f.formed(f.update(), form, nil)
+	case f == heartbeat:
 		return lineHeartbeat
 	}
 	block := f.Block()
@@ -65,7 +68,12 @@ func (f *Frame) in(form Form, by *Address) *Frame {
 	default:
 		b = append(f.appendObject(b, &e, by, true), '\n')
 	}
-	as := control(b)
+	return f.formed(b, form, by)
+}
+
+// formed returns a block as what a frame is in another form.
+func (f *Frame) formed(block []byte, form Form, by *Address) *Frame {
+	as := control(block)
 	as.position, as.seq, as.time, as.arrived = f.position, f.seq, f.time, f.arrived
 	as.traits = f.traits
 	as.more = &more{source: f, form: form, by: by}
@@ -149,7 +157,11 @@ const maxRenderings = 1 << 20
 // of returns frames as they look in a form to a client.
 func (r *renderings) of(to, frames []*Frame, form Form, c *Client) []*Frame {
 	for _, f := range frames {
-		to = append(to, r.one(rendering{f, form, c.by(f)}))
+		key := rendering{f, form, nil}
+		if form != Updates { // in which it looks the same whatever a client gets it by
+			key.by = c.by(f)
+		}
+		to = append(to, r.one(key))
 	}
 	return to
 }

@@ -38,6 +38,7 @@ type more struct {
 	form       Form       // that other form
 	by         *Address   // by which a client gets it in that form
 	gzip       bool       // it is compressed besides
+	chosen     string     // the ID that the publisher chose
 	*backdated            // what is known of a frame that has left later than it was published; nil for others
 }
 
@@ -148,6 +149,12 @@ func (m *Message) encode(idBytes int) draft {
 	}
 	if bytes.IndexByte(m.Data, '\r') >= 0 {
 		f.more = &more{data: string(m.Data)}
+	}
+	if m.ChosenID != "" {
+		if f.more == nil {
+			f.more = new(more)
+		}
+		f.more.chosen = strings.Clone(m.ChosenID)
 	}
 	return draft{b: append(b, chunkEnd...), room: room, frame: f}
 }

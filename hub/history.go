@@ -28,9 +28,9 @@ type history struct {
 	most   *measures
 	logs   [kinds]map[string]*addressLog
 	all    chunked[*addressLog] // in no order, for walks in pieces
-	topics keptTree
-	bytes  int64 // what all that is kept costs in memory
-	aging  aging // the logs whose messages have a maximum age
+	trees  [kinds]keptTree      // of topics, by the kind of their addresses
+	bytes  int64                // what all that is kept costs in memory
+	aging  aging                // the logs whose messages have a maximum age
 
 	// The logs by when they were published to last. Those that keep the newest message of each key stay out of the
 	// way of the others, however much the others keep.
@@ -39,9 +39,9 @@ type history struct {
 	// What was trimmed must be known for ever, or "complete" could not be proved. A log remembers
 	// its own newest trimmed message; when the whole log goes, the mark goes into this table.
 	forgotten forgotten
-	floor     Position // the newest mark of a topic in forgotten
-	lostAll   Position // up to here anything may be missing
-	trims     uint64   // grows with every mark
+	floors    [kinds]Position // the newest mark in forgotten, by kind; of topics only
+	lostAll   Position        // up to here anything may be missing
+	trims     uint64          // grows with every mark
 
 	// pin is the place from which on nothing is trimmed, because a client that is catching up, and could
 	// be written to, has not read it. What is over the limits meanwhile is the excess.
@@ -195,8 +195,8 @@ func (h *history) keep(f *Frame, a Address) *addressLog {
 		h.logs[a.Kind][l.address.Name] = l
 		h.all.push(l)
 		h.bytes += costOfLog(a)
-		if a.Kind == ToTopic {
-			h.topics.add(l)
+		if a.isTopic() {
+			h.trees[a.Kind].add(l)
 			l.directory.lost(l.trimmed)
 		}
 		h.came(l.address)
@@ -397,7 +397,7 @@ func (h *history) haveLost(l *addressLog) {
 	h.all.popLast()
 	h.bytes -= costOfLog(l.address)
 	if l.directory != nil {
-		h.topics.remove(l)
+		h.trees[l.address.Kind].remove(l)
 	}
 	h.forget(l.address, l.trimmed)
 	h.gone(l.address)

@@ -41,7 +41,7 @@ func (d *diary) writeTo(size int, to []Address) Position {
 func (d *diary) kept(p Position, names ...string) (kept []uint64) {
 	s := with(names...)
 	from := d.frames.after(p, leaving{}, 1)
-	logs, few := d.find(Topics(s.Topics...), s.Patterns, from, d.now)
+	logs, few := d.find(wants{addresses: Topics(s.Topics...), patterns: s.Patterns}, from, d.now)
 	if !few {
 		d.t.Error("there are more logs than are merged")
 	}
@@ -58,7 +58,7 @@ func (d *diary) kept(p Position, names ...string) (kept []uint64) {
 func (d *diary) wantLost(want uint64, names ...string) {
 	d.t.Helper()
 	s := with(names...)
-	if got := d.lost(Topics(s.Topics...), s.Patterns, Position{}); got.Major != want {
+	if got := d.lost(wants{addresses: Topics(s.Topics...), patterns: s.Patterns}, Position{}); got.Major != want {
 		d.t.Errorf("the newest loss from %v is said to be at %v; want %d", names, got, want)
 	}
 }
@@ -114,7 +114,7 @@ func TestHistoryForgetsWhatIsOlderThanItsAge(t *testing.T) {
 
 	d.now = d.now.Add(time.Hour)
 	d.sweep()
-	if d.all.n != 0 || d.order.oldest != nil || len(d.aging) != 0 || d.bytes != 0 || len(d.topics.root.topics) != 0 {
+	if d.all.n != 0 || d.order.oldest != nil || len(d.aging) != 0 || d.bytes != 0 || len(d.trees[ToTopic].root.topics) != 0 {
 		t.Errorf("of a topic whose messages have all aged %d logs and %d bytes are left", d.all.n, d.bytes)
 	}
 	d.wantLost(12, "a") // what there was is known for ever
@@ -292,7 +292,7 @@ func TestReplayComesInPiecesOfMessagesAndBytes(t *testing.T) {
 	for i := range 6 {
 		d.write(10*(i+1), "a", "b") // 10, 20, 30, 40, 50, 60 bytes
 	}
-	logs, _ := d.find(Topics("a", "b"), []string{"*"}, 1, d.now)
+	logs, _ := d.find(wants{addresses: Topics("a", "b"), patterns: []string{"*"}}, 1, d.now)
 	for _, test := range []struct {
 		from         uint64
 		limit, bytes int
@@ -330,7 +330,7 @@ func TestTheNewestAreCountedOverAllTopics(t *testing.T) {
 		d.write(10, "b")
 		d.write(10, "a", "b")
 	}
-	logs, _ := d.find(Topics("a", "b"), []string{"*"}, 1, d.now)
+	logs, _ := d.find(wants{addresses: Topics("a", "b"), patterns: []string{"*"}}, 1, d.now)
 	for limit, want := range map[int]uint64{1: 15, 3: 13, 4: 12, 14: 2, 15: 1, 100: 1} {
 		if oldest, ok := newest(logs, limit); !ok || oldest.position.Major != want {
 			t.Errorf("the newest %d of 15 begin at %v, %v; want %d", limit, oldest.position, ok, want)
@@ -398,13 +398,13 @@ func (d *diary) checkAgainst(written map[string][]uint64) {
 		if !slices.Equal(kept, all[first:]) {
 			d.t.Fatalf("%s: what is kept is not the end of what was written: %v", topic, kept)
 		}
-		lost := d.lost(Topics(topic), nil, Position{})
+		lost := d.lost(wants{addresses: Topics(topic)}, Position{})
 		if first > 0 && all[first-1] > lost.Major {
 			d.t.Fatalf("%s: %d is no longer kept, and the newest loss is said to be at %v", topic, all[first-1], lost)
 		}
 		pattern := strings.Split(topic, "/")[0] + "/*"
 		for _, p := range []Position{{}, {50, 0}, {200, 0}, {290, 0}} {
-			lost := d.lost(nil, []string{pattern}, p)
+			lost := d.lost(wants{patterns: []string{pattern}}, p)
 			if first > 0 && all[first-1] > p.Major && all[first-1] > lost.Major {
 				d.t.Fatalf("%s: after %v a loss is not one to %s", topic, p, pattern)
 			}

@@ -52,10 +52,13 @@ type Hub struct {
 	begin     uint64     // the place in frames where the log began that is followed
 	losses    []place    // of Lose that are told in the ring
 	past      past
-	shared    bool // other instances follow the log too
+	shared    bool                                    // other instances follow the log too
+	newest    func(context.Context) (Position, error) // of Origin
+	looks     looks
 	arrivals  arrivals
 	frames    *sequence
-	values    map[value]*Frame // the newest message of each, of those that may give way
+	values    map[value]*Frame    // the newest message of each, of those that may give way
+	chosen    map[string][]*Frame // by the ID that their publisher chose, the oldest first
 	holdings  holdings
 	history   *history
 	audience  *audience
@@ -94,8 +97,9 @@ func NewHub(limits Limits) *Hub {
 		owners:   newOwners(),
 		arrivals: make(arrivals),
 		values:   make(map[value]*Frame),
+		chosen:   make(map[string][]*Frame),
 	}
-	h.frames.released = h.forgetValueLocked
+	h.frames.released = h.releasedLocked
 	h.head.Store(h.frames.next)
 	h.policies.Store(newPolicies(limits.Policies))
 	h.presence = newPresence(1, h.policies.Load())

@@ -7,6 +7,8 @@ type index struct {
 	everybody clientSet
 	names     [kinds]map[string]*clientSet // topics, client_ids, users
 	patterns  topic.Tree[clientSet]
+	templates templateSets
+	grants    grants
 }
 
 // clientSet holds the clients of one address or pattern in no particular order, with removal in
@@ -16,6 +18,8 @@ type clientSet struct {
 	members []member
 	first   [1]member // where members begin, so that the set of a client_id needs no memory besides
 	pending []*Frame  // what the cycle under way has for it
+	stamp   uint64    // of the last private message that reached it
+	empty   func()    // takes the set out of the index; nil if it is found by its address
 }
 
 // member is a client in a set, and which of its own memberships that is.
@@ -29,13 +33,14 @@ func newIndex() index {
 	for _, kind := range []Kind{ToTopic, ToClient, ToUser} {
 		x.names[kind] = make(map[string]*clientSet)
 	}
+	x.grants.names = make(map[string]*clientSet)
 	return x
 }
 
 // add enters c at all its addresses and patterns.
 func (x *index) add(c *Client) {
 	c.memberships = c.first[:0]
-	if n := len(c.Topics) + len(c.patterns) + 3; n > len(c.first) {
+	if n := len(c.Topics) + len(c.patterns) + 3 + c.extraSets(); n > len(c.first) {
 		c.memberships = make([]membership, 0, n)
 	}
 	x.everybody.add(c)
@@ -50,6 +55,9 @@ func (x *index) add(c *Client) {
 		set := x.patterns.Add(pattern)
 		set.address = Address{ToTopic, pattern}
 		set.add(c)
+	}
+	if c.Selectors != nil {
+		x.addSelecting(c)
 	}
 }
 
@@ -76,6 +84,10 @@ func (x *index) remove(c *Client) {
 }
 
 func (x *index) drop(set *clientSet) {
+	if set.empty != nil {
+		set.empty()
+		return
+	}
 	if names := x.names[set.address.Kind]; names[set.address.Name] == set {
 		delete(names, set.address.Name)
 		return
@@ -96,6 +108,10 @@ func (x *index) get(a Address) *clientSet {
 
 // reached calls visit with every client set that a frame reaches. A client may be in several of them.
 func (x *index) reached(f *Frame, visit func(*clientSet)) {
+	if f.to.Kind == ToPrivate {
+		x.granted(f, visit)
+		return
+	}
 	x.reachedAt(f.to, visit)
 	for _, a := range f.others() {
 		x.reachedAt(a, visit)
@@ -112,6 +128,7 @@ func (x *index) reachedAt(a *Address, visit func(*clientSet)) {
 	}
 	if a.Kind == ToTopic {
 		x.patterns.Match(a.Name, visit)
+		x.templates.match(a.Name, visit)
 	}
 }
 

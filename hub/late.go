@@ -180,6 +180,7 @@ func (s *shard) readLate(c *Client) (frames []*Frame, next uint64) {
 			s.reached = frames[n-1].reached()
 		}
 		frames = s.pass(c, frames, told)
+		frames = c.onlyGranted(frames, told)
 	default:
 		looked := len(r.frames) - told
 		frames, next = s.choose(c, r.frames, told, r.next)
@@ -221,11 +222,11 @@ func (s *shard) look(c *Client, frames []*Frame) (r reading) {
 	few := false
 	if l.seq < bound {
 		if !l.scan { // first, since it trims what is too old
-			logs, few = h.history.find(c.addresses(), c.patterns, l.seq, time.Now())
+			logs, few = h.history.find(c.wants(), l.seq, time.Now())
 		}
 		if l.trims != h.history.trims {
 			l.trims = h.history.trims
-			if lost := h.history.lost(c.addresses(), c.patterns, l.position); lost.After(l.position) && lost.After(l.told) {
+			if lost := h.history.lost(c.wants(), l.position); lost.After(l.position) && lost.After(l.told) {
 				l.told = lost
 				h.tellGap(l, l.gapReason())
 			}
@@ -360,7 +361,7 @@ func (s *shard) skipToNewest(c *Client) {
 	}
 	h.mu.Lock()
 	if ring := h.frames.ring; l.seq < ring { // what history keeps is the newest of what is before
-		logs, few := h.history.find(c.addresses(), c.patterns, l.seq, time.Now())
+		logs, few := h.history.find(c.wants(), l.seq, time.Now())
 		if oldest, ok := newest(logs, c.Queue); few && ok {
 			seq = min(seq, max(l.seq, oldest.seq))
 		}
@@ -386,7 +387,7 @@ func (s *shard) skipTo(c *Client, seq uint64, messages, bytes int) {
 	if l.seq = max(l.seq, seq); l.seq >= h.frames.ring {
 		l.position = h.frames.positionAt(l.seq)
 	}
-	l.told = h.history.lost(c.addresses(), c.patterns, l.position)
+	l.told = h.history.lost(c.wants(), l.position)
 	s.reached = l.position
 }
 

@@ -222,7 +222,7 @@ func TestLatestHistoryAgreesWithAPlainList(t *testing.T) {
 				}
 			}
 			for _, w := range all {
-				lost := d.lost(Topics(topic), nil, Position{})
+				lost := d.lost(wants{addresses: Topics(topic)}, Position{})
 				if w.topic == topic && !slices.Contains(kept, w.position) && w.position > lost.Major {
 					t.Fatalf("seed %d: of %s %d is not kept, and no loss", seed, topic, w.position)
 				}

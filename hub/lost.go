@@ -22,8 +22,8 @@ func (h *history) forget(a Address, p Position) {
 		return
 	}
 	h.forgotten.mark(a, p)
-	if a.Kind == ToTopic && p.After(h.floor) {
-		h.floor = p
+	if a.isTopic() && p.After(h.floors[a.Kind]) {
+		h.floors[a.Kind] = p
 	}
 }
 
@@ -39,35 +39,41 @@ func (h *history) forgetAll(p Position) {
 	if p.After(h.lostAll) {
 		h.lostAll = p
 	}
-	if p.After(h.floor) {
-		h.floor = p
+	for kind := range h.floors {
+		if p.After(h.floors[kind]) {
+			h.floors[kind] = p
+		}
 	}
 }
 
 // maxSearch is how many steps a search by patterns takes under the hub's lock.
 const maxSearch = 1000
 
-// lost returns the newest position at which a message for one of these addresses or patterns may
-// have stood that is no longer kept, if it is after p; else p. In doubt one did.
-func (h *history) lost(addresses []Address, patterns []string, p Position) Position {
+// lost returns the newest position at which a message that somebody wants may have stood that is no longer kept, if it
+// is after p; else p. In doubt one did: of templates, what is lost around them counts, and of private messages those
+// that it is not granted.
+func (h *history) lost(w wants, p Position) Position {
 	latest := func(q Position) {
 		if q.After(p) {
 			p = q
 		}
 	}
 	latest(h.lostAll)
-	for _, a := range addresses {
+	for _, a := range w.addresses {
 		if l := h.log(a); l != nil {
 			latest(l.trimmed)
 		} else {
 			latest(h.forgotten.of(a))
 		}
 	}
-	if len(patterns) > 0 {
-		latest(h.floor)
-		steps := 2 * maxSearch // which are short
-		for _, pattern := range patterns {
-			p = h.topics.root.lostTo(pattern, p, &steps)
+	if len(w.patterns) == 0 {
+		return p
+	}
+	steps := 2 * maxSearch // which are short
+	for _, kind := range w.kinds() {
+		latest(h.floors[kind])
+		for _, pattern := range w.patterns {
+			p = h.trees[kind].root.lostTo(pattern, p, &steps)
 		}
 	}
 	return p

@@ -3,19 +3,17 @@ package hub
 import (
 	"container/heap"
 	"time"
-
-	"github.com/caddy-sse/caddy-sse/topic"
 )
 
-// find returns the logs of the addresses and patterns that have something at or after a place, trimmed as of
-// now. few is false if they are too many to look for.
-func (h *history) find(addresses []Address, patterns []string, from uint64, now time.Time) (logs []*addressLog, few bool) {
-	for _, a := range addresses {
+// find returns the logs of what somebody wants that have something at or after a place, trimmed as of now. few is false
+// if they are too many to look for.
+func (h *history) find(w wants, from uint64, now time.Time) (logs []*addressLog, few bool) {
+	for _, a := range w.addresses {
 		if l := h.log(a); l != nil && l.last >= from {
 			logs = append(logs, l)
 		}
 	}
-	if few = h.recent(patterns, from, &logs) || h.search(patterns, from, &logs); few {
+	if few = h.recent(&w, from, &logs) || h.search(&w, from, &logs); few {
 		kept, left := logs[:0], maxStep
 		for _, l := range logs {
 			if left > 0 {
@@ -31,8 +29,8 @@ func (h *history) find(addresses []Address, patterns []string, from uint64, now 
 }
 
 // recent finds logs by patterns among those that were published to last.
-func (h *history) recent(patterns []string, from uint64, logs *[]*addressLog) (done bool) {
-	if len(patterns) == 0 {
+func (h *history) recent(w *wants, from uint64, logs *[]*addressLog) (done bool) {
+	if len(w.patterns) == 0 {
 		return true
 	}
 	found := *logs
@@ -46,7 +44,7 @@ func (h *history) recent(patterns []string, from uint64, logs *[]*addressLog) (d
 			*logs = found
 			return true
 		}
-		if (*l).directory != nil && topic.Covered(patterns, (*l).address.Name) {
+		if (*l).directory != nil && w.covers(&(*l).address) {
 			found = append(found, *l)
 		}
 		*l = (*l).older
@@ -55,18 +53,23 @@ func (h *history) recent(patterns []string, from uint64, logs *[]*addressLog) (d
 }
 
 // search finds logs by patterns in the tree of topics.
-func (h *history) search(patterns []string, from uint64, logs *[]*addressLog) (done bool) {
+func (h *history) search(w *wants, from uint64, logs *[]*addressLog) (done bool) {
 	s := search{steps: maxSearch, from: from}
 	s.found = func(l *addressLog) bool {
-		if len(*logs) < h.most.logs {
+		switch {
+		case w.selectors != nil && !w.selectors.Match(l.address.Name):
+			return true
+		case len(*logs) < h.most.logs:
 			*logs = append(*logs, l)
 			return true
 		}
 		return false
 	}
-	for _, pattern := range patterns {
-		if !s.logs(&h.topics.root, pattern) {
-			return false
+	for _, kind := range w.kinds() {
+		for _, pattern := range w.patterns {
+			if !s.logs(&h.trees[kind].root, pattern) {
+				return false
+			}
 		}
 	}
 	return true

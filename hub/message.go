@@ -22,6 +22,11 @@ type Message struct {
 	// Key names what the message is the value of within its topic; empty means the topic itself. A policy may keep
 	// the newest message of each key, or let it take the place of an older one that waits.
 	Key string
+	// ChosenID is what clients with Selectors know the message by. Empty means that they know it by its position.
+	ChosenID string
+	// AnyTopic lets topics be any text, as Selectors find them, and the event have a name that the hub uses itself.
+	// Private messages may always.
+	AnyTopic bool
 	// Data is the payload, UTF-8.
 	Data []byte
 	// Retry is the reconnect delay to tell with the message, in milliseconds; it counts if HasRetry.
@@ -50,15 +55,22 @@ func (m *Message) Check() error {
 	if len(m.To) == 0 {
 		return errors.New("the message has no target; name a topic, client_id, user or broadcast")
 	}
-	for _, to := range m.To {
-		if err := to.check(); err != nil {
+	anyTopic := m.AnyTopic || m.Private()
+	if anyTopic {
+		if err := m.checkTopics(); err != nil {
 			return err
+		}
+	} else {
+		for _, to := range m.To {
+			if err := to.check(); err != nil {
+				return err
+			}
 		}
 	}
 	switch {
 	case !eventstream.ValidField(m.Event) || !utf8.ValidString(m.Event) || len(m.Event) > 256:
 		return errors.New("event must be at most 256 bytes of UTF-8 without line breaks or NUL")
-	case m.Event == "connected" || m.Event == "gap" || m.Event == "expired" || m.Event == "closed":
+	case !anyTopic && IsReservedEvent(m.Event):
 		return fmt.Errorf("event name %q is reserved for the hub itself; choose another", m.Event)
 	case len(m.Key) > MaxKeyBytes || !utf8.ValidString(m.Key) || strings.ContainsFunc(m.Key, unicode.IsControl):
 		return fmt.Errorf("key must be at most %d bytes of UTF-8 without control characters", MaxKeyBytes)
@@ -66,6 +78,51 @@ func (m *Message) Check() error {
 		return errors.New("retry must be a whole number of milliseconds, 0 or more")
 	case !utf8.Valid(m.Data):
 		return errors.New("data is not valid UTF-8; encode binary data, as Base64 for example")
+	}
+	return CheckChosenID(m.ChosenID)
+}
+
+// IsReservedEvent reports whether an event has a name by which clients know what the hub itself tells them.
+func IsReservedEvent(name string) bool {
+	return name == "connected" || name == "gap" || name == "expired" || name == "closed"
+}
+
+// Private reports whether only those get the message who are granted one of its topics.
+func (m *Message) Private() bool { return len(m.To) > 0 && m.To[0].Kind == ToPrivate }
+
+// MaxAnyTopics is how many topics a message may have whose topics may be any text.
+const MaxAnyTopics = 1000
+
+// checkTopics says what is wrong with the addresses of a message whose topics may be any text.
+func (m *Message) checkTopics() error {
+	if len(m.To) > MaxAnyTopics {
+		return fmt.Errorf("%d topics are too many for one message; the limit is %d", len(m.To), MaxAnyTopics)
+	}
+	for _, to := range m.To {
+		if !to.isTopic() || to.Kind != m.To[0].Kind {
+			return errors.New("the message goes to topics alone, and is private or not")
+		}
+		if err := checkSelector(to.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// MaxChosenIDBytes is the size limit of an ID that a publisher chooses.
+const MaxChosenIDBytes = 255
+
+// CheckChosenID says what is wrong with an ID that a publisher chooses. It may be empty.
+func CheckChosenID(id string) error {
+	switch {
+	case len(id) > MaxChosenIDBytes || !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl):
+		return fmt.Errorf("id must be at most %d bytes of UTF-8 without control characters", MaxChosenIDBytes)
+	case strings.HasPrefix(id, "#"):
+		return errors.New("id must not begin with #; choose another")
+	case strings.TrimSpace(id) != id:
+		return errors.New("id must not begin or end with spaces")
+	case id == earliest:
+		return fmt.Errorf("id %q is reserved for the beginning of the log; choose another", id)
 	}
 	return nil
 }

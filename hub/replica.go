@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"math"
 	"time"
 )
@@ -18,6 +19,8 @@ type Origin struct {
 	Keeps int
 	// Shared logs are followed by other instances, some of which may be ahead of this one.
 	Shared bool
+	// Newest, if set, is asked of a shared log: it returns the newest position that the log has at the moment.
+	Newest func(context.Context) (Position, error)
 	// Lost is the newest position that the log no longer has, and the hub's first.
 	Lost Position
 	// Transient is set by a log that ends with the process: nobody can return to it.
@@ -35,7 +38,7 @@ type Origin struct {
 func (h *Hub) Lost(a Address) Position {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.lostLocked([]Address{a}, nil, Position{})
+	return h.lostLocked(wants{addresses: []Address{a}}, Position{})
 }
 
 // Limits returns what the hub keeps, for logs that keep no more than that.
@@ -58,11 +61,12 @@ func (h *Hub) Follow(o Origin) {
 	defer h.mu.Unlock()
 	h.leaveAllLocked() // the clients are entitled to it
 	h.past.follow(o)
-	h.epoch, h.last, h.shared = o.Epoch, o.Lost, o.Shared
+	h.epoch, h.last, h.shared, h.newest = o.Epoch, o.Lost, o.Shared, o.Newest
 	h.frames.forget(h.frames.ring)
 	h.frames.begin(o.Lost)
 	h.begin, h.lapse, h.losses = h.frames.next, nil, nil
 	clear(h.values)
+	clear(h.chosen)
 	h.holdings.clock, h.holdings.nth = 0, 0
 	pin := h.history.pin
 	h.newHistoryLocked()
@@ -164,6 +168,7 @@ func (h *Hub) appendLocked(d draft, to []Address, before Position, now time.Time
 		f.addressToo(ownAddresses(to[1:])...)
 	} else {
 		h.history.append(f, to, now)
+		h.rememberLocked(f)
 		if d.conflates {
 			h.conflateLocked(f)
 		}
@@ -209,14 +214,18 @@ func (h *Hub) ForgetOnly(gone map[Address]Position, floor Position) {
 		h.history.forget(a, p)
 		pauses.step()
 	}
+	var floors [kinds]Position
+	for kind := range floors {
+		floors[kind] = floor
+	}
 	for a, p := range gone { // until they are all there, the floor that there was stands for them
-		if a.Kind == ToTopic && p.After(floor) && h.history.onlyMarked(a, p) {
-			floor = p
+		if a.isTopic() && p.After(floors[a.Kind]) && h.history.onlyMarked(a, p) {
+			floors[a.Kind] = p
 		}
 		pauses.step()
 	}
 	if len(h.history.dropped) == 0 {
-		h.history.floor = floor
+		h.history.floors = floors
 	}
 }
 
@@ -275,10 +284,10 @@ func (h *Hub) noteLoss(reason string, clients int) {
 	}
 }
 
-// lostLocked returns the newest position at which a message for one of these addresses or patterns may have stood that
-// who resumes will not get, if it is after p; else p.
-func (h *Hub) lostLocked(addresses []Address, patterns []string, p Position) Position {
-	p = h.history.lost(addresses, patterns, p)
+// lostLocked returns the newest position at which a message that somebody wants may have stood that who resumes will
+// not get, if it is after p; else p.
+func (h *Hub) lostLocked(w wants, p Position) Position {
+	p = h.history.lost(w, p)
 	if n := len(h.losses); n > 0 && h.losses[n-1].position.After(p) {
 		return h.losses[n-1].position
 	}

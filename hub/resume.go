@@ -10,26 +10,30 @@ func (h *Hub) resumeLocked(c *Client, lastEventID string, since Since, hint plac
 	if lastEventID == "" {
 		return h.sinceLocked(c, since, hint, now)
 	}
-	addresses := c.addresses()
+	w := c.wants()
 	late := &late{entitled: c.from, trims: h.history.trims}
-	id, had, known := parseLast(lastEventID)
-	if known = known && h.gaveLocked(id); known {
-		late.seq, late.position = h.frames.after(id.Position, had, h.begin), id.Position
-		logs, few := h.history.find(addresses, c.patterns, late.seq, now)
-		late.told = h.lostLocked(addresses, c.patterns, id.Position)
+	if at, had, known := h.positionOfLocked(c, lastEventID); known {
+		late.seq, late.position = h.frames.after(at, had, h.begin), at
+		logs, few := h.history.find(w, late.seq, now)
+		late.told = h.lostLocked(w, at)
 		late.trims = h.history.trims
 		if len(logs) > 0 || !few {
 			h.catchUpLocked(c, late)
 		}
 		switch {
-		case late.told.After(id.Position):
+		case late.told.After(at):
 			return Welcome{lastEventID, ResumeGap, reasonTrimmed, late.told}
-		case !h.past.proves(id.Position):
+		case !h.past.proves(at):
 			return Welcome{lastEventID, ResumeGap, reasonUnknownID, *h.past.Since}
 		}
 		return Welcome{ID: lastEventID, Resume: ResumeComplete}
 	}
-	logs, few := h.history.find(addresses, c.patterns, h.begin, now)
+	if c.Selectors != nil { // it is told so, and gets all there is
+		welcome := h.sinceLocked(c, Since{All: true}, place{}, now)
+		welcome.Resume, welcome.Reason = ResumeGap, reasonUnknownID
+		return welcome
+	}
+	logs, few := h.history.find(w, h.begin, now)
 	if few {
 		if oldest := h.history.oldestFor(logs); oldest != nil {
 			hint = place{oldest.seq, oldest.position, h.epoch}
@@ -41,7 +45,7 @@ func (h *Hub) resumeLocked(c *Client, lastEventID string, since Since, hint plac
 		return Welcome{h.idLocked(h.last), ResumeGap, reasonUnknownID, Position{}}
 	}
 	late.seq, late.position = hint.seq, h.previousLocked(hint.position)
-	late.told = h.lostLocked(addresses, c.patterns, late.position)
+	late.told = h.lostLocked(w, late.position)
 	late.trims = h.history.trims
 	h.catchUpLocked(c, late)
 	return Welcome{h.idLocked(late.position), ResumeGap, reasonUnknownID, late.told}
@@ -63,6 +67,17 @@ func (h *Hub) previousLocked(p Position) Position {
 		return previous
 	}
 	return p.before()
+}
+
+// positionOfLocked returns the position of what a client brings, and what it has had that left there; ok is false if
+// the hub does not know it.
+func (h *Hub) positionOfLocked(c *Client, lastEventID string) (p Position, had leaving, ok bool) {
+	if c.Selectors != nil {
+		p, ok = h.cursorLocked(lastEventID)
+		return p, leaving{}, ok
+	}
+	id, had, ok := parseLast(lastEventID)
+	return id.Position, had, ok && h.gaveLocked(id)
 }
 
 // gaveLocked reports whether this log gave out an ID.
@@ -137,6 +152,9 @@ func (h *history) oldestFor(logs []*addressLog) *Frame {
 // wantedLocked returns how many messages lookBack is to look for, and whether besides for the newest of all topics that
 // keep these.
 func (h *Hub) wantedLocked(c *Client, s *Subscription) (wanted int, latest bool) {
+	if c.Selectors != nil { // it begins with all there is, or where it was
+		return 0, false
+	}
 	switch id, _, ok := parseLast(s.LastEventID); {
 	case s.LastEventID == "" && s.Since.Newest > maxSearch:
 		return s.Since.Newest, false
@@ -147,10 +165,10 @@ func (h *Hub) wantedLocked(c *Client, s *Subscription) (wanted int, latest bool)
 	default:
 		wanted, latest = h.history.mostKept(), h.history.rules.latest
 	}
-	if len(c.patterns) == 0 || wanted == 0 && !latest {
+	if len(c.wants().patterns) == 0 || wanted == 0 && !latest {
 		return 0, false
 	}
-	if _, few := h.history.find(c.addresses(), c.patterns, h.begin, time.Now()); few {
+	if _, few := h.history.find(c.wants(), h.begin, time.Now()); few {
 		return 0, false
 	}
 	return wanted, latest

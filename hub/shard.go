@@ -345,6 +345,8 @@ func (s *shard) send(c *Client, frames []*Frame, end error) (taken int, ready bo
 		taken, ready = s.hand(c, frames, end)
 	case Answer:
 		taken, ready = s.sendAnswer(c, frames, end)
+	case Updates:
+		taken, ready = s.sendUpdates(c, frames, end)
 	default:
 		s.formed = s.renderings.of(s.formed[:0], frames, c.Form, c)
 		taken, ready = s.hand(c, s.formed, end)

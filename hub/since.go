@@ -26,7 +26,7 @@ func (h *Hub) sinceLocked(c *Client, since Since, hint place, now time.Time) Wel
 		return Welcome{ID: h.idLocked(h.last), Resume: ResumeNone}
 	}
 	l := &late{seq: from, entitled: c.from, latest: since.Latest, position: h.positionBeforeLocked(from)}
-	l.told = h.lostLocked(c.addresses(), c.patterns, l.position)
+	l.told = h.lostLocked(c.wants(), l.position)
 	l.trims = h.history.trims
 	h.catchUpLocked(c, l)
 	return Welcome{ID: h.idLocked(l.position), Resume: ResumeNone}
@@ -41,7 +41,7 @@ func (h *Hub) placeLocked(c *Client, since Since, hint place, now time.Time) (fr
 	if !since.Time.IsZero() {
 		begin = h.frames.since(since.Time, h.begin)
 	}
-	logs, few := h.history.find(c.addresses(), c.patterns, begin, now)
+	logs, few := h.history.find(c.wants(), begin, now)
 	switch {
 	case since.Newest > 0 && few && since.Newest <= maxSearch:
 		oldest, ok := newest(logs, since.Newest)

@@ -44,8 +44,13 @@ type Subscriber struct {
 	Source    netip.Prefix // where it connects from, for MaxPerSource; the zero Prefix is not counted
 	Topics    []string     // without wildcards
 	Patterns  []string
-	Form      Form // of what it gets
-	Gzip      bool // whether that is compressed, if it is no Answer; its stream begins with Client.Opening
+	// Selectors are set instead of Topics and Patterns. Such a client gets what is published to topics, and nothing
+	// that is for its client_id, its user or everybody. It knows messages by the IDs that their publishers chose.
+	Selectors *Selectors
+	// Granted are topics of which a private message has one at least that such a client gets. Nil means no private one.
+	Granted *Selectors
+	Form    Form // of what it gets
+	Gzip    bool // whether that is compressed, if it is no Answer; its stream begins with Client.Opening
 	*ClientOptions
 }
 
@@ -63,6 +68,7 @@ type ClientOptions struct {
 	MaxAge       time.Duration // 0 is off; up to a tenth is taken off at random
 	MaxPerSource int           // clients of one Source; 0 is without limit
 	WriteTimeout time.Duration // how long a write may get nowhere; the stream sees to it
+	GapEvents    bool          // whether the form Updates tells gaps by events, instead of ending the stream
 }
 
 // Resume tells what became of a client's Last-Event-ID.
@@ -97,6 +103,9 @@ const (
 
 // addresses returns all that a client listens at but patterns.
 func (s *Subscriber) addresses() []Address {
+	if s.Selectors != nil {
+		return s.selected()
+	}
 	all := append(make([]Address, 0, len(s.Topics)+3), Topics(s.Topics...)...)
 	all = append(all, Address{ToClient, s.ClientID}, everybody)
 	if s.User != "" {
@@ -105,5 +114,19 @@ func (s *Subscriber) addresses() []Address {
 	return all
 }
 
+// selected returns the topics that a client with Selectors names.
+func (s *Subscriber) selected() []Address {
+	all := Topics(s.Topics...)
+	if s.Granted != nil {
+		all = append(all, PrivateTopics(s.Topics...)...)
+	}
+	return all
+}
+
 // Asked returns the topics and patterns that the client asked for, never nil: it goes into JSON.
-func (s *Subscriber) Asked() []string { return append(append([]string{}, s.Topics...), s.Patterns...) }
+func (s *Subscriber) Asked() []string {
+	if s.Selectors != nil {
+		return append([]string{}, s.Selectors.names...)
+	}
+	return append(append([]string{}, s.Topics...), s.Patterns...)
+}

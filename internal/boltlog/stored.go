@@ -104,6 +104,7 @@ type storedMessage struct {
 	To    []hub.Address
 	Event string `json:",omitempty"`
 	Key   string `json:",omitempty"`
+	ID    string `json:",omitempty"` // that the publisher chose
 	Data  string
 	Retry *int64 `json:",omitempty"`
 	Time  int64  // when it was published, in Unix milliseconds
@@ -117,7 +118,10 @@ func storeMessage(log *bbolt.Bucket, m *hub.Message, owner string) error {
 		return err
 	}
 	m.Position = hub.Position{Major: position}
-	s := storedMessage{To: m.To, Event: m.Event, Key: m.Key, Data: string(m.Data), Time: m.Time.UnixMilli(), Owner: owner}
+	s := storedMessage{
+		To: m.To, Event: m.Event, Key: m.Key, ID: m.ChosenID,
+		Data: string(m.Data), Time: m.Time.UnixMilli(), Owner: owner,
+	}
 	if m.HasRetry {
 		s.Retry = &m.Retry
 	}
@@ -146,8 +150,8 @@ func readStored(key, sealed []byte) (s storedMessage, err error) {
 // message returns the message that stands under a key.
 func (s *storedMessage) message(key []byte) *hub.Message {
 	m := &hub.Message{
-		To: s.To, Event: s.Event, Key: s.Key, Data: []byte(s.Data), Time: time.UnixMilli(s.Time),
-		Position: positionOf(key),
+		To: s.To, Event: s.Event, Key: s.Key, ChosenID: s.ID,
+		Data: []byte(s.Data), Time: time.UnixMilli(s.Time), Position: positionOf(key),
 	}
 	if s.Retry != nil {
 		m.Retry, m.HasRetry = *s.Retry, true

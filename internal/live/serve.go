@@ -28,7 +28,7 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, sub hub.Subscription
 		return err
 	}
 	defer sub.Place.GiveUp()
-	h.Core.AwaitID(r.Context(), sub.LastEventID)
+	h.Core.Await(r.Context(), &sub)
 	handler := h.streams.New(w, r, sub.WriteTimeout)
 	claims := h.Core.Admits(sub) == nil // a client that is refused claims nothing
 	if claims {

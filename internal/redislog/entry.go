@@ -31,6 +31,7 @@ func (e entry) message(at time.Time) (*hub.Message, error) {
 	m := &hub.Message{Position: e.position, Time: at}
 	var target ingest.Target
 	seen := make([]string, 0, 8) // names other than topic
+	private := false
 	for i := 0; i < len(e.fields); i += 2 {
 		name, value := e.fields[i], e.fields[i+1]
 		if slices.Contains(seen, name) {
@@ -53,6 +54,11 @@ func (e entry) message(at time.Time) (*hub.Message, error) {
 			m.Event = value
 		case "key":
 			m.Key = value
+		case "id":
+			m.ChosenID = value
+		case "private":
+			m.AnyTopic = true
+			private, err = ingest.ParseBool(value)
 		case "data":
 			m.Data = []byte(value)
 		case "retry":
@@ -68,11 +74,24 @@ func (e entry) message(at time.Time) (*hub.Message, error) {
 	if !slices.Contains(seen, "data") {
 		return nil, errors.New("data is missing")
 	}
-	var err error
-	if m.To, err = target.Addresses(); err != nil {
+	if m.AnyTopic && target.HasTopic {
+		m.To = selectable(target.Topics, private)
+		target = ingest.Target{ClientID: target.ClientID, User: target.User, Broadcast: target.Broadcast}
+	}
+	to, err := target.Addresses()
+	if err != nil {
 		return nil, err
 	}
+	m.To = append(m.To, to...)
 	return m, nil
+}
+
+// selectable returns the addresses of a message whose topics may be any text.
+func selectable(topics []string, private bool) []hub.Address {
+	if private {
+		return hub.PrivateTopics(topics...)
+	}
+	return hub.Topics(topics...)
 }
 
 // readRetry reads the retry of an entry. What is in the log already is brought within the bounds.
@@ -98,6 +117,12 @@ func fieldsOf(m *hub.Message) iter.Seq2[string, any] {
 		if m.Key != "" && !yield("key", m.Key) {
 			return
 		}
+		if m.ChosenID != "" && !yield("id", m.ChosenID) {
+			return
+		}
+		if (m.AnyTopic || m.Private()) && !yield("private", m.Private()) {
+			return
+		}
 		if m.HasRetry && !yield("retry", m.Retry) {
 			return
 		}
@@ -108,7 +133,7 @@ func fieldsOf(m *hub.Message) iter.Seq2[string, any] {
 // targetField returns the field that names an address.
 func targetField(a hub.Address) (name string, value any) {
 	switch a.Kind {
-	case hub.ToTopic:
+	case hub.ToTopic, hub.ToPrivate:
 		return "topic", a.Name
 	case hub.ToClient:
 		return "client_id", a.Name

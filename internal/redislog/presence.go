@@ -106,7 +106,7 @@ func presenceField(a hub.Address) string {
 	if a.Kind == hub.ToTopic && topic.IsPattern(a.Name) {
 		return "p:" + a.Name
 	}
-	return string("tcub"[a.Kind]) + ":" + a.Name
+	return string("tcubt"[a.Kind]) + ":" + a.Name // for one of a private message all count that ask for the topic
 }
 
 // keepPresence exchanges presence with the other instances while Redis is in reach.
