@@ -7,6 +7,7 @@ var (
 	ErrHubFull         = errors.New("the hub has all the clients it may have")
 	ErrTooManyFromHere = errors.New("too many connections from one address")
 	ErrClientIDOwned   = errors.New("the client_id belongs to another user")
+	ErrTooManyOpen     = errors.New("the hub has all the open-ended URI templates it may have")
 	ErrClientIDBarred  = errors.New("the client_id was closed by an operator a moment ago")
 )
 

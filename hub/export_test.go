@@ -40,7 +40,8 @@ type Leftovers struct {
 	Left                           int
 	Listeners                      int // topics, patterns, client_ids and users with clients
 	Kept                           int // addresses with messages
-	Indexed                        int // topics, patterns, client_ids and users in the shards
+	Indexed                        int // topics, patterns, client_ids, users, templates and grants in the shards
+	Chosen                         int // IDs that publishers chose
 	Appointments, Timers           int
 }
 
@@ -49,7 +50,7 @@ func LeftoversOf(h *Hub) (l Leftovers) {
 	h.mu.Lock()
 	o := &h.owners
 	l.Owners, l.Claims, l.Bars, l.Expiries = len(o.byID), len(o.claimed), len(o.bars), o.expiry.n+o.barOrder.n
-	l.Values = len(h.values)
+	l.Values, l.Chosen = len(h.values), len(h.chosen)
 	l.Sources, l.Arrivals, l.Left = len(h.sources), len(h.arrivals), len(h.past.Left)
 	a := h.audience
 	l.Listeners = a.all.n + len(a.topics) + a.patterns.Len() + len(a.names[ToClient]) + len(a.names[ToUser])
@@ -59,7 +60,8 @@ func LeftoversOf(h *Hub) (l Leftovers) {
 		for _, names := range s.index.names {
 			l.Indexed += len(names)
 		}
-		l.Indexed += s.index.patterns.Len()
+		x := &s.index
+		l.Indexed += x.patterns.Len() + x.templates.tree.Len() + len(x.grants.names) + x.grants.templates.tree.Len()
 		l.Appointments += len(s.appointments)
 		if s.timer != nil {
 			l.Timers++

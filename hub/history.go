@@ -82,9 +82,10 @@ type addressLog struct {
 
 // What a kept message and a log cost besides its bytes and its names: structs, references, and places in maps.
 const (
-	frameCost = 128
-	keyCost   = 48
-	logCost   = 256
+	frameCost  = 128
+	keyCost    = 48
+	chosenCost = 128
+	logCost    = 256
 )
 
 const unpinned = math.MaxUint64
@@ -106,6 +107,9 @@ func costOf(f *Frame) int64 {
 	}
 	if f.more != nil {
 		cost += int64(len(f.more.data))
+		if f.more.chosen != "" {
+			cost += chosenCost + int64(len(f.more.chosen))
+		}
 	}
 	return cost
 }

@@ -184,6 +184,8 @@ func (h *Hub) admitLocked(s *Subscription, now time.Time) error {
 		return ErrClientIDOwned
 	case h.owners.barred(s.ClientID, now):
 		return ErrClientIDBarred
+	case h.tooOpenLocked(s):
+		return ErrTooManyOpen
 	case s.MaxPerSource > 0 && s.Source.IsValid() && fromHere >= s.MaxPerSource:
 		return ErrTooManyFromHere
 	case h.limits.MaxClients > 0 && clients >= h.limits.MaxClients:

@@ -19,6 +19,9 @@ type shard struct {
 	// yet to read in the ring; the last there is while it is idle or resting.
 	floor atomic.Uint64
 
+	// open is how many expressions of its clients' templates are open.
+	open atomic.Int64
+
 	// What follows is guarded by Hub.mu.
 	notes   []func(*shard) // to be done before the next messages
 	working bool           // the goroutine runs
@@ -321,6 +324,7 @@ func (s *shard) enqueue(c *Client) {
 // add takes a client that has joined.
 func (s *shard) add(c *Client) {
 	s.index.add(c)
+	s.open.Store(s.index.open())
 	s.appoint(c, c.nextWatch(s.now))
 	if c.late != nil {
 		s.greeted = append(s.greeted, c)
@@ -331,6 +335,7 @@ func (s *shard) add(c *Client) {
 func (s *shard) remove(c *Client) {
 	c.over, c.ready, c.late = true, false, nil
 	s.index.remove(c)
+	s.open.Store(s.index.open())
 	s.appoint(c, 0)
 }
 

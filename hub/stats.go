@@ -115,7 +115,7 @@ func (s *stats) accept(w Welcome) {
 
 func (s *stats) refuse(err error) {
 	switch err {
-	case ErrHubFull, ErrTooManyFromHere:
+	case ErrHubFull, ErrTooManyFromHere, ErrTooManyOpen:
 		s.limited.Add(1)
 	case ErrClientIDOwned, ErrClientIDBarred:
 		s.refused.Add(1)

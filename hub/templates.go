@@ -110,6 +110,9 @@ func (x *index) addSelecting(c *Client) {
 	}
 }
 
+// open returns how many expressions of templates are open.
+func (x *index) open() int64 { return int64(x.templates.tree.Open() + x.grants.templates.tree.Open()) }
+
 // granted calls visit with the own set of each client that gets a private message: it asks for one of its topics, and
 // is granted one. Of the two sides only the smaller is gone through.
 func (x *index) granted(f *Frame, visit func(*clientSet)) {

@@ -15,22 +15,24 @@ func (f *Frame) update() []byte {
 	default:
 		return []byte(":\n")
 	}
-	if strings.HasPrefix(block, "id: ") {
-		_, block, _ = strings.Cut(block, "\n")
-	}
-	data := 0
-	for _, name := range []string{"event: ", "retry: "} {
-		if strings.HasPrefix(block[data:], name) {
-			data += strings.IndexByte(block[data:], '\n') + 1
-		}
-	}
-	id := f.urn()
-	b := make([]byte, 0, len(block)+len("id: \n")+len(id))
-	b = append(b, block[:data]...)
-	if id != "" {
+	_, block = cutLine(block, "id: ")
+	retry, block := cutLine(block, "retry: ")
+	event, block := cutLine(block, "event: ")
+	b := make([]byte, 0, f.size()+len(f.chosenID())+64)
+	b = append(append(b, event...), retry...)
+	if id := f.urn(); id != "" {
 		b = append(append(append(b, "id: "...), id...), '\n')
 	}
-	return append(b, block[data:]...)
+	return append(b, block...)
+}
+
+// cutLine cuts the first line off a block, if it is of a field.
+func cutLine(block, field string) (line, rest string) {
+	if !strings.HasPrefix(block, field) {
+		return "", block
+	}
+	end := strings.IndexByte(block, '\n') + 1
+	return block[:end], block[end:]
 }
 
 // sendUpdates hands over what comes next in this form. A gap ends the stream, unless the client is told of it: when it

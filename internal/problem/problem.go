@@ -80,6 +80,10 @@ func Of(err error) *Problem {
 		p = New(http.StatusServiceUnavailable, "the hub has as many clients as it may; try again later")
 		p.RetryAfter = 5
 		return p
+	case errors.Is(err, hub.ErrTooManyOpen):
+		return New(http.StatusServiceUnavailable,
+			"the hub has as many URI templates as it may that have an expression behind another; "+
+				"name topics, or use templates with one expression")
 	case errors.Is(err, hub.ErrDraining), errors.Is(err, hub.ErrHubClosed):
 		return New(http.StatusServiceUnavailable,
 			"the server is going down; the message was not published, try again")

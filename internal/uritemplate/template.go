@@ -107,14 +107,14 @@ func encode(path []part) (encoded []part) {
 // String returns the template as it was written.
 func (t *Template) String() string { return t.text }
 
-// IsLiteral reports whether the template has no expressions.
-func (t *Template) IsLiteral() bool {
+// Expressions returns how many expressions the template has.
+func (t *Template) Expressions() (n int) {
 	for _, p := range t.path {
 		if p.expression != nil {
-			return false
+			n++
 		}
 	}
-	return true
+	return n
 }
 
 // Prefix returns what each text begins with that the template matches, as far as that is known.

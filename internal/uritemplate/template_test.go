@@ -173,8 +173,8 @@ func TestPrefixIsOfAllThatMatches(t *testing.T) {
 		if got := template.Prefix(); got != want {
 			t.Errorf("%q has the prefix %q; want %q", text, got, want)
 		}
-		if template.IsLiteral() == strings.Contains(text, "{") {
-			t.Errorf("%q is a literal: %t", text, template.IsLiteral())
+		if n := template.Expressions(); n != strings.Count(text, "{") {
+			t.Errorf("%q has %d expressions", text, n)
 		}
 	}
 }
