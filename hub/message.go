@@ -98,6 +98,9 @@ func (m *Message) checkTopics() error {
 	if len(m.To) > MaxAnyTopics {
 		return fmt.Errorf("%d topics are too many for one message; the limit is %d", len(m.To), MaxAnyTopics)
 	}
+	if m.Ephemeral {
+		return errors.New("an ephemeral message goes to topics without wildcards, and is not private")
+	}
 	for _, to := range m.To {
 		if !to.isTopic() || to.Kind != m.To[0].Kind {
 			return errors.New("the message goes to topics alone, and is private or not")

@@ -82,7 +82,7 @@ func (i *instance) join(s hub.Subscription) *reader {
 func (i *instance) joinPaused(s hub.Subscription) *reader {
 	i.t.Helper()
 	i.claim(s)
-	i.Hub.AwaitID(i.t.Context(), s.LastEventID)
+	i.Hub.Await(i.t.Context(), &s)
 	r := &reader{
 		t: i.t, hub: i.Hub, patience: i.t.patience,
 		reads: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}),

@@ -52,6 +52,7 @@ var checks = []check{
 	{"StartTellsTheHubAndItsClients", nil, checkStart},
 	{"PublishersShareOneOrder", nil, checkOrder},
 	{"MessagesArriveAsTheyWerePublished", nil, checkFields},
+	{"UpdatesAreForThoseWhoAreGrantedThem", nil, checkUpdates},
 	{"ReceiptsCountReceivers", nil, checkReceivers},
 	{"PublishersWaitForTheMachine", nil, checkPace},
 
@@ -62,6 +63,7 @@ var checks = []check{
 	{"AReopenedLogResumesExactly", persistent, checkReopened},
 	{"AReopenedLogKeepsAnswers", persistent, checkReopenedAnswers},
 	{"AReopenedLogKeepsRequests", persistent, checkReopenedRequests},
+	{"AReopenedLogKeepsUpdates", persistent, checkReopenedUpdates},
 	{"AReopenedLogKeepsOwners", persistent, checkReopenedOwners},
 	{"PurgedMessagesAreGone", nil, checkPurge},
 	{"PurgedMessagesAreGoneFromAReopenedLog", persistent, checkReopenedPurge},
@@ -90,6 +92,7 @@ var checks = []check{
 	{"InstancesShareKeys", shared, checkSharedKeys},
 	{"InstancesShareRequests", shared, checkSharedRequests},
 	{"InstancesResumeFromEachOther", shared, checkSharedResume},
+	{"InstancesShareUpdates", shared, checkSharedUpdates},
 	{"InstancesCountEachOthersReceivers", shared, checkSharedReceivers},
 	{"InstancesPurgeForEachOther", shared, checkSharedPurge},
 	{"InstancesKickForEachOther", shared, checkKicker},

@@ -244,6 +244,10 @@ func (s *store) append(p *broker.Publication) {
 			continue
 		case s.fault == "loses names":
 			m.Event = ""
+		case s.fault == "loses chosen IDs":
+			m.ChosenID = ""
+		case s.fault == "tells everybody" && m.Private():
+			m.To = hub.Topics(m.To[0].Name)
 		}
 		l.hub.Deliver(&m)
 		if n == 0 && s.heldBack != nil {

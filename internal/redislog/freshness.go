@@ -1,8 +1,11 @@
 package redislog
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddy-sse/caddy-sse/hub"
 )
 
 // freshness is the time up to which this instance has the log. The tail sets it, anybody may read it.
@@ -30,4 +33,19 @@ func (l *Log) Lag() time.Duration {
 		return 0
 	}
 	return max(0, lag)
+}
+
+// newest returns the position of the newest entry that the log has now.
+func (l *Log) newest(ctx context.Context) (hub.Position, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
+	defer cancel()
+	node, err := l.node(ctx, l.publishing)
+	if err != nil {
+		return hub.Position{}, err
+	}
+	newest, err := node.XRevRangeN(ctx, l.logKey, "+", "-", 1).Result()
+	if err != nil || len(newest) == 0 {
+		return hub.Position{}, err
+	}
+	return parseEntryID(newest[0].ID)
 }

@@ -97,23 +97,37 @@ func TestClientResumesExactlyOnAnotherInstance(t *testing.T) {
 }
 
 func TestClientResumesOnALaggingInstanceWithoutAGap(t *testing.T) {
+	t.Run("by a position", func(t *testing.T) { resumeOnALaggingInstance(t, hubtest.With("a"), "") })
+	selectors, err := hub.ParseSelectors("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := hubtest.With()
+	s.Form, s.Selectors = hub.Updates, selectors
+	t.Run("by a URN", func(t *testing.T) { resumeOnALaggingInstance(t, s, "") })
+	t.Run("by an ID that the publisher chose", func(t *testing.T) { resumeOnALaggingInstance(t, s, "chosen") })
+}
+
+func resumeOnALaggingInstance(t *testing.T, s hub.Subscription, chosenID string) {
 	server := e2etest.RedisServer(t)
 	proxy := e2etest.NewProxy(t, server.Addr())
 	ahead := start(t, server.URL())
 	behind := launch(t, newOptions(t, server.URL()), tailingAt(proxy.Addr()))
 	behind.awaitUp()
-	r := ahead.subscribe(hubtest.With("a"))
+	r := ahead.subscribe(s)
 	ahead.publish("1", hub.Topics("a")...)
 	behind.awaitID(ahead.Position().String())
 	proxy.Hold()
-	ahead.publish("2", hub.Topics("a")...)
+	second := newPublication("2", hub.Topics("a")...)
+	second.ChosenID = chosenID
+	ahead.publishAll(second)
 	r.want("1", "2")
-	last := r.leave()
+	s.LastEventID = r.leave()
 	ahead.publish("3", hub.Topics("a")...)
 	arrived := make(chan struct{})
 	go func() {
 		defer close(arrived)
-		behind.AwaitID(t.Context(), last)
+		behind.Await(t.Context(), &s)
 	}()
 	select {
 	case <-arrived:
@@ -122,9 +136,9 @@ func TestClientResumesOnALaggingInstanceWithoutAGap(t *testing.T) {
 	}
 	proxy.Heal()
 	<-arrived
-	back := behind.subscribe(hubtest.Returning(hubtest.With("a"), last))
+	back := behind.subscribe(s)
 	if back.Resume != hub.ResumeComplete {
-		t.Errorf("it is resumed with %q", back.Resume)
+		t.Errorf("with the ID %q it is resumed with %q", s.LastEventID, back.Resume)
 	}
 	back.want("3")
 }

@@ -291,7 +291,7 @@ func (t *tail) switchTo(node redis.Cmdable, epoch string) error {
 	if err != nil {
 		return fmt.Errorf("reading the newest of topics: %w", err)
 	}
-	origin := hub.Origin{Epoch: epoch, Sparse: true, Keeps: t.MaxLen, Shared: true, Lost: lost, Holds: true}
+	origin := hub.Origin{Epoch: epoch, Sparse: true, Keeps: t.MaxLen, Shared: true, Lost: lost, Holds: true, Newest: t.newest}
 	if len(held) > 0 {
 		origin.Lost = hub.Position{}
 	}
