@@ -156,9 +156,9 @@ func (z *compressor) makeRoomLocked(bytes int) {
 	z.used.bytes += bytes
 }
 
-// isPrivate reports whether a frame is for one client or user alone, or said by the hub.
+// isPrivate reports whether a frame is for one client or user alone, for those who are granted it, or said by the hub.
 func (f *Frame) isPrivate() bool {
-	return !f.published() || f.to.Kind == ToClient || f.to.Kind == ToUser
+	return !f.published() || f.to.Kind == ToClient || f.to.Kind == ToUser || f.to.Kind == ToPrivate
 }
 
 // topics tells to which topics a frame was published; empty is everybody.

@@ -48,7 +48,7 @@ func (s *shard) sendUpdates(c *Client, frames []*Frame, end error) (taken int, r
 		}
 	}
 	s.formed = s.renderings.of(s.formed[:0], frames, c.Form, c)
-	taken, ready = c.stream.Send(s.formed, end)
+	taken, ready = s.hand(c, s.formed, end)
 	c.over = c.over || lossy && taken == len(frames)
 	return taken, ready
 }
