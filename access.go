@@ -7,15 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"slices"
 	"time"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/option"
+	"github.com/caddy-sse/caddy-sse/internal/origin"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddy-sse/caddy-sse/internal/token"
 	"github.com/caddy-sse/caddy-sse/topic"
@@ -127,7 +125,7 @@ type access struct {
 	user    string         // the placeholder for the authenticated user
 	publish *PublishConfig // nil if nobody may publish
 	jwt     *JWTConfig     // nil if there are no tokens but those of publish
-	origins origins
+	origins origin.List
 	topics  topicRules
 }
 
@@ -157,7 +155,7 @@ func (a *access) authorizeSubscribe(
 		who = subscriber{
 			user:    cmp.Or(claims.Subject, who.user),
 			until:   claims.Expiry.Time(),
-			foreign: byCookie && r.Header.Get("Origin") != "" && !a.origins.own(r),
+			foreign: byCookie && r.Header.Get("Origin") != "" && !a.origins.Own(r),
 		}
 		granted = slices.Concat(granted, claims.Grants.Subscribe)
 	}
@@ -198,14 +196,14 @@ func (a *access) authorizePublish(r *http.Request) (publisher, *problem.Problem)
 		return publisher{}, problem.New(http.StatusForbidden,
 			"publishing is not enabled on this route; to enable it, "+
 				"add a publish block with a token to its sse directive")
-	case a.publish.Open && a.origins.foreign(r):
+	case a.publish.Open && a.origins.Foreign(r):
 		return publisher{}, problem.New(http.StatusForbidden,
 			"pages of %s may not publish here; to let them, add that origin to cors_origins", r.Header.Get("Origin"))
 	case a.publish.Open:
 		if user := a.userOf(r); user != "" {
 			return publisher{name: "user " + user}, nil
 		}
-		return publisher{name: "address " + sourceOf(r).String()}, nil
+		return publisher{name: "address " + live.SourceOf(r).String()}, nil
 	}
 	bearer := bearerToken(r)
 	if a.publish.hasToken(bearer) {
@@ -226,7 +224,7 @@ func (a *access) authorizeJWTPublish(r *http.Request) (publisher, *problem.Probl
 	switch {
 	case len(tokens) == 0:
 		return publisher{}, tokenNeeded()
-	case byCookie && !a.origins.own(r):
+	case byCookie && !a.origins.Own(r):
 		return publisher{}, problem.New(http.StatusForbidden,
 			"with a token in a cookie, the Origin header must be that of this site or of cors_origins")
 	}
@@ -318,21 +316,4 @@ func (a *access) allowTarget(target string) error {
 // userOf returns the user that Caddy has authenticated; empty for nobody.
 func (a *access) userOf(r *http.Request) string {
 	return replacerOf(r).ReplaceAll(a.user, "")
-}
-
-// sourceOf returns where a request comes from, as limits count it: an IPv4 address, or an IPv6 /64, which one
-// host has for itself. Without an address, as on a Unix socket, it returns the zero Prefix.
-func sourceOf(r *http.Request) netip.Prefix {
-	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	address, err := netip.ParseAddr(ip)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	address = address.Unmap().WithZone("")
-	bits := 64
-	if address.Is4() {
-		bits = 32
-	}
-	source, _ := address.Prefix(bits) // the bits are right for the address
-	return source
 }

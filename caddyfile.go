@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-sse/caddy-sse/internal/option"
+	"github.com/caddy-sse/caddy-sse/internal/origin"
 	"github.com/caddy-sse/caddy-sse/internal/token"
 	"github.com/caddy-sse/caddy-sse/topic"
 )
@@ -365,7 +366,7 @@ func (h *Handler) caddyfileOptions(
 		"max_clients_per_ip": option.Number(&h.MaxClientsPerIP, 0),
 		"max_topics":         option.Number(&h.MaxTopics, 1),
 		"connected_event":    option.OnOff(&h.ConnectedEvent),
-		"cors_origins":       option.Words("<origins...> | *", &h.CORSOrigins, checkCORSOrigin),
+		"cors_origins":       option.Words("<origins...> | *", &h.CORSOrigins, origin.Check),
 		"direct_writes":      option.OnOff(&h.DirectWrites),
 		"compress":           option.Word("gzip | off", &h.Compress, checkCompress),
 		"publish":            block(h.unmarshalPublish),

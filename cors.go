@@ -1,141 +1,14 @@
 package sse
 
-import (
-	"fmt"
-	"net/http"
-	"net/url"
-	"slices"
-	"strconv"
-	"strings"
-	"unicode"
-)
+import "github.com/caddy-sse/caddy-sse/internal/origin"
 
 // allowedMethods are those that a route serves.
 const allowedMethods = "GET, HEAD, POST, DELETE, OPTIONS"
 
-// allowedHeaders are what pages of other origins may send: what a route reads, and what libraries add to every
-// request of a page, such as htmx and those that trace. Others stay away: a guard in front may believe them.
+// allowedHeaders are what pages of other origins may send: what a route reads, and what libraries add. Others stay
+// away: a guard in front may believe them.
 const allowedHeaders = "Authorization, Cache-Control, Content-Encoding, Content-Type, Idempotency-Key, " +
-	"Last-Event-ID, X-Requested-With, X-Request-Id, X-Correlation-Id, " +
-	"HX-Boosted, HX-Current-URL, HX-History-Restore-Request, HX-Prompt, HX-Request, HX-Target, HX-Trigger, " +
-	"HX-Trigger-Name, traceparent, tracestate, baggage, sentry-trace, b3, X-B3-TraceId, X-B3-SpanId, " +
-	"X-B3-ParentSpanId, X-B3-Sampled, X-B3-Flags, X-Datadog-Trace-Id, X-Datadog-Parent-Id, X-Datadog-Origin, " +
-	"X-Datadog-Sampling-Priority, Request-Id, Request-Context, newrelic, uber-trace-id"
+	"Last-Event-ID, " + origin.LibraryHeaders
 
-// origins are those whose pages may use a route with credentials; "*" alone is any origin without them.
-type origins []string
-
-// setHeaders lets pages of these origins read the answer, an error, too. (Fetch, section 3.3)
-func (o origins) setHeaders(w http.ResponseWriter, r *http.Request) {
-	if len(o) == 0 {
-		return
-	}
-	header := w.Header()
-	header.Add("Vary", "Origin")
-	origin := r.Header.Get("Origin")
-	switch {
-	case origin == "":
-		return
-	case o.lists(origin):
-		header.Set("Access-Control-Allow-Origin", origin)
-		header.Set("Access-Control-Allow-Credentials", "true")
-	case o[0] == "*":
-		header.Set("Access-Control-Allow-Origin", "*")
-	default:
-		return
-	}
-	header.Set("Access-Control-Expose-Headers", "Retry-After")
-}
-
-// preflight answers OPTIONS: it says what a page may send, if the page may send anything.
-func preflight(w http.ResponseWriter, r *http.Request) error {
-	header := w.Header()
-	header.Set("Allow", allowedMethods)
-	if header.Get("Access-Control-Allow-Origin") != "" && r.Header.Get("Access-Control-Request-Method") != "" {
-		header.Set("Access-Control-Allow-Methods", allowedMethods)
-		header.Set("Access-Control-Allow-Headers", allowedHeaders)
-		header.Set("Access-Control-Max-Age", "86400")
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
-}
-
-// own reports whether the request comes from a page of this site, or of a listed origin, as the browser says.
-// Behind a proxy that ends TLS, the site's own scheme is not known here.
-func (o origins) own(r *http.Request) bool {
-	origin := r.Header.Get("Origin")
-	if o.lists(origin) {
-		return true
-	}
-	scheme, host, _ := strings.Cut(origin, "://")
-	secure := strings.EqualFold(scheme, "https")
-	if host == "" || !secure && (r.TLS != nil || !strings.EqualFold(scheme, "http")) {
-		return false
-	}
-	return strings.EqualFold(withoutDefaultPort(scheme, host), withoutDefaultPort(scheme, r.Host))
-}
-
-// lists reports whether an origin is listed by name.
-func (o origins) lists(origin string) bool {
-	return origin != "*" && slices.ContainsFunc(o, func(listed string) bool {
-		return listed == origin || sameButForPort(listed, origin)
-	})
-}
-
-// sameButForPort reports whether two origins are one, of which one or both name the port that their scheme has
-// anyway.
-func sameButForPort(a, b string) bool {
-	scheme, hostA, _ := strings.Cut(a, "://")
-	hostB, ok := strings.CutPrefix(b, scheme+"://")
-	return ok && withoutDefaultPort(scheme, hostA) == withoutDefaultPort(scheme, hostB)
-}
-
-// withoutDefaultPort returns a host without the port that its scheme has anyway.
-func withoutDefaultPort(scheme, host string) string {
-	switch strings.ToLower(scheme) {
-	case "http":
-		return strings.TrimSuffix(host, ":80")
-	case "https":
-		return strings.TrimSuffix(host, ":443")
-	}
-	return host
-}
-
-// foreign reports whether the request comes from a page of another site, which may not make it. A request
-// without an Origin does not come from a page.
-func (o origins) foreign(r *http.Request) bool {
-	return r.Header.Get("Origin") != "" && !o.own(r) && !slices.Contains(o, "*")
-}
-
-// checkCORSOrigin refuses what can't stand among the origins of a route.
-func checkCORSOrigin(origin string) error {
-	if origin != "*" && !isOrigin(origin) {
-		return fmt.Errorf("%q is not an origin as browsers send it, such as https://app.example.com "+
-			"(no wildcard, nothing behind it), nor *", origin)
-	}
-	return nil
-}
-
-// webviews are the schemes of pages that come with an app, or an extension, and from no server.
-var webviews = []string{"capacitor", "ionic", "tauri", "chrome-extension"}
-
-// isOrigin reports whether a browser could send this as an Origin, but for a default port. Anything else would
-// never equal one.
-func isOrigin(origin string) bool {
-	u, err := url.Parse(origin)
-	if err != nil || u.Hostname() == "" || u.Scheme+"://"+u.Host != origin ||
-		strings.ContainsFunc(origin, notOriginRune) {
-		return false
-	}
-	if u.Port() == "" {
-		known := u.Scheme == "http" || u.Scheme == "https" || slices.Contains(webviews, u.Scheme)
-		return known && !strings.HasSuffix(origin, ":")
-	}
-	port, err := strconv.ParseUint(u.Port(), 10, 16)
-	canonical := err == nil && strconv.FormatUint(port, 10) == u.Port()
-	return canonical && (u.Scheme == "http" || u.Scheme == "https")
-}
-
-func notOriginRune(r rune) bool {
-	return r == '*' || r > unicode.MaxASCII || unicode.IsUpper(r)
-}
+// exposedHeaders are what pages of other origins may read, besides those that they may always.
+const exposedHeaders = "Retry-After"

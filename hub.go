@@ -1,8 +1,10 @@
 package sse
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -27,6 +29,7 @@ type App struct {
 	events  *caddyevents.App
 	logger  *zap.Logger
 	used    map[string]*live.Hub         // the hubs that routes of this config use
+	own     map[string]string            // the configs of those that routes define themselves, in JSON
 	offers  map[*live.Hub]*live.Settings // the settings that Start has offered
 }
 
@@ -69,7 +72,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.events = events.(*caddyevents.App)
-	a.used = make(map[string]*live.Hub)
+	a.used, a.own = make(map[string]*live.Hub), make(map[string]string)
 	if err := register(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
@@ -114,35 +117,67 @@ func (a *App) Validate() error {
 		if err := checkHubName(name); err != nil {
 			return err
 		}
-		for option, err := range map[string]error{
-			"history_age":  option.CheckDuration(config.HistoryAge),
-			"drain_spread": option.CheckDuration(config.DrainSpread),
-			"topics":       checkTopicConfigs(config.Topics),
-		} {
-			if err != nil {
-				return fmt.Errorf("hub %s: %s: %w", name, option, err)
-			}
-		}
-		switch {
-		case config.HistoryBytes < 0:
-			return fmt.Errorf("hub %s: history_bytes must be more than 0", name)
-		case config.HistoryAge < 0:
-			return fmt.Errorf("hub %s: history_age must be more than 0", name)
-		case config.MaxClients < 0:
-			return fmt.Errorf("hub %s: max_clients must be 0 (no limit) or more", name)
+		if err := config.validate(); err != nil {
+			return fmt.Errorf("hub %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// use acquires the hub of that name for a route. The route gives it back by [live.Release].
-func (a *App) use(name string) (*live.Hub, error) {
+func (c *HubConfig) validate() error {
+	for option, err := range map[string]error{
+		"history_age":  option.CheckDuration(c.HistoryAge),
+		"drain_spread": option.CheckDuration(c.DrainSpread),
+		"topics":       checkTopicConfigs(c.Topics),
+	} {
+		if err != nil {
+			return fmt.Errorf("%s: %w", option, err)
+		}
+	}
+	switch {
+	case c.HistoryBytes < 0:
+		return errors.New("history_bytes must be more than 0")
+	case c.HistoryAge < 0:
+		return errors.New("history_age must be more than 0")
+	case c.MaxClients < 0:
+		return errors.New("max_clients must be 0 (no limit) or more")
+	}
+	return nil
+}
+
+// Use acquires the hub of that name for a route. The route gives it back by [live.Release].
+func (a *App) Use(name string) (*live.Hub, error) {
 	if a.Hubs[name] == nil {
 		return nil, fmt.Errorf("hub %w", notDefined(name))
 	}
 	hub := live.Acquire(name)
 	a.used[name] = hub
 	return hub, nil
+}
+
+// UseOwn is [App.Use] for a hub that routes define themselves. Those that name the same hub must define it alike.
+func (a *App) UseOwn(ctx caddy.Context, name string, config *HubConfig) (*live.Hub, error) {
+	definition, err := json.Marshal(config)
+	if err != nil {
+		return nil, err
+	}
+	switch before, defined := a.own[name]; {
+	case defined && before != string(definition):
+		return nil, fmt.Errorf("hub %s: another route defines it otherwise; write the same there, "+
+			"or give one of them another name", name)
+	case defined:
+		return a.Use(name)
+	case a.Hubs[name] != nil:
+		return nil, fmt.Errorf("hub %s: the global option sse defines it, too; give one of them another name", name)
+	}
+	if err := cmp.Or(checkHubName(name), config.validate()); err != nil {
+		return nil, fmt.Errorf("hub %s: %w", name, err)
+	}
+	if err := config.provision(ctx); err != nil {
+		return nil, fmt.Errorf("hub %s: %w", name, err)
+	}
+	a.Hubs[name], a.own[name] = config, string(definition)
+	return a.Use(name)
 }
 
 // notDefined is the error for a route whose hub the config does not define.

@@ -17,6 +17,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/cli"
 	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/option"
+	"github.com/caddy-sse/caddy-sse/internal/origin"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
 	"github.com/caddy-sse/caddy-sse/internal/stream"
 )
@@ -91,7 +92,7 @@ type Handler struct {
 	JWT *JWTConfig `json:"jwt,omitempty"`
 
 	live        *live.Hub
-	origins     origins
+	origins     origin.List
 	subscribing subscribeRoute
 	publishing  publishRoute
 }
@@ -130,7 +131,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.live, err = app.(*App).use(h.Hub); err != nil {
+	if h.live, err = app.(*App).Use(h.Hub); err != nil {
 		return err
 	}
 	if h.JWT != nil && h.JWT.address != "" {
@@ -138,7 +139,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.wire(ctx.Logger())
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
-		server.RegisterOnShutdown(h.drainIfExiting)
+		server.RegisterOnShutdown(h.live.ShutDownIfExiting)
 		server.RegisterConnContext(stream.KeepConn)
 	}
 	return nil
@@ -218,16 +219,6 @@ func (h *Handler) startingPoint() *since {
 	return &s
 }
 
-// drainIfExiting runs when a server shuts down, for a reload or because the process exits. A process that
-// exits waits for every request, and so for every stream.
-func (h *Handler) drainIfExiting() { shutDownIfExiting(h.live) }
-
-func shutDownIfExiting(h *live.Hub) {
-	if caddy.Exiting() {
-		h.ShutDown()
-	}
-}
-
 // Bounds of the reconnect delay that a route tells.
 const (
 	minRouteRetry = caddy.Duration(100 * time.Millisecond)
@@ -241,8 +232,8 @@ func (h *Handler) Validate() error {
 			return &option.Error{Option: "topics", Err: err}
 		}
 	}
-	for _, origin := range h.CORSOrigins {
-		if err := checkCORSOrigin(origin); err != nil {
+	for _, name := range h.CORSOrigins {
+		if err := origin.Check(name); err != nil {
 			return &option.Error{Option: "cors_origins", Err: err}
 		}
 	}
@@ -308,7 +299,7 @@ func (h *Handler) Cleanup() error {
 
 // ServeHTTP answers requests by method. It never calls the next handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	h.origins.setHeaders(w, r)
+	h.origins.SetHeaders(w, r, exposedHeaders)
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 		return h.subscribing.serve(w, r)
@@ -317,7 +308,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	case http.MethodDelete:
 		return h.publishing.purge(w, r)
 	case http.MethodOptions:
-		return preflight(w, r)
+		origin.Preflight(w, r, allowedMethods, allowedHeaders)
+		return nil
 	}
 	w.Header().Set("Allow", allowedMethods)
 	return problem.Write(w, problem.New(http.StatusMethodNotAllowed,

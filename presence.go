@@ -23,7 +23,7 @@ func (route *subscribeRoute) asksWhoIsThere(r *http.Request) bool {
 func (route *subscribeRoute) servePresence(w http.ResponseWriter, r *http.Request) error {
 	now, refusal := route.presence(r)
 	if refusal != nil {
-		logRefusal(route.logger, route.hub, r, refusal)
+		route.hub.LogRefusal(route.logger, r, refusal)
 		return problem.Write(w, refusal)
 	}
 	return writeAnswer(w, now)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/internal/ingest"
+	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
 )
 
@@ -18,8 +19,8 @@ func (route *publishRoute) serve(w http.ResponseWriter, r *http.Request) error {
 	if err := route.hub.WaitReady(r.Context()); err != nil {
 		return p.refuse(problem.Of(err))
 	}
-	p.liftWriteDeadline()
-	defer p.stopReadingAtExit()()
+	live.LiftWriteDeadline(w, r)
+	defer p.hub.StopAtExit(p.reading)()
 	defer p.hub.CloseAtExit(r)()
 	if refusal := p.prepare(); refusal != nil {
 		return p.refuse(refusal)

@@ -2,16 +2,13 @@ package sse
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"os"
-	"sync"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/caddy-sse/caddy-sse/hub"
@@ -36,10 +33,10 @@ type post struct {
 	*publishRoute
 	w       http.ResponseWriter
 	request *http.Request
-	body    *countedBody // as it comes over the network
-	text    *ingest.Text // the body decoded
-	coded   bool         // whether the body has a Content-Encoding
-	reading *reading     // ends reading the body
+	body    *countedBody  // as it comes over the network
+	text    *ingest.Text  // the body decoded
+	coded   bool          // whether the body has a Content-Encoding
+	reading *live.Reading // ends reading the body
 	who     publisher
 	key     string   // the header Idempotency-Key; empty for none
 	literal []string // the literal topics of the route, for this request
@@ -57,7 +54,7 @@ type post struct {
 // newPost makes the post of a request.
 func newPost(route *publishRoute, w http.ResponseWriter, r *http.Request) *post {
 	return &post{
-		publishRoute: route, w: w, request: r, body: &countedBody{ReadCloser: r.Body}, reading: &reading{w: w},
+		publishRoute: route, w: w, request: r, body: &countedBody{ReadCloser: r.Body}, reading: live.NewReading(w),
 	}
 }
 
@@ -159,18 +156,12 @@ func malformedBody(err error) *problem.Problem {
 	return problem.New(status, "%v", err)
 }
 
-// logRefusal logs at debug why a request is refused. A detail holds no token and no data.
-func logRefusal(logger *zap.Logger, h *live.Hub, r *http.Request, refusal *problem.Problem) {
-	logger.Debug("request refused", zap.String("hub", h.Name), zap.String("method", r.Method),
-		zap.String("remote", r.RemoteAddr), zap.Int("status", refusal.Status), zap.String("reason", refusal.Detail))
-}
-
 // refuse answers with a problem. An HTTP/1 connection whose body was not read to its end is closed after the
 // answer. Read on for lingerTime first: closing with unread data sends RST, and the publisher may lose the
 // answer. (RFC 9112, section 9.6)
 func (p *post) refuse(refusal *problem.Problem) error {
 	p.hub.CountRefusedPublish(refusal.Status)
-	logRefusal(p.logger, p.hub, p.request, refusal)
+	p.hub.LogRefusal(p.logger, p.request, refusal)
 	if p.request.ProtoMajor != 1 || p.body.ended || p.request.ContentLength == 0 {
 		return problem.Write(p.w, refusal)
 	}
@@ -179,7 +170,7 @@ func (p *post) refuse(refusal *problem.Problem) error {
 	p.w.Header().Set("Connection", "close")
 	err := problem.Write(p.w, refusal)
 	_ = controller.Flush()
-	if p.reading.stopped() { // net/http reads the body no further
+	if p.reading.Stopped() { // net/http reads the body no further
 		stream.SocketOf(p.request.Context()).Discard(lingerTime)
 	} else {
 		_, _ = io.Copy(io.Discard, p.body)
@@ -189,59 +180,6 @@ func (p *post) refuse(refusal *problem.Problem) error {
 
 // lingerTime is how long a publisher that was refused early may go on sending.
 const lingerTime = 500 * time.Millisecond
-
-// liftWriteDeadline lets the answer be written after the server's write timeout: messages may have come one
-// by one, or have waited for a busy machine. Caddy's idle timeout bounds how long writing the answer may
-// take.
-func (p *post) liftWriteDeadline() {
-	if _, w := caddyhttp.IdleTimeoutsFromContext(p.request.Context()); w != nil {
-		w.Deadline.HardDeadline = time.Time{}
-	}
-	_ = http.NewResponseController(p.w).SetWriteDeadline(time.Time{})
-}
-
-// reading is the reading of a body, which others may end.
-type reading struct {
-	w http.ResponseWriter
-
-	mu   sync.Mutex // guards all below: no deadline may be set after the request is answered
-	cut  bool
-	over bool
-}
-
-// stop makes reads of the body fail, now and from now on.
-func (r *reading) stop() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.over {
-		r.cut = true
-		_ = http.NewResponseController(r.w).SetReadDeadline(time.Unix(1, 0))
-	}
-}
-
-// stopped reports whether reads have been made to fail.
-func (r *reading) stopped() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.cut
-}
-
-// end says that the request is answered.
-func (r *reading) end() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.over = true
-}
-
-// stopReadingAtExit makes reads of the body fail when the hub ends: an endless publisher must not delay the
-// exit. Call undo when the request is answered.
-func (p *post) stopReadingAtExit() (undo func()) {
-	stop := context.AfterFunc(p.hub.Core.Context(), p.reading.stop)
-	return func() {
-		stop()
-		p.reading.end()
-	}
-}
 
 // urlTarget returns the target that a query names; nil for none. A parameter that stands there twice is
 // refused: nobody knows which one is meant.

@@ -130,7 +130,7 @@ func (p *post) endUnheard() (stop func()) {
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		if p.silence.watch(ctx) {
-			p.reading.stop()
+			p.reading.Stop()
 		}
 	})
 	return func() {

@@ -29,7 +29,7 @@ func (route *publishRoute) purge(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if refusal != nil {
-		logRefusal(route.logger, route.hub, r, refusal)
+		route.hub.LogRefusal(route.logger, r, refusal)
 		return problem.Write(w, refusal)
 	}
 	w.Header().Set("Cache-Control", "no-store")

@@ -90,11 +90,11 @@ func (h *Resume) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.live, err = app.(*App).use(h.Hub); err != nil {
+	if h.live, err = app.(*App).Use(h.Hub); err != nil {
 		return err
 	}
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
-		server.RegisterOnShutdown(func() { shutDownIfExiting(h.live) })
+		server.RegisterOnShutdown(h.live.ShutDownIfExiting)
 	}
 	return nil
 }

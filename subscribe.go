@@ -3,14 +3,11 @@ package sse
 import (
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/encode"
 	"go.uber.org/zap"
 
@@ -18,7 +15,6 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
-	"github.com/caddy-sse/caddy-sse/internal/stream"
 )
 
 // subscribeRoute answers GET and HEAD on a route.
@@ -47,23 +43,19 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 	if route.hub.WaitReady(r.Context()) != nil {
 		panic(http.ErrAbortHandler) // EventSource reconnects after a cut, but not after an answer
 	}
-	// A GET with a body: keep net/http from waiting for a body that may never arrive.
-	if r.ProtoMajor == 1 && r.ContentLength != 0 {
-		w.Header().Set("Connection", "close")
-		defer func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) }()
-	}
+	defer live.IgnoreBody(w, r)()
 	s, p := route.subscription(r)
 	if p != nil && route.hub.Core.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // as above: the exit may be why
 	}
 	if p != nil {
 		route.hub.Core.CountRefused()
-		logRefusal(route.logger, route.hub, r, p)
+		route.hub.LogRefusal(route.logger, r, p)
 		return problem.Write(w, p)
 	}
 	if r.Method == http.MethodHead {
 		if err := route.hub.Core.Admits(s); err != nil {
-			return route.turnAway(w, r, err)
+			return route.hub.TurnAway(w, r, route.logger, err)
 		}
 		live.SetHeaders(w, &s.Subscriber)
 		w.WriteHeader(http.StatusOK)
@@ -72,32 +64,9 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 	}
 	err := route.hub.Serve(w, r, s, live.StreamOptions{Hello: route.hello, Direct: route.directWrites})
 	if err != nil {
-		return route.turnAway(w, r, err)
+		return route.hub.TurnAway(w, r, route.logger, err)
 	}
 	return nil
-}
-
-// turnAway answers a client that the hub does not admit. A hub that ends cuts it, so that it reconnects.
-func (route *subscribeRoute) turnAway(w http.ResponseWriter, r *http.Request, cause error) error {
-	if held, ok := errors.AsType[*stream.HeldBack](cause); ok {
-		route.hub.Refusals.Do(func() {
-			route.logger.Error("no stream can pass here; others within a second are not logged",
-				zap.String("hub", route.hub.Name), zap.String("wrapper", held.By), zap.Error(held))
-		})
-		live.UnsetHeaders(w)
-		return caddyhttp.Error(http.StatusInternalServerError, held)
-	}
-	if errors.Is(cause, hub.ErrDraining) || errors.Is(cause, hub.ErrHubClosed) {
-		panic(http.ErrAbortHandler)
-	}
-	route.hub.Refusals.Do(func() {
-		route.logger.Warn("client refused; others within a second are not logged",
-			zap.String("hub", route.hub.Name), zap.String("remote", r.RemoteAddr), zap.Error(cause))
-	})
-	if r.ProtoMajor == 1 { // a refused client must not keep a connection
-		w.Header().Set("Connection", "close")
-	}
-	return problem.Write(w, problem.Of(cause))
 }
 
 // subscription reads what a client asks for.
@@ -107,7 +76,7 @@ func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *p
 		return hub.Subscription{}, p
 	}
 	s := hub.Subscription{
-		Subscriber:  hub.Subscriber{Source: sourceOf(r), ClientOptions: route.options},
+		Subscriber:  hub.Subscriber{Source: live.SourceOf(r), ClientOptions: route.options},
 		LastEventID: r.Header.Get("Last-Event-ID"),
 	}
 	if s.LastEventID == "" {

@@ -36,6 +36,14 @@ func (h *Hub) ShutDown() {
 	})
 }
 
+// ShutDownIfExiting is for a server that shuts down, for a reload or because the process exits. A process that exits
+// waits for every request, and so for every stream.
+func (h *Hub) ShutDownIfExiting() {
+	if caddy.Exiting() {
+		h.ShutDown()
+	}
+}
+
 // CloseAtExit closes the multiplexed connection of r drainTime after the process begins to exit: net/http
 // waits for its peer, which may be stalled. Call stop when the request ends.
 func (h *Hub) CloseAtExit(r *http.Request) (stop func() bool) {
