@@ -96,6 +96,8 @@ func (p *payload) grants() (Grants, error) {
 // ErrExpired is the error for a token after its "exp".
 var ErrExpired = errors.New("the token has expired; get a new one")
 
+var errNotYet = errors.New("the token is not valid yet")
+
 // clockSkew is how far an issuer's clock may be ahead of ours. Expiry allows for none.
 const clockSkew = 30 * time.Second
 
@@ -114,7 +116,7 @@ func (v *Verifier) checkClaims(claims jwt.Claims, now time.Time) error {
 	case errors.Is(err, jwt.ErrInvalidAudience):
 		return errors.New("the token is meant for another audience")
 	case err != nil:
-		return errors.New("the token is not valid yet")
+		return errNotYet
 	}
 	if claims.Subject != "" && hub.CheckUser(claims.Subject) != nil {
 		return errors.New(`the token's "sub" is no user: 1 to 256 bytes without control characters`)

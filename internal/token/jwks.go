@@ -9,7 +9,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,6 +74,17 @@ func newKeySet(address string, failed func(error)) *KeySet {
 		},
 	}}
 }
+
+// CheckKeySetFile refuses what does not name the file of a key set on this machine, as file:///etc/caddy/jwks.json.
+func CheckKeySetFile(address string) error {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != fileScheme || u.Host != "" || !strings.HasPrefix(u.Path, "/") {
+		return errors.New("a key set's file is named with its whole path, such as file:///etc/caddy/jwks.json")
+	}
+	return nil
+}
+
+const fileScheme = "file"
 
 // CheckJWKSAddress refuses plain http but on loopback: an attacker who can change the keys on their way can
 // sign any token.
@@ -140,6 +154,18 @@ func (s *KeySet) fetch() <-chan singleflight.Result {
 }
 
 func (s *KeySet) download() ([]Key, error) {
+	if u, err := url.Parse(s.address); err == nil && u.Scheme == fileScheme { // the config is who may name one
+		path := filepath.FromSlash(u.Path)
+		if filepath.VolumeName(path[1:]) != "" { // file:///C:/...
+			path = path[1:]
+		}
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, fmt.Errorf("reading the key set: %w", err)
+		}
+		defer file.Close()
+		return readKeySet(io.LimitReader(file, jwksMaxBytes))
+	}
 	response, err := s.client.Get(s.address)
 	if err != nil {
 		if failure, ok := errors.AsType[*url.Error](err); ok {

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -395,4 +397,27 @@ func FuzzKeySet(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestAKeySetMayStandInAFile(t *testing.T) {
+	es := issuers()[jose.ES256].named("a")
+	path := filepath.Join(t.TempDir(), "jwks.json")
+	if err := os.WriteFile(path, []byte(jwksOf(t, es)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	slash := filepath.ToSlash(path)
+	if !strings.HasPrefix(slash, "/") { // C:/...
+		slash = "/" + slash
+	}
+	var sets KeySets
+	v := &Verifier{Set: sets.Of("file://"+slash, func(err error) { t.Error(err) })}
+	wantVerified(t, v, es.token(t, `{}`))
+	for address, good := range map[string]bool{
+		"file:///etc/caddy/jwks.json": true, "file://etc/jwks.json": false, "file:jwks.json": false, "/etc/jwks.json": false,
+		"https://id.example.com/jwks.json": false,
+	} {
+		if err := CheckKeySetFile(address); (err == nil) != good {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
 }
