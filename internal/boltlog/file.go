@@ -153,7 +153,11 @@ func bootID() []byte {
 var (
 	errDamaged = errors.New("it is damaged")
 	errForeign = errors.New("it is not a log")
+	errMercure = errors.New("it is a log of Mercure's hub")
 )
+
+// mercureBucket is what the database of Mercure's hub holds its updates in, as its documentation says.
+var mercureBucket = []byte("updates")
 
 // openChecked opens a file once checkFile has read all of it.
 func openChecked(path string) (db *bbolt.DB, doubtful bool, err error) {
@@ -239,6 +243,9 @@ func checkValues(tx *bbolt.Tx) error {
 		return nil // the file is new
 	}
 	meta := tx.Bucket(metaBucket)
+	if meta == nil && tx.Bucket(mercureBucket) != nil {
+		return errMercure
+	}
 	if meta == nil {
 		return errForeign
 	}
@@ -276,6 +283,8 @@ func explainOpen(path string, err error) error {
 		advice = "the disk is full; make room"
 	case errors.Is(err, bolterrors.ErrTimeout):
 		advice = "another process has it open; stop that one, or name another file"
+	case errors.Is(err, errMercure):
+		advice = "it is the database of a Mercure hub, whose history can't be taken over; name another file"
 	case errors.Is(err, errForeign):
 		advice = "it belongs to another program, or to another version of this one; name another file"
 	case errors.Is(err, errDamaged):

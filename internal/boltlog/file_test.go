@@ -63,6 +63,7 @@ func TestErrorForUnopenableFileSaysWhatToDo(t *testing.T) {
 		"a text":                   {write("text", bytes.Repeat([]byte("hello\n"), 10_000)), []string{broken}},
 		"zeros":                    {write("zeros", make([]byte, 1<<16)), []string{broken}},
 		"another program's file":   {write("foreign", foreignFile(t, "users")), []string{"another program"}},
+		"a Mercure hub's database": {write("mercure", foreignFile(t, "updates")), []string{"Mercure hub", "another file"}},
 		"one with buckets as ours": {write("alike", foreignFile(t, ours...)), []string{"another program"}},
 	} {
 		t.Run(name, func(t *testing.T) { wantUnopenable(t, c.file, c.words...) })
