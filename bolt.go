@@ -3,6 +3,7 @@ package sse
 import (
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -59,7 +60,7 @@ var boltFiles = caddy.NewUsagePool()
 // Open implements [broker.Module]. If the config before has the file open, both share it, even if it is
 // another hub's there: the log of this hub then begins once that one has ended.
 func (b *BoltBroker) Open(string) (broker.Log, error) {
-	path, err := boltlog.Path(b.File)
+	path, err := b.path()
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +78,17 @@ func (b *BoltBroker) Open(string) (broker.Log, error) {
 	return boltlog.Open(value.(*boltlog.File), options), nil
 }
 
+// path returns the one path of the file, and makes the file if there is none. Caddy's data folder is made, too: Caddy
+// itself makes it only when it first needs it.
+func (b *BoltBroker) path() (string, error) {
+	if dir := filepath.Dir(b.File); dir == filepath.Clean(caddy.AppDataDir()) {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return "", err
+		}
+	}
+	return boltlog.Path(b.File)
+}
+
 // checkBoltFiles says which hubs of one config have their logs in one file.
 func checkBoltFiles(brokers map[string]broker.Module) error {
 	owners := make(map[string]string) // by path
@@ -85,7 +97,7 @@ func checkBoltFiles(brokers map[string]broker.Module) error {
 		if !ok {
 			continue
 		}
-		path, err := boltlog.Path(bolt.File)
+		path, err := bolt.path()
 		if err != nil {
 			return fmt.Errorf("hub %s: %w", hub, err)
 		}

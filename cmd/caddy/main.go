@@ -1,4 +1,4 @@
-// Command caddy is Caddy with the sse module built in: the whole product in one program.
+// Command caddy is Caddy with the sse and mercure modules built in: the whole product in one program.
 package main
 
 import (
@@ -6,6 +6,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/caddy-sse/caddy-sse"
+	_ "github.com/caddy-sse/caddy-sse/mercure"
 )
 
 func main() {

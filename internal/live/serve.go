@@ -12,6 +12,8 @@ import (
 type StreamOptions struct {
 	// Hello returns what a stream begins with; nil if that is for its first message.
 	Hello func(c *hub.Client, welcome hub.Welcome) []byte
+	// Header adds to the headers of the response what the client's place in the log is to tell; nil for nothing.
+	Header func(header http.Header, welcome hub.Welcome)
 	// Direct lets streams be written past what wraps the response, where that is safe.
 	Direct bool
 }
@@ -65,6 +67,9 @@ func (h *Hub) serve(
 		handler.AllowDirect()
 	}
 	SetHeaders(w, &c.Subscriber)
+	if o.Header != nil {
+		o.Header(w.Header(), welcome)
+	}
 	w.WriteHeader(http.StatusOK)
 	hello := c.Opening(o.Hello(c, welcome))
 	serving = true

@@ -56,6 +56,9 @@ const LibraryHeaders = "X-Requested-With, X-Request-Id, X-Correlation-Id, " +
 	"X-B3-ParentSpanId, X-B3-Sampled, X-B3-Flags, X-Datadog-Trace-Id, X-Datadog-Parent-Id, X-Datadog-Origin, " +
 	"X-Datadog-Sampling-Priority, Request-Id, Request-Context, newrelic, uber-trace-id"
 
+// Any reports whether any origin is listed.
+func (l List) Any() bool { return slices.Contains(l, "*") }
+
 // Own reports whether the request comes from a page of this site, or of a listed origin, as the browser says.
 func (l List) Own(r *http.Request) bool { return l.Allows(r, r.Header.Get("Origin")) }
 
@@ -102,7 +105,7 @@ func withoutDefaultPort(scheme, host string) string {
 // Foreign reports whether the request comes from a page of another site, which may not make it. A request
 // without an Origin does not come from a page.
 func (l List) Foreign(r *http.Request) bool {
-	return r.Header.Get("Origin") != "" && !l.Own(r) && !slices.Contains(l, "*")
+	return r.Header.Get("Origin") != "" && !l.Own(r) && !l.Any()
 }
 
 // Check refuses what can't stand in a [List].
