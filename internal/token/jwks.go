@@ -1,6 +1,7 @@
 package token
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -159,12 +160,11 @@ func (s *KeySet) download() ([]Key, error) {
 		if filepath.VolumeName(path[1:]) != "" { // file:///C:/...
 			path = path[1:]
 		}
-		file, err := os.Open(path)
+		text, err := os.ReadFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("reading the key set: %w", err)
 		}
-		defer file.Close()
-		return readKeySet(io.LimitReader(file, jwksMaxBytes))
+		return readKeySet(bytes.NewReader(text))
 	}
 	response, err := s.client.Get(s.address)
 	if err != nil {
