@@ -54,7 +54,9 @@ func (h *Handler) verify(r *http.Request, v *verifier, tokens []string) (*token.
 
 // subscriber is who subscribes.
 type subscriber struct {
+	known   bool           // it has a token
 	granted *hub.Selectors // of private updates; nil for none
+	payload string         // what the token tells of it, as JSON; empty for nothing
 	expires time.Time      // when the stream has to end; zero for never
 }
 
@@ -80,7 +82,7 @@ func (h *Handler) authorizeSubscriber(r *http.Request, query url.Values) (subscr
 	if err != nil {
 		return subscriber{}, problem.New(http.StatusForbidden, "the token's mercure.subscribe: %v", err)
 	}
-	return subscriber{granted, claims.Expiry}, nil
+	return subscriber{true, granted, string(claims.Payload), claims.Expiry}, nil
 }
 
 // selectorsOf reads selectors; nil if there are none.

@@ -33,6 +33,7 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		publisher_jwks_url  <address>
 //		subscriber_jwks_url <address>
 //		anonymous
+//		subscriptions
 //		cors_origins        <origins...> | *
 //		publish_origins     <origins...> | *
 //		cookie_name         <name>
@@ -81,30 +82,29 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // caddyfileOptions are the options of the block.
 func (h *Handler) caddyfileOptions() map[string]option.Option {
 	options := map[string]option.Option{
-		"publisher_jwt":       readKey(&h.PublisherJWT),
-		"subscriber_jwt":      readKey(&h.SubscriberJWT),
-		"publisher_jwks_url":  option.Word("<address>", &h.PublisherJWKS, option.CheckNotEmpty),
-		"subscriber_jwks_url": option.Word("<address>", &h.SubscriberJWKS, option.CheckNotEmpty),
-		"anonymous":           option.Flag(&h.Anonymous),
-		"cors_origins":        option.Words("<origins...> | *", &h.CORSOrigins, origin.Check),
-		"publish_origins":     option.Words("<origins...> | *", &h.PublishOrigins, origin.Check),
-		"cookie_name":         option.Word("<name>", &h.CookieName, option.CheckNotEmpty),
-		"heartbeat":           option.Duration(&h.Heartbeat, option.ZeroIsOff),
-		"name":                option.Word("<name>", &h.Name, option.CheckNotEmpty),
-		"transport":           {Takes: "bolt | local | redis { ... }", Read: h.unmarshalTransport},
-		"transport_url":       {Takes: "<url>", Read: h.unmarshalTransportURL},
-		"hub":                 option.Word("<name>", &h.Hub, option.CheckNotEmpty),
-		"history":             {Takes: "<updates> [<age>]", Read: h.unmarshalHistory},
-		"max_topics":          option.Number(&h.MaxTopics, 1),
-		"gap_event":           option.OnOff(&h.GapEvent),
-		"queue":               {Takes: "<updates> [<size>]", Read: h.unmarshalQueue},
-		"slow_client":         option.Word("catch_up | disconnect | drop_oldest", (*string)(&h.SlowClient)),
-		"publish_max_size":    option.Bytes(&h.PublishMaxSize),
-		"rate":                {Takes: "<updates per second> [<burst>]", Read: h.unmarshalRate},
-		"max_clients_per_ip":  option.Number(&h.MaxClientsPerIP, 0),
-		"direct_writes":       option.OnOff(&h.DirectWrites),
-		"subscriptions": refused("the subscription API and its events are not there yet; leave the option out " +
-			"if your pages don't use them"),
+		"publisher_jwt":                  readKey(&h.PublisherJWT),
+		"subscriber_jwt":                 readKey(&h.SubscriberJWT),
+		"publisher_jwks_url":             option.Word("<address>", &h.PublisherJWKS, option.CheckNotEmpty),
+		"subscriber_jwks_url":            option.Word("<address>", &h.SubscriberJWKS, option.CheckNotEmpty),
+		"anonymous":                      option.Flag(&h.Anonymous),
+		"cors_origins":                   option.Words("<origins...> | *", &h.CORSOrigins, origin.Check),
+		"publish_origins":                option.Words("<origins...> | *", &h.PublishOrigins, origin.Check),
+		"cookie_name":                    option.Word("<name>", &h.CookieName, option.CheckNotEmpty),
+		"heartbeat":                      option.Duration(&h.Heartbeat, option.ZeroIsOff),
+		"name":                           option.Word("<name>", &h.Name, option.CheckNotEmpty),
+		"transport":                      {Takes: "bolt | local | redis { ... }", Read: h.unmarshalTransport},
+		"transport_url":                  {Takes: "<url>", Read: h.unmarshalTransportURL},
+		"hub":                            option.Word("<name>", &h.Hub, option.CheckNotEmpty),
+		"history":                        {Takes: "<updates> [<age>]", Read: h.unmarshalHistory},
+		"max_topics":                     option.Number(&h.MaxTopics, 1),
+		"gap_event":                      option.OnOff(&h.GapEvent),
+		"queue":                          {Takes: "<updates> [<size>]", Read: h.unmarshalQueue},
+		"slow_client":                    option.Word("catch_up | disconnect | drop_oldest", (*string)(&h.SlowClient)),
+		"publish_max_size":               option.Bytes(&h.PublishMaxSize),
+		"rate":                           {Takes: "<updates per second> [<burst>]", Read: h.unmarshalRate},
+		"max_clients_per_ip":             option.Number(&h.MaxClientsPerIP, 0),
+		"direct_writes":                  option.OnOff(&h.DirectWrites),
+		"subscriptions":                  option.Flag(&h.Subscriptions),
 		"protocol_version_compatibility": {Takes: "8", Read: readCompatibility},
 	}
 	for name, why := range meaningless {

@@ -35,13 +35,13 @@ func (*Admin) Routes() []caddy.AdminRoute {
 
 // ready reports whether a hub has had its log, and the process does not exit. A broker that is away later changes
 // nothing: clients stay.
-func ready(h served) bool { return h.Core.HasHadLog() && !caddy.Exiting() }
+func ready(h *served) bool { return h.Core.HasHadLog() && !caddy.Exiting() }
 
 // alive reports whether the process serves.
-func alive(served) bool { return true }
+func alive(*served) bool { return true }
 
 // answerHealth asks the hub that the path names, or all.
-func answerHealth(ask func(served) bool) http.HandlerFunc {
+func answerHealth(ask func(*served) bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")
 		found, status := name == "", http.StatusOK

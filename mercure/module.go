@@ -51,6 +51,9 @@ type Handler struct {
 	SubscriberJWKS string `json:"subscriber_jwks_url,omitempty"`
 	// Whether subscribers without a token get what is not private. Default: false.
 	Anonymous bool `json:"anonymous,omitempty"`
+	// Whether those whose token grants it are told who subscribes to what: by the subscription API, and by private
+	// updates. Not with redis. Default: false.
+	Subscriptions bool `json:"subscriptions,omitempty"`
 	// The cookie that may hold a token. Default: mercureAuthorization.
 	CookieName string `json:"cookie_name,omitempty"`
 	// The origins whose pages may use this hub with credentials, exactly as browsers send them; or "*" for any origin
@@ -84,6 +87,7 @@ type Handler struct {
 	DirectWrites *bool `json:"direct_writes,omitempty"`
 
 	live        *live.Hub
+	served      *served
 	logger      *zap.Logger
 	publishers  verifier
 	subscribers verifier
@@ -181,6 +185,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	origin.List(h.CORSOrigins).SetHeaders(w, r, "Last-Event-ID")
 	switch {
+	case h.Subscriptions && (r.URL.Path == subscriptionsPath || strings.HasPrefix(r.URL.Path, subscriptionsPath+"/")):
+		return h.subscriptionAPI(w, r)
 	case r.URL.Path != Path:
 		return problem.Write(w, problem.New(http.StatusNotFound,
 			"there is nothing at this path; the hub is at %s, without a slash at the end", Path))

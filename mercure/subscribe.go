@@ -43,7 +43,10 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 	came := s.LastEventID != "" || s.Since.All
 	err := h.live.Serve(w, r, s, live.StreamOptions{
 		Direct: *h.DirectWrites,
-		Header: func(header http.Header, welcome hub.Welcome) {
+		Header: func(header http.Header, c *hub.Client, welcome hub.Welcome) {
+			if h.Subscriptions {
+				h.served.roster.add(c)
+			}
 			switch {
 			case welcome.Resume == hub.ResumeComplete:
 				header.Set("Last-Event-ID", s.LastEventID)
@@ -87,6 +90,9 @@ func (h *Handler) subscription(r *http.Request) (s hub.Subscription, refusal *pr
 		Granted:       who.granted,
 		Form:          hub.Updates,
 		ClientOptions: h.options,
+	}
+	if h.Subscriptions {
+		s.Info = who.payload
 	}
 	s.Expires = who.expires
 	s.LastEventID = strings.Trim(cursorOf(r), " \t")

@@ -48,7 +48,8 @@ type Hub struct {
 	startOnce sync.Once
 	shutOnce  sync.Once
 
-	current atomic.Pointer[Settings] // the settings that count
+	current atomic.Pointer[Settings]          // the settings that count
+	onLeave atomic.Pointer[func(*hub.Client)] // nil if nobody is told
 
 	mu       sync.Mutex         // guards settings
 	settings []*Settings        // of the configs that have started, the oldest first; the first counts

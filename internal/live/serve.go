@@ -13,7 +13,7 @@ type StreamOptions struct {
 	// Hello returns what a stream begins with; nil if that is for its first message.
 	Hello func(c *hub.Client, welcome hub.Welcome) []byte
 	// Header adds to the headers of the response what the client's place in the log is to tell; nil for nothing.
-	Header func(header http.Header, welcome hub.Welcome)
+	Header func(header http.Header, c *hub.Client, welcome hub.Welcome)
 	// Direct lets streams be written past what wraps the response, where that is safe.
 	Direct bool
 }
@@ -68,7 +68,7 @@ func (h *Hub) serve(
 	}
 	SetHeaders(w, &c.Subscriber)
 	if o.Header != nil {
-		o.Header(w.Header(), welcome)
+		o.Header(w.Header(), c, welcome)
 	}
 	w.WriteHeader(http.StatusOK)
 	hello := c.Opening(o.Hello(c, welcome))
@@ -82,7 +82,13 @@ func (h *Hub) left(c *hub.Client, cause error) {
 		h.release(c.ClientID)
 	}
 	h.noteDisconnected(c, cause)
+	if tell := h.onLeave.Load(); tell != nil {
+		(*tell)(c)
+	}
 }
+
+// OnLeave sets who is told, from now on, of each client that has left the hub.
+func (h *Hub) OnLeave(tell func(*hub.Client)) { h.onLeave.Store(&tell) }
 
 // contentTypes are those of the forms that are no event streams.
 var contentTypes = map[hub.Form]string{hub.Lines: "application/x-ndjson", hub.Answer: "application/json"}

@@ -153,7 +153,9 @@ func (s *Stream) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
 				break
 			}
 			b = append(b, block...)
-			taken++
+			if taken++; s.eachAlone() {
+				break
+			}
 		}
 		*s.buffer = b
 	}
@@ -169,6 +171,9 @@ func (s *Stream) Send(frames []*hub.Frame, end error) (taken int, ready bool) {
 	}
 	return taken, false
 }
+
+// eachAlone reports whether each frame is to be a chunk of its own: some clients of that form take a chunk for an event.
+func (s *Stream) eachAlone() bool { return s.client.Form == hub.Updates && s.request.ProtoMajor == 1 }
 
 // perProcessor is how many streams are woken for each processor before the scheduler's line is let go on.
 const perProcessor = 8
