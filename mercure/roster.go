@@ -48,9 +48,8 @@ func pathOf(names ...string) string {
 	return path
 }
 
-// roster is who subscribes to what on a hub. It tells each change as a private update. A change is in the roster before
-// its update is in the log: whoever takes a place in the log first and the roster then, and reads on from there, misses
-// none.
+// roster is who subscribes to what on a hub. It tells each change as a private update. A change is listed before its
+// update is in the log: whoever takes a place in the log first and the list then, and reads on from there, misses none.
 type roster struct {
 	hub     *live.Hub
 	ctx     context.Context // ends when no route has the hub any more
@@ -207,11 +206,13 @@ func (r *roster) list(chosen func(topic, subscriber string) bool) (all []subscri
 	r.mu.Lock()
 	guests := make([]*guest, 0, len(r.present))
 	for _, g := range r.present {
-		guests = append(guests, g)
+		if g.told { // who has not been may go without a word
+			guests = append(guests, g)
+		}
 	}
 	r.mu.Unlock()
 	all = []subscription{}
-	for _, g := range guests { // they don't change
+	for _, g := range guests { // what is read of them does not change
 		for _, s := range g.subscriptions(true) {
 			if chosen(s.Topic, s.Subscriber) {
 				all = append(all, s)

@@ -194,6 +194,15 @@ func TestRule48AListAndTheEventsSinceAreComplete(t *testing.T) {
 				views = append(views, v)
 			}
 			<-done
+			e2etest.Await(t, "who left is not listed", func() bool {
+				odd := 0
+				for _, one := range s.listed(subscriptionsPath).Subscriptions {
+					if strings.HasPrefix(one.Topic, "t") {
+						odd++
+					}
+				}
+				return odd == 30
+			})
 			last := s.subscribe([]string{"last"})
 			defer last.Close()
 			for i, v := range views {
