@@ -147,12 +147,16 @@ func (c *HubConfig) validate() error {
 
 // Use acquires the hub of that name for a route. The route gives it back by [live.Release].
 func (a *App) Use(name string) (*live.Hub, error) {
-	if a.Hubs[name] == nil {
+	if _, own := a.own[name]; own || a.Hubs[name] == nil {
 		return nil, fmt.Errorf("hub %w", notDefined(name))
 	}
+	return a.acquire(name), nil
+}
+
+func (a *App) acquire(name string) *live.Hub {
 	hub := live.Acquire(name)
 	a.used[name] = hub
-	return hub, nil
+	return hub
 }
 
 // UseOwn is [App.Use] for a hub that routes define themselves. Those that name the same hub must define it alike.
@@ -166,7 +170,7 @@ func (a *App) UseOwn(ctx caddy.Context, name string, config *HubConfig) (*live.H
 		return nil, fmt.Errorf("hub %s: another route defines it otherwise; write the same there, "+
 			"or give one of them another name", name)
 	case defined:
-		return a.Use(name)
+		return a.acquire(name), nil
 	case a.Hubs[name] != nil:
 		return nil, fmt.Errorf("hub %s: the global option sse defines it, too; give one of them another name", name)
 	}
@@ -177,7 +181,7 @@ func (a *App) UseOwn(ctx caddy.Context, name string, config *HubConfig) (*live.H
 		return nil, fmt.Errorf("hub %s: %w", name, err)
 	}
 	a.Hubs[name], a.own[name] = config, string(definition)
-	return a.Use(name)
+	return a.acquire(name), nil
 }
 
 // notDefined is the error for a route whose hub the config does not define.

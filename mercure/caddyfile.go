@@ -160,8 +160,8 @@ func readCompatibility(d *caddyfile.Dispenser) error {
 		return err
 	}
 	if version != "8" {
-		return d.Errf("protocol_version_compatibility: this hub speaks version 8 of the protocol's draft and no other, "+
-			"so not %q; leave the option out", version)
+		return d.Errf("protocol_version_compatibility: this hub speaks version 8 of the protocol's draft "+
+			"and no other, so not %q; leave the option out", version)
 	}
 	warn(d, "protocol_version_compatibility", "it is the version that is spoken")
 	return nil

@@ -81,14 +81,15 @@ func (h *Handler) checkOrigins() error {
 func (h *Handler) checkHub() error {
 	switch {
 	case h.Hub != "" && (h.Transport != nil || h.TransportURL != "" || h.Name != ""):
-		return option.Wrong("hub", "the hub is that of the global option sse, which says where it keeps its updates and "+
-			"how it is called; leave out transport and name, or hub")
+		return option.Wrong("hub", "the hub is that of the global option sse, which says where it keeps its updates "+
+			"and how it is called; leave out transport and name, or hub")
 	case h.Transport != nil && h.TransportURL != "":
 		return option.Wrong("transport_url", "transport and transport_url exclude each other; keep transport")
 	case h.Subscriptions && h.Transport != nil && h.Transport.Kind == redisKind:
 		return errSubscriptionsOverRedis
 	case strings.ContainsAny(h.Name, " \t/{}:"):
-		return option.Wrong("name", fmt.Sprintf("%q has a space, or one of / { } : in it; name the hub otherwise", h.Name))
+		return option.Wrong("name", fmt.Sprintf("%q has a space, or one of / { } : in it; name the hub otherwise",
+			h.Name))
 	}
 	if h.Transport != nil {
 		if err := h.Transport.check(); err != nil {
@@ -107,7 +108,8 @@ func (h *Handler) checkLimits() error {
 	switch h.SlowClient {
 	case "", hub.CatchUp, hub.Disconnect, hub.DropOldest:
 	default:
-		return option.Wrong("slow_client", fmt.Sprintf("%q is none of catch_up, disconnect and drop_oldest", h.SlowClient))
+		return option.Wrong("slow_client", fmt.Sprintf("%q is none of catch_up, disconnect and drop_oldest",
+			h.SlowClient))
 	}
 	switch {
 	case h.HistoryCount < 0 || h.HistoryAge < 0:

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/live"
 	"github.com/caddy-sse/caddy-sse/internal/problem"
+	"github.com/caddy-sse/caddy-sse/internal/token"
 )
 
 // publish answers POST: it publishes one update, and answers with its ID.
@@ -53,6 +55,9 @@ func (h *Handler) publishForm(w http.ResponseWriter, r *http.Request) (id string
 	form, refusal := h.readForm(w, r)
 	if refusal != nil {
 		return "", refusal
+	}
+	if expiry := who.claims.Expiry; !expiry.IsZero() && !time.Now().Before(expiry) { // while the form came
+		return "", unauthorized("invalid_token", "%v", token.ErrExpired)
 	}
 	m, refusal := updateOf(form)
 	if refusal != nil {

@@ -41,11 +41,11 @@ func encode(text string) string { return strings.ReplaceAll(url.QueryEscape(text
 
 // pathOf returns the path of what has to do with a topic, or with one subscriber there.
 func pathOf(names ...string) string {
-	path := subscriptionsPath
+	segments := []string{subscriptionsPath}
 	for _, name := range names {
-		path += "/" + encode(name)
+		segments = append(segments, encode(name))
 	}
-	return path
+	return strings.Join(segments, "/")
 }
 
 // roster is who subscribes to what on a hub. It tells each change as a private update. A change is listed before its

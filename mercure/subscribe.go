@@ -75,9 +75,11 @@ func (h *Handler) subscription(r *http.Request) (s hub.Subscription, refusal *pr
 	names := query["topic"]
 	switch n := len(names); {
 	case n == 0:
-		return s, problem.New(http.StatusBadRequest, `no topic; name what to subscribe to, as ?topic=https://example.com/books/1`)
+		return s, problem.New(http.StatusBadRequest,
+			"no topic; name what to subscribe to, as ?topic=https://example.com/books/1")
 	case n > h.MaxTopics:
-		return s, problem.New(http.StatusBadRequest, "%d topics are too many for one client; the limit is %d", n, h.MaxTopics)
+		return s, problem.New(http.StatusBadRequest,
+			"%d topics are too many for one client; the limit is %d", n, h.MaxTopics)
 	}
 	selectors, err := hub.ParseSelectors(names...)
 	if err != nil {

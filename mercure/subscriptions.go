@@ -69,8 +69,8 @@ func (h *Handler) readSubscriptions(r *http.Request) ([]byte, *problem.Problem) 
 	path := r.URL.EscapedPath()
 	names, ok := namesIn(path)
 	if !ok {
-		return nil, problem.New(http.StatusNotFound, "there is nothing at this path; subscriptions are at %s, and below at "+
-			"/{topic} and /{topic}/{subscriber}", subscriptionsPath)
+		return nil, problem.New(http.StatusNotFound, "there is nothing at this path; subscriptions are at %s, "+
+			"and below at /{topic} and /{topic}/{subscriber}", subscriptionsPath)
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -83,7 +83,8 @@ func (h *Handler) readSubscriptions(r *http.Request) ([]byte, *problem.Problem) 
 	case !who.known:
 		return nil, unauthorized("", "to see who subscribes needs a token that grants it")
 	case !who.granted.Match(path) && !who.granted.Match(pathOf(names...)):
-		return nil, problem.New(http.StatusForbidden, "the token's mercure.subscribe does not match %s", pathOf(names...))
+		return nil, problem.New(http.StatusForbidden,
+			"the token's mercure.subscribe does not match %s", pathOf(names...))
 	}
 	all, lastEventID := h.served.roster.list(func(topic, subscriber string) bool {
 		return (len(names) < 1 || topic == names[0]) && (len(names) < 2 || subscriber == names[1])
