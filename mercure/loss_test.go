@@ -30,9 +30,13 @@ func TestALossInMidStreamEndsTheStream(t *testing.T) {
 			e2etest.Await(t, "it is there", func() bool {
 				return strings.Contains(s.get(s.AdminURL("/sse/hubs")).Body, `"clients":1`)
 			})
-			filler := strings.Repeat("x", 100<<10)
-			for i := range 250 { // more than they hold
-				s.publish("topic", "a", "id", fmt.Sprint("id-", i), "data", filler)
+			publisher, client := bearer(publishing("*")), e2etest.Via(e2etest.H1(t))
+			filler := strings.Repeat("x", 10<<10) // a larger one would be cut in its middle
+			for i := range 800 {                  // more than they hold
+				update := form("topic", "a", "id", fmt.Sprint("id-", i), "data", filler)
+				if answer := s.post(update, publisher, client); answer.Status != http.StatusOK {
+					t.Fatalf("publishing: %d", answer.Status)
+				}
 			}
 			if gapEvent == "off" {
 				_ = conn.SetReadDeadline(time.Now().Add(patience))
@@ -86,7 +90,6 @@ func TestAPublisherThatStallsDoesNotDelayTheExit(t *testing.T) {
 	t.Parallel()
 	s := serve(t, inMemory)
 	body, stalled := io.Pipe()
-	defer stalled.Close()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.hub(), body)
 	if err != nil {
 		t.Fatal(err)
@@ -106,5 +109,6 @@ func TestAPublisherThatStallsDoesNotDelayTheExit(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Stop()
+	_ = stalled.Close() // the client waits for its own body, too
 	<-answered
 }

@@ -40,6 +40,9 @@ func (h *Handler) subscriptionAPI(w http.ResponseWriter, r *http.Request) error 
 
 // serveSubscriptions answers who subscribes to what: all, those of a topic selector, or one.
 func (h *Handler) serveSubscriptions(w http.ResponseWriter, r *http.Request) error {
+	if h.live.WaitReady(r.Context()) != nil { // its place in the log is not known yet
+		return problem.Write(w, problem.New(http.StatusServiceUnavailable, "the server is going down; ask again"))
+	}
 	body, refusal := h.readSubscriptions(r)
 	if refusal != nil {
 		h.live.LogRefusal(h.logger, r, refusal)
