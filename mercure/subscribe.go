@@ -35,7 +35,7 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 		if err := h.live.Core.Admits(s); err != nil {
 			return h.live.TurnAway(w, r, h.logger, err)
 		}
-		live.SetHeaders(w, s.Form)
+		live.SetHeaders(w, &s.Subscriber)
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush() // before net/http adds a Content-Length of 0
 		return nil
