@@ -83,6 +83,10 @@ func TestChosenIDThatLooksLikeAnotherMessageSendsNobodyAhead(t *testing.T) {
 	publishAs(h, "a", third, "6") // who has had 3 gets 4 and 5
 	h.Join(hubtest.Returning(selecting(t, "a"), third)).WantResume(hub.ResumeComplete, third, "4", "5", "6")
 	h.Join(hubtest.Returning(selecting(t, "a"), fifth)).WantResume(hub.ResumeComplete, fifth, "6")
+	ninth := hub.ID{Epoch: h.Position().Epoch, Position: hub.Position{Major: 9}}.URN()
+	publishAs(h, "a", ninth, "7") // before there is a ninth
+	h.PublishAll("a", 8, 10)
+	h.Join(hubtest.Returning(selecting(t, "a"), ninth)).WantResume(hub.ResumeComplete, ninth, "8", "9", "10")
 }
 
 func TestChosenIDsAreForgottenWithTheirMessages(t *testing.T) {
