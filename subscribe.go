@@ -45,22 +45,8 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 	}
 	defer live.IgnoreBody(w, r)()
 	s, p := route.subscription(r)
-	if p != nil && route.hub.Core.Context().Err() != nil {
-		panic(http.ErrAbortHandler) // as above: the exit may be why
-	}
 	if p != nil {
-		route.hub.Core.CountRefused()
-		route.hub.LogRefusal(route.logger, r, p)
-		return problem.Write(w, p)
-	}
-	if r.Method == http.MethodHead {
-		if err := route.hub.Core.Admits(s); err != nil {
-			return route.hub.TurnAway(w, r, route.logger, err)
-		}
-		live.SetHeaders(w, &s.Subscriber)
-		w.WriteHeader(http.StatusOK)
-		_ = http.NewResponseController(w).Flush() // before net/http adds a Content-Length of 0
-		return nil
+		return route.hub.Refuse(w, r, route.logger, p)
 	}
 	err := route.hub.Serve(w, r, s, live.StreamOptions{Hello: route.hello, Direct: route.directWrites})
 	if err != nil {

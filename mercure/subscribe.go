@@ -23,22 +23,8 @@ func (h *Handler) subscribe(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer live.IgnoreBody(w, r)()
 	s, refusal := h.subscription(r)
-	if refusal != nil && h.live.Core.Context().Err() != nil {
-		panic(http.ErrAbortHandler) // as above: the exit may be why
-	}
 	if refusal != nil {
-		h.live.Core.CountRefused()
-		h.live.LogRefusal(h.logger, r, refusal)
-		return problem.Write(w, refusal)
-	}
-	if r.Method == http.MethodHead {
-		if err := h.live.Core.Admits(s); err != nil {
-			return h.live.TurnAway(w, r, h.logger, err)
-		}
-		live.SetHeaders(w, &s.Subscriber)
-		w.WriteHeader(http.StatusOK)
-		_ = http.NewResponseController(w).Flush() // before net/http adds a Content-Length of 0
-		return nil
+		return h.live.Refuse(w, r, h.logger, refusal)
 	}
 	came := s.LastEventID != "" || s.Since.All
 	err := h.live.Serve(w, r, s, live.StreamOptions{

@@ -13,6 +13,17 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/stream"
 )
 
+// Refuse answers a client that may not have what it asks for. If the hub ends it cuts the client, which comes back:
+// the exit may be why.
+func (h *Hub) Refuse(w http.ResponseWriter, r *http.Request, logger *zap.Logger, why *problem.Problem) error {
+	if h.Core.Context().Err() != nil {
+		panic(http.ErrAbortHandler)
+	}
+	h.Core.CountRefused()
+	h.LogRefusal(logger, r, why)
+	return problem.Write(w, why)
+}
+
 // TurnAway answers a client for whom [Hub.Serve] has an error. A hub that ends cuts it, so that it reconnects.
 func (h *Hub) TurnAway(w http.ResponseWriter, r *http.Request, logger *zap.Logger, cause error) error {
 	if held, ok := errors.AsType[*stream.HeldBack](cause); ok {

@@ -19,9 +19,12 @@ type StreamOptions struct {
 }
 
 // Serve joins a client to the hub and answers its request with its messages. It returns when the stream ends,
-// or goes on without the request. The error is why the hub does not admit the client, or a *stream.HeldBack;
+// or goes on without the request. HEAD has the headers of GET, but what Header adds. The error is why the hub does not admit the client, or a *stream.HeldBack;
 // then nothing has reached the client.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, sub hub.Subscription, o StreamOptions) error {
+	if r.Method == http.MethodHead {
+		return h.serveHead(w, sub)
+	}
 	if err := stream.CheckFlush(w); err != nil {
 		return err
 	}
@@ -49,6 +52,16 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, sub hub.Subscription
 		panic(http.ErrAbortHandler)
 	}
 	return err
+}
+
+func (h *Hub) serveHead(w http.ResponseWriter, sub hub.Subscription) error {
+	if err := h.Core.Admits(sub); err != nil {
+		return err
+	}
+	SetHeaders(w, &sub.Subscriber)
+	w.WriteHeader(http.StatusOK)
+	_ = http.NewResponseController(w).Flush() // before net/http adds a Content-Length of 0
+	return nil
 }
 
 // serve writes the stream of a client that has joined. It reports whether the response is to end in good
