@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,10 +19,13 @@ import (
 // zipped is a client that reads gzip, of which the test sees what it is sent.
 type zipped struct {
 	*hub.Client
+	mu     sync.Mutex // guards frames
 	frames []*hub.Frame
 }
 
 func (z *zipped) Send(frames []*hub.Frame, _ error) (int, bool) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
 	z.frames = append(z.frames, frames...)
 	return len(frames), true
 }
@@ -46,7 +50,18 @@ func joinZipped(t *testing.T, h *hub.Hub, s hub.Subscription) *zipped {
 // last returns the newest frame of a client.
 func (z *zipped) last() *hub.Frame {
 	settle()
+	z.mu.Lock()
+	defer z.mu.Unlock()
 	return z.frames[len(z.frames)-1]
+}
+
+// forget forgets what a client was sent. It returns how many frames that were.
+func (z *zipped) forget() (n int) {
+	settle()
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	n, z.frames = len(z.frames), nil
+	return n
 }
 
 // tick is a message as dashboards get them, of about 190 bytes.
@@ -163,7 +178,7 @@ func TestWhatIsSentToOneClientAloneEndsItsContext(t *testing.T) {
 		h.Publish(hub.Topics("a"), tick(2))
 		near := len(c.last().Block())
 		hubtest.Pause(1500 * time.Millisecond)
-		beat := len(c.frames)
+		beat := c.forget()
 		h.Publish(hub.Topics("a"), tick(3))
 		if anew := len(c.last().Block()); beat != 3 || anew < 2*near {
 			t.Errorf("%d frames came until the heartbeat; a message takes %d bytes, and %d behind it", beat, near, anew)
@@ -179,8 +194,7 @@ func TestWhatClientsShareIsBoundedAndGoesWithTheLast(t *testing.T) {
 		for i := range 20_000 {
 			h.Publish(hub.Topics(fmt.Sprint("topic/", i%5_000)), tick(i))
 			if i%100 == 0 {
-				settle()
-				c.frames = nil
+				c.forget()
 			}
 		}
 		settle()
