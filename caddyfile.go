@@ -203,7 +203,11 @@ func (b *BoltBroker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if !d.Args(&b.File) || b.File == "" || d.NextArg() {
 		return d.Err("broker bolt: give it one file, such as /var/lib/caddy/sse.db")
 	}
-	return option.Block(d, map[string]option.Option{"sync": option.OnOff(&b.Sync)})
+	return option.Block(d, b.caddyfileOptions())
+}
+
+func (b *BoltBroker) caddyfileOptions() map[string]option.Option {
+	return map[string]option.Option{"sync": option.OnOff(&b.Sync)}
 }
 
 // UnmarshalCaddyfile sets the broker up. Syntax:
@@ -230,7 +234,14 @@ func (b *RedisBroker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.Err("broker redis: give it a URL, such as redis://localhost:6379")
 	}
 	at := option.Positions{"": d.Token()}
-	if err := at.Block(d, "", map[string]option.Option{
+	if err := at.Block(d, "", b.caddyfileOptions()); err != nil {
+		return err
+	}
+	return at.Locate(b.Validate())
+}
+
+func (b *RedisBroker) caddyfileOptions() map[string]option.Option {
+	return map[string]option.Option{
 		"master_name":              option.Word("<name>", &b.MasterName, option.CheckNotEmpty),
 		"prefix":                   option.Word("<prefix>", &b.Prefix, option.CheckNotEmpty),
 		"channel":                  option.Word("<name>", &b.Channel, option.CheckNotEmpty),
@@ -245,10 +256,7 @@ func (b *RedisBroker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"tls_key":                  option.Word("<file>", &b.TLSKey, option.CheckNotEmpty),
 		"tls_server_name":          option.Word("<name>", &b.TLSServerName, option.CheckNotEmpty),
 		"tls_insecure_skip_verify": option.Flag(&b.TLSInsecureSkipVerify),
-	}); err != nil {
-		return err
 	}
-	return at.Locate(b.Validate())
 }
 
 // parseDirective sets up a route from the directive "sse". See Handler.UnmarshalCaddyfile.

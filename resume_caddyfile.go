@@ -56,7 +56,14 @@ func (h *Resume) unmarshalCaddyfile(d *caddyfile.Dispenser, checks ...func(hub s
 	if d.NextArg() {
 		return d.Errf("sse_resume takes a matcher and a block, not %q", d.Val())
 	}
-	if err := at.Block(d, "", map[string]option.Option{
+	if err := at.Block(d, "", h.caddyfileOptions(checks...)); err != nil {
+		return err
+	}
+	return at.Locate(h.Validate())
+}
+
+func (h *Resume) caddyfileOptions(checks ...func(hub string) error) map[string]option.Option {
+	return map[string]option.Option{
 		"hub":        option.Word("<name>", &h.Hub, checks...),
 		"bind":       option.Word("<value> | none", &h.Bind, option.CheckNotEmpty),
 		"key":        option.Word("<value>", &h.Key, option.CheckNotEmpty),
@@ -71,10 +78,7 @@ func (h *Resume) unmarshalCaddyfile(d *caddyfile.Dispenser, checks ...func(hub s
 		"max_live":   option.Number(&h.MaxLive, 1),
 		"max_body":   option.Bytes(&h.MaxBody),
 		"heartbeat":  option.Duration(&h.Heartbeat, option.OffAllowed),
-	}); err != nil {
-		return err
 	}
-	return at.Locate(h.Validate())
 }
 
 func (h *Resume) unmarshalName(d *caddyfile.Dispenser) error {

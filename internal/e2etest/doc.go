@@ -22,7 +22,7 @@
 // Whatever is started ends with its test, and also when the test process is
 // killed (on Linux). Nothing touches the user's files or fixed ports.
 //
-// It knows the contract of the README, and nothing of the packages behind
+// It knows the contract that the docs tell, and nothing of the packages behind
 // it but the wire format.
 //
 // Environment:

@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/hubtest"
 )
 
-// redisCommands are the commands that the ACL user of one hub needs, as the README lists them.
+// redisCommands are the commands that the ACL user of one hub needs, as docs/brokers.md lists them.
 const redisCommands = "hello client|setname ping get set del pttl exists pexpire time eval evalsha " +
 	"xadd xread xrange xrevrange xtrim xdel xinfo|stream xgroup|create xgroup|destroy " +
 	"hset hget hmget hdel hlen hincrby hscan hrandfield sadd srem zadd zrem zscore zcard zrangebyscore zdiff unlink " +
@@ -26,14 +26,14 @@ func TestACLUserNeedsOnlyTheHubsKeysAndTheseCommands(t *testing.T) {
 	client := admin(t, server.URL())
 	rules := "ACL SETUSER hub on >pass:w0rd resetkeys ~{sse:default}:* " +
 		"resetchannels &sse:messages &{sse:default}:kick -@all"
-	readme, err := os.ReadFile("../../README.md")
+	docs, err := os.ReadFile("../../docs/brokers.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for command := range strings.FieldsSeq(redisCommands) {
 		rules += " +" + command
-		if !slices.Contains(strings.Fields(string(readme)), "+"+command) {
-			t.Errorf("the README does not tell that the user needs %s", command)
+		if !slices.Contains(strings.Fields(string(docs)), "+"+command) {
+			t.Errorf("docs/brokers.md does not tell that the user needs %s", command)
 		}
 	}
 	do(t, client, rules)

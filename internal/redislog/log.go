@@ -239,7 +239,7 @@ func (l *Log) logFailure(what string, err error) {
 	err = l.located(err)
 	if redis.IsPermissionError(err) {
 		l.forbidden.Do(func() {
-			l.Logger.Warn("redis forbids what is needed; the README has a rule for its ACL",
+			l.Logger.Warn("redis forbids what is needed; docs/brokers.md has a rule for its ACL",
 				zap.String("what", what), zap.Error(err))
 		})
 	}
