@@ -53,6 +53,39 @@ func TestWhatIsInDistIsWhatIsBuilt(t *testing.T) {
 	}
 }
 
+// Each example is to be copied as a whole, and so has the client in it. EventSource alone is shown where it is the point.
+func TestExamplesListenWithThisClient(t *testing.T) {
+	t.Parallel()
+	want, err := os.ReadFile("dist/caddy-sse.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scripts, err := filepath.Glob("../../examples/*/www/*.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	copies := 0
+	for _, script := range scripts {
+		got, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		example := filepath.Base(filepath.Dir(filepath.Dir(script)))
+		switch {
+		case filepath.Base(script) == "caddy-sse.js":
+			copies++
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s is not the client as it is built: cp clients/js/dist/caddy-sse.js there", script)
+			}
+		case bytes.Contains(got, []byte("new EventSource(")) && example != "quickstart" && example != "reconnect":
+			t.Errorf("%s listens without the client", script)
+		}
+	}
+	if copies < 8 {
+		t.Errorf("%d examples have the client", copies)
+	}
+}
+
 func TestClientIsSmallerThan4KB(t *testing.T) {
 	t.Parallel()
 	content, err := os.ReadFile("dist/caddy-sse.js")
@@ -100,9 +133,10 @@ func TestGapIsTold(t *testing.T) {
 	t.Parallel()
 	server := e2etest.Start(t, strings.Replace(open, "broker bolt {{dir}}/sse.db", "broker memory", 1))
 	p := listen(t, server.URL("/events"), map[string]any{"topics": "a"})
-	p.await(`"live"`)
+	p.await(`{"greeting":"none"}`)
 	server.Kill()
 	server.Restart()
+	p.await(`{"greeting":"gap"}`)
 	p.expect(`{"gap":"resume"}`)
 }
 

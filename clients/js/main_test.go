@@ -22,49 +22,31 @@ const patience = 30 * time.Second
 func TestMain(m *testing.M) { e2etest.Main(m) }
 
 // installed is a copy of the package with what npm installs, as package-lock.json pins it, built anew.
-var installed = sync.OnceValues(func() (dir string, err error) {
-	if dir, err = os.MkdirTemp("", "sse-js-"); err != nil {
-		return "", err
-	}
-	for _, name := range []string{"src", "testdata"} {
-		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(name)); err != nil {
-			return "", err
-		}
-	}
-	for _, name := range []string{"package.json", "package-lock.json", "tsconfig.json"} {
-		content, err := os.ReadFile(name)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name), content, 0o600)
-		}
-		if err != nil {
-			return "", err
-		}
-	}
-	for _, command := range [][]string{
-		{"npm", "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts"},
-		{"npm", "run", "build"},
-	} {
-		cmd := exec.Command(command[0], command[1:]...)
-		cmd.Dir = dir
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", &failed{cmd.String(), string(out)}
-		}
-	}
-	return dir, nil
-})
-
-type failed struct{ command, out string }
-
-func (f *failed) Error() string { return f.command + ": " + f.out }
+var installed struct {
+	once sync.Once
+	dir  string // empty if it could not be built
+}
 
 func build(t *testing.T) string {
 	t.Helper()
-	e2etest.Need(t, "npm")
-	dir, err := installed()
-	if err != nil {
-		t.Fatal(err)
+	npm := e2etest.Need(t, "npm")
+	installed.once.Do(func() {
+		dir, err := os.MkdirTemp("", "sse-js-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		e2etest.CopyWithPackages(t, ".", dir)
+		run := exec.Command(npm, "run", "build")
+		run.Dir = dir
+		if out, err := run.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", run, err, out)
+		}
+		installed.dir = dir
+	})
+	if installed.dir == "" {
+		t.Fatal("the package could not be built, as another test tells")
 	}
-	return dir
+	return installed.dir
 }
 
 // program is a program of testdata that prints an object a line.
@@ -154,11 +136,11 @@ func containsAny(line string, texts []string) bool {
 	return false
 }
 
-// expect reads what is printed, and nothing else, but for states.
+// expect reads what is printed, and nothing else, but for states and greetings.
 func (p *program) expect(want ...string) {
 	p.t.Helper()
 	for _, w := range want {
-		if line := p.next(`"state"`); !strings.Contains(line, w) {
+		if line := p.next(`"state"`, `"greeting"`); !strings.Contains(line, w) {
 			p.t.Fatalf("it printed %s, want %s", line, w)
 		}
 	}

@@ -93,7 +93,7 @@ func TestCutLineCostsNotOneToken(t *testing.T) {
 	page.hasTokens(20)
 	for range 2 { // the first time the browser does not know its client_id, the second time it does
 		line.Cut()
-		page.Await(`$("#state").dataset.state === "reconnecting"`)
+		page.Await(`$("#state").dataset.state === "waiting"`)
 		say(20)
 		line.Heal()
 		page.hasTokens(len(want))
@@ -103,7 +103,7 @@ func TestCutLineCostsNotOneToken(t *testing.T) {
 	}
 	// The end, too, may fall into a hole.
 	line.Cut()
-	page.Await(`$("#state").dataset.state === "reconnecting"`)
+	page.Await(`$("#state").dataset.state === "waiting"`)
 	say(20)
 	reply.end(t)
 	line.Heal()

@@ -109,7 +109,7 @@ func TestMessagesWaitForCaddy(t *testing.T) {
 	ada.say("before")
 	ada.hears("before")
 	server.Kill()
-	ada.Await(`$("#state").dataset.state === "reconnecting"`)
+	ada.Await(`$("#state").dataset.state === "waiting"`)
 	ada.say("meanwhile")
 	ada.say("and also")
 	ada.Await(`!$("#trouble").hidden`)

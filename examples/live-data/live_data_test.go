@@ -28,24 +28,43 @@ func TestFeedFillsThePage(t *testing.T) {
 
 	// The feed outlives the server, and so does the page.
 	server.Kill()
-	page.Await(`$("#state").dataset.state === "reconnecting"`)
+	page.Await(`$("#state").dataset.state === "waiting"`)
 	server.Restart()
 	page.Await(`$("#state").dataset.state === "live"`)
 	page.Await(`$$("#prices li").length === 8 && $$("#scores li").length === 3`)
 }
 
-func TestPageIsFilledFromWhatIsKept(t *testing.T) {
+// Whoever comes late sees every card, with its newest value, also on a phone.
+func TestPageOpenedLateShowsEveryCard(t *testing.T) {
 	server := start(t)
-	for i := range 5 {
+	for i := range 300 { // much more than would come of a history of events
 		price(t, server, "metals/gold", fmt.Sprint(100+i))
+		if i == 0 {
+			for _, name := range []string{"metals/silver", "metals/copper", "energy/oil", "energy/gas", "harvest/wheat"} {
+				price(t, server, name, "7.5")
+			}
+			score(t, server, "football/lions-tigers", 2, 1)
+			score(t, server, "basketball/hawks-bulls", 60, 58)
+		}
 	}
-	score(t, server, "football/lions-tigers", 2, 1)
-	page := open(t, server)
-	page.Await(`$("[data-topic='prices/metals/gold'] polyline")?.getAttribute("points").split(" ").length === 5`)
-	if got, want := page.Text("[data-topic='prices/metals/gold'] .figures"), "104.00▲ 4.00 %"; got != want {
-		t.Errorf("gold is shown as %q, want %q", got, want)
+	browser := e2etest.Chromium(t)
+	page := e2etest.OpenPhone(browser, t, server.URL("/"))
+	page.Await(`$$("#prices li").length === 6 && $$("#scores li").length === 2`)
+	for topic, want := range map[string]string{
+		"prices/metals/gold":            "399.00▲ 0.00 %",
+		"prices/energy/oil":             "7.50▲ 0.00 %",
+		"scores/football/lions-tigers":  "2:144′",
+		"scores/basketball/hawks-bulls": "60:5844′",
+	} {
+		if got := page.Text(fmt.Sprintf("[data-topic=%q] .figures", topic)); got != want {
+			t.Errorf("%s is shown as %q, want %q", topic, got, want)
+		}
 	}
-	page.Await(`$("[data-topic='scores/football/lions-tigers'] .figures")?.textContent === "2:144′"`)
+	// None is beside the screen, and none upon another.
+	page.Await(`$$("[data-topic]").every((card) => card.getBoundingClientRect().left >= 0 && card.getBoundingClientRect().right <= innerWidth)`)
+	price(t, server, "metals/gold", "400")
+	page.Await(`$("[data-topic='prices/metals/gold'] .figures").textContent.startsWith("400.00")`)
+	e2etest.Screenshot(page.Tab, t, "live-data-late-phone")
 }
 
 func TestPageGetsOnlyWhatItFollows(t *testing.T) {
@@ -134,12 +153,12 @@ var token = e2etest.Header("Authorization", "Bearer demo")
 
 func price(t *testing.T, server *e2etest.Server, name, price string) {
 	t.Helper()
-	e2etest.Publish(t, server.URL("/events?event=price&topic=prices/"+name), fmt.Sprintf(`{"topic":"prices/%s","price":%s}`, name, price), token)
+	e2etest.Publish(t, server.URL("/events?event=price&topic=prices/"+name), fmt.Sprintf(`{"price":%s}`, price), token)
 }
 
 func score(t *testing.T, server *e2etest.Server, name string, home, away int) {
 	t.Helper()
-	data := fmt.Sprintf(`{"topic":"scores/%s","minute":44,"home":%d,"away":%d}`, name, home, away)
+	data := fmt.Sprintf(`{"minute":44,"home":%d,"away":%d}`, home, away)
 	e2etest.Publish(t, server.URL("/events?event=score&topic=scores/"+name), data, token)
 }
 

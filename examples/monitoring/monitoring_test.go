@@ -56,7 +56,7 @@ func TestAllComesBackAfterTheServerWasAway(t *testing.T) {
 	report(t, server, "web1")
 	page.Await(`$("[data-host=web1] .pill")?.textContent === "up"`)
 	server.Kill()
-	page.Await(`$("#state").dataset.state === "reconnecting" && $("[data-host=web1] .pill").textContent === "unknown"`)
+	page.Await(`$("#state").dataset.state === "waiting" && $("[data-host=web1] .pill").textContent === "unknown"`)
 	server.Restart()
 	report(t, server, "web1") // as the README's unit would be started again
 	page.Await(`$("#state").dataset.state === "live" && $("[data-host=web1] .pill").textContent === "up"`)

@@ -97,7 +97,7 @@ func TestPageOutlivesCaddyAndTheBackend(t *testing.T) {
 	page.Click("[data-kind=video]")
 	page.Await(`$("progress")?.value >= 5`)
 	site.Kill()
-	page.Await(`$("#state").dataset.state === "reconnecting"`)
+	page.Await(`$("#state").dataset.state === "waiting"`)
 	before := e2etest.Eval[int](page, `$("progress").value`)
 	site.Restart()
 	page.Await(`$("#state").dataset.state === "live" && $("progress").value > %d`, before)

@@ -27,6 +27,26 @@ func OpenPage(tab context.Context, t testing.TB, url string) Page {
 	return p
 }
 
+// OpenPhone loads a URL in a tab that is as wide as a phone.
+func OpenPhone(tab context.Context, t testing.TB, url string) Page {
+	t.Helper()
+	p := Page{t, tab}
+	p.Do(chromedp.EmulateViewport(phoneWidth, 844, chromedp.EmulateMobile))
+	p.Do(chromedp.Navigate(url))
+	p.fitsPhone()
+	return p
+}
+
+// phoneWidth is how wide a page is on a phone, in its pixels.
+const phoneWidth = 390
+
+func (p Page) fitsPhone() {
+	p.t.Helper()
+	if p.Is(`document.documentElement.scrollWidth > %d`, phoneWidth) {
+		p.t.Error("the page is wider than a phone")
+	}
+}
+
 // NewTab opens another tab of the same browser.
 func NewTab(browser context.Context, t testing.TB) context.Context {
 	t.Helper()
@@ -110,10 +130,8 @@ func (p Page) Screenshots(name string) {
 	p.prefer("dark")
 	Screenshot(p.Tab, p.t, name+"-dark")
 	p.prefer("light")
-	p.Do(chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile))
-	if p.Is(`document.documentElement.scrollWidth > 390`) {
-		p.t.Error("the page is wider than a phone")
-	}
+	p.Do(chromedp.EmulateViewport(phoneWidth, 844, chromedp.EmulateMobile))
+	p.fitsPhone()
 	Screenshot(p.Tab, p.t, name+"-phone")
 	p.Do(chromedp.EmulateViewport(1280, 800))
 }

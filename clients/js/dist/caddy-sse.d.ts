@@ -6,6 +6,15 @@ export interface Message {
     /** The Last-Event-ID after it. */
     id: string;
 }
+/** What the server says first on each connection, unless its route has `connected_event off`. */
+export interface Hello {
+    client_id: string;
+    /** Whether the server made the client_id up. */
+    generated: boolean;
+    topics: string[];
+    /** Whether everything missed follows ("complete"), something may be missing ("gap"), or there was no ID ("none"). */
+    resume: "none" | "complete" | "gap";
+}
 /**
  * What a subscription is doing. It is "waiting" before it tries again, "paused" while its page is hidden, and "closed"
  * for good.
@@ -28,6 +37,8 @@ export interface Options {
     since?: string;
     /** Is called with each message, in order. */
     event?: (message: Message) => void;
+    /** Is called with what the server says first on each connection. */
+    connected?: (hello: Hello) => void;
     /** Is called when messages may be missing: get the present state by other means. */
     gap?: (reason: string) => void;
     /** Is called with each change of the state. */

@@ -153,10 +153,14 @@ export function subscribe(url, options = {}) {
         switch (message?.event) {
             case undefined:
                 return;
-            case "connected":
-                if (field(message.data, "resume") === "gap")
+            case "connected": {
+                const hello = parsed(message.data);
+                if (hello)
+                    call(options.connected, hello);
+                if (hello?.resume === "gap")
                     call(options.gap, "resume");
                 return;
+            }
             case "gap":
                 return call(options.gap, field(message.data, "reason") ?? "unknown");
             case "expired":
@@ -252,15 +256,19 @@ function retryAfter(text) {
 }
 // header writes text as bytes of UTF-8, which is what fetch takes and servers read.
 const header = (text) => String.fromCharCode(...new TextEncoder().encode(text));
-// field returns a member of an object in JSON, if it is a string.
-function field(json, name) {
+// parsed reads JSON; what is none is undefined.
+function parsed(json) {
     try {
-        const value = JSON.parse(json)?.[name];
-        return typeof value === "string" ? value : undefined;
+        return JSON.parse(json) ?? undefined;
     }
     catch {
         return undefined;
     }
+}
+// field returns a member of an object in JSON, if it is a string.
+function field(json, name) {
+    const value = parsed(json)?.[name];
+    return typeof value === "string" ? value : undefined;
 }
 // detail returns what a refusal says of itself.
 async function detail(response) {

@@ -10,6 +10,16 @@ export interface Message {
   id: string;
 }
 
+/** What the server says first on each connection, unless its route has `connected_event off`. */
+export interface Hello {
+  client_id: string;
+  /** Whether the server made the client_id up. */
+  generated: boolean;
+  topics: string[];
+  /** Whether everything missed follows ("complete"), something may be missing ("gap"), or there was no ID ("none"). */
+  resume: "none" | "complete" | "gap";
+}
+
 /**
  * What a subscription is doing. It is "waiting" before it tries again, "paused" while its page is hidden, and "closed"
  * for good.
@@ -34,6 +44,8 @@ export interface Options {
   since?: string;
   /** Is called with each message, in order. */
   event?: (message: Message) => void;
+  /** Is called with what the server says first on each connection. */
+  connected?: (hello: Hello) => void;
   /** Is called when messages may be missing: get the present state by other means. */
   gap?: (reason: string) => void;
   /** Is called with each change of the state. */
@@ -213,9 +225,12 @@ export function subscribe(url: string | URL, options: Options = {}): Subscriptio
     switch (message?.event) {
       case undefined:
         return;
-      case "connected":
-        if (field(message!.data, "resume") === "gap") call(options.gap, "resume");
+      case "connected": {
+        const hello = parsed(message!.data);
+        if (hello) call(options.connected, hello);
+        if (hello?.resume === "gap") call(options.gap, "resume");
         return;
+      }
       case "gap":
         return call(options.gap, field(message!.data, "reason") ?? "unknown");
       case "expired":
@@ -315,14 +330,19 @@ function retryAfter(text: string | null): number {
 // header writes text as bytes of UTF-8, which is what fetch takes and servers read.
 const header = (text: string) => String.fromCharCode(...new TextEncoder().encode(text));
 
-// field returns a member of an object in JSON, if it is a string.
-function field(json: string, name: string): string | undefined {
+// parsed reads JSON; what is none is undefined.
+function parsed(json: string): any {
   try {
-    const value = JSON.parse(json)?.[name];
-    return typeof value === "string" ? value : undefined;
+    return JSON.parse(json) ?? undefined;
   } catch {
     return undefined;
   }
+}
+
+// field returns a member of an object in JSON, if it is a string.
+function field(json: string, name: string): string | undefined {
+  const value = parsed(json)?.[name];
+  return typeof value === "string" ? value : undefined;
 }
 
 // detail returns what a refusal says of itself.

@@ -8,6 +8,7 @@ if (tokens) options.token = (renew) => (say({ renew }), tokens.length > 1 ? toke
 const subscription = subscribe(process.argv[2], {
   ...options,
   event: (message) => say(message),
+  connected: ({ resume }) => say({ greeting: resume }),
   gap: (gap) => say({ gap }),
   state: (state, why) => say({ state, ...why }),
 });

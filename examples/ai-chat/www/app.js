@@ -1,8 +1,9 @@
-// A chat with a model. The prompt goes out with fetch, the answer comes by EventSource, token by token.
+// A chat with a model. The prompt goes out with fetch, the answer comes as events, token by token.
 
+import { subscribe } from "./caddy-sse.js";
 import { markdown } from "./markdown.js";
 
-const retrySeconds = 1;
+const retrySeconds = 1; // before the backend is asked again
 const silentSeconds = 10; // after which we ask what has become of an answer
 
 const $ = (id) => document.getElementById(id);
@@ -13,52 +14,35 @@ let { clientID, lastID, turns } = load() ?? { clientID: "", lastID: "", turns: [
 
 /* Listening */
 
-let source; // the EventSource in use
-let retryTimer;
+let subscription;
+let cutTimer;
 let away = false; // the line is broken
 
 function connect() {
-  clearTimeout(retryTimer);
-  source?.close();
-  const url = new URL("/events", location.href);
-  if (clientID) url.search = new URLSearchParams({ client_id: clientID, last_event_id: lastID });
-  source = new EventSource(url);
-  source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
-  source.addEventListener("connected", connected);
-  source.addEventListener("gap", gap);
-  listenFor(openTurn());
-}
-
-function connected(e) {
-  passed(e);
-  const hello = JSON.parse(e.data);
-  clientID = hello.client_id;
-  away = false;
-  setState("live");
-  showControls();
-  if (hello.resume === "gap") catchUp(openTurn());
-}
-
-function gap(e) {
-  passed(e);
-  catchUp(openTurn());
-}
-
-// The events of an answer have its ID for a name. So what comes of an earlier one, which was stopped, is
-// nobody's.
-function listenFor(turn) {
-  if (turn) source.addEventListener(turn.id, (e) => receive(turn, e));
-}
-
-// lost is called when the connection breaks, and again whenever a new one fails. The browser makes one by
-// itself, at the address we gave it. Without a client_id in that we would be somebody new: then, and
-// if the browser has given up because of an answer such as 502, we do it.
-function lost() {
-  broken();
-  setState("reconnecting");
-  if (source.readyState !== EventSource.CLOSED && source.url.includes("client_id=")) return;
-  source.close();
-  retryTimer = setTimeout(connect, retrySeconds * 1000);
+  clearTimeout(cutTimer);
+  subscription?.close();
+  subscription = subscribe("/events", {
+    clientId: clientID || undefined, // made up, the first time
+    lastEventId: lastID,
+    connected() {
+      clientID = subscription.clientId; // from now on nothing is missed
+      lastID = subscription.lastEventId;
+      away = false;
+      showControls();
+    },
+    event({ event, data, id }) {
+      lastID = id;
+      // The events of an answer have its ID for a name. So what comes of an earlier one, which was stopped, is nobody's.
+      const turn = openTurn();
+      if (event === turn?.id) receive(turn, data);
+    },
+    gap: () => catchUp(openTurn()),
+    state(state, { why }) {
+      setState(state);
+      if (state === "waiting") broken();
+      if (state === "closed") trouble(`The server refuses the connection: ${why}`);
+    },
+  });
 }
 
 function broken() {
@@ -68,15 +52,11 @@ function broken() {
 }
 
 function cutTheLine() {
-  clearTimeout(retryTimer);
-  source.close();
+  clearTimeout(cutTimer);
+  subscription.close();
   broken();
   setState("cut");
-  retryTimer = setTimeout(connect, 3000);
-}
-
-function passed(e) {
-  lastID = e.lastEventId;
+  cutTimer = setTimeout(connect, 3000);
 }
 
 /* Answers */
@@ -87,15 +67,13 @@ function openTurn() {
   return last?.state === "open" ? last : undefined;
 }
 
-function receive(turn, e) {
-  passed(e);
-  if (turn.state !== "open") return;
+function receive(turn, data) {
   heard(turn);
-  if (e.data === "[DONE]") {
+  if (data === "[DONE]") {
     end(turn, "done");
     return;
   }
-  const { n, text, error } = JSON.parse(e.data);
+  const { n, text, error } = JSON.parse(data);
   if (error) {
     end(turn, "failed", error);
     return;
@@ -158,7 +136,6 @@ function ask(prompt) {
   turns.push({ role: "user", text: prompt });
   const turn = { role: "assistant", id: randomID(), state: "open", tokens: [], cuts: 0, fetched: 0, began: Date.now() };
   turns.push(turn);
-  listenFor(turn);
   showTurns();
   scrollTo(0, document.body.scrollHeight);
   save();
@@ -205,7 +182,7 @@ async function deliver(turn, method, body) {
 
 /* Showing. Whatever comes from outside goes in as text, never as HTML. */
 
-const labels = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting", cut: "Cut off" };
+const labels = { connecting: "Connecting", live: "Live", waiting: "Reconnecting", closed: "Closed", cut: "Cut off" };
 const ends = { stopped: "stopped", failed: "broken off" };
 
 function setState(state) {
@@ -357,8 +334,8 @@ document.addEventListener("visibilitychange", save);
 // A page in the back/forward cache must not hold a connection.
 addEventListener("pagehide", () => {
   save();
-  clearTimeout(retryTimer);
-  source.close();
+  clearTimeout(cutTimer);
+  subscription.close();
 });
 addEventListener("pageshow", (e) => e.persisted && connect());
 

@@ -1,8 +1,9 @@
-// A chat room. EventSource listens and fetch speaks, at the same address; there is nothing else.
+// A chat room. It listens and speaks at the same address; there is nothing else.
 
+import { subscribe } from "./caddy-sse.js";
 import { Presence } from "./presence.js";
 
-const retrySeconds = 2;
+const retrySeconds = 2; // before a message is sent again
 const keepShown = 500; // messages
 
 const $ = (id) => document.getElementById(id);
@@ -14,50 +15,33 @@ me.client = randomID(); // nobody else learns it
 
 /* Listening */
 
-let source; // the EventSource in use
-let retryTimer;
-let lastID = "";
+let subscription;
 
 function connect() {
-  clearTimeout(retryTimer);
-  source?.close();
-  // No hub knows an event 0, so it sends all that it has kept of this room. From there on the browser says
-  // by itself what it has seen last; a new EventSource is told by us.
+  const lastEventId = subscription?.lastEventId;
+  subscription?.close();
   // What the others see of us goes with it. Under the same client_id we are the same when the line was cut.
-  const info = encodeURIComponent(`${me.id} ${me.name}`);
-  source = new EventSource(`${address}/events?last_event_id=${lastID || "0"}&client_id=${me.client}&info=${info}`);
-  source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
-  source.addEventListener("connected", connected);
-  source.addEventListener("gap", gap);
-  source.addEventListener("said", said);
-  source.addEventListener("presence", (e) => presence.heard(JSON.parse(e.data)));
-  source.addEventListener("announcement", announcement);
-}
-
-function connected(e) {
-  const first = !lastID;
-  lastID = e.lastEventId;
-  setState("live");
-  if (!first && JSON.parse(e.data).resume === "gap") notice("Something may be missing here.");
-  presence.ask();
-}
-
-function gap(e) {
-  lastID = e.lastEventId;
-  notice("Something may be missing here.");
-}
-
-// lost is called whenever the stream ends. Mostly the browser is reconnecting already; after an answer
-// other than 200 it has given up.
-function lost() {
-  setState("reconnecting");
-  if (source.readyState === EventSource.CLOSED) retryTimer = setTimeout(connect, retrySeconds * 1000);
+  subscription = subscribe(`${address}/events?info=${encodeURIComponent(`${me.id} ${me.name}`)}`, {
+    clientId: me.client,
+    lastEventId,
+    since: "all", // begins with all that is kept of this room
+    connected: () => presence.ask(),
+    event(message) {
+      if (message.event === "said") said(message);
+      if (message.event === "presence") presence.heard(JSON.parse(message.data));
+      if (message.event === "announcement") announcement(message);
+    },
+    gap: () => notice("Something may be missing here."),
+    state(state, { why }) {
+      setState(state);
+      if (state === "closed") trouble(`The server refuses the connection: ${why}`);
+    },
+  });
 }
 
 const seen = new Set(); // after a gap a message may come twice
 
 function said(e) {
-  lastID = e.lastEventId;
   const message = parse(e);
   if (!message.text || seen.has(message.key)) return;
   seen.add(message.key);
@@ -78,7 +62,7 @@ function parse(e) {
     id,
     name: String(name ?? "").slice(0, 30) || "?",
     text: String(text ?? ""),
-    key: String(key ?? e.lastEventId),
+    key: String(key ?? e.id),
     time: new Date(Number.isFinite(at) ? at : Date.now()),
   };
 }
@@ -170,7 +154,7 @@ function rename() {
 
 /* Showing. Whatever comes from outside goes in as text, never as HTML. */
 
-const labels = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting" };
+const labels = { connecting: "Connecting", live: "Live", waiting: "Reconnecting", closed: "Closed" };
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 
 function setState(state) {
@@ -196,12 +180,11 @@ function show({ id, name, text, time }) {
   append(item);
 }
 
-function announcement(e) {
-  lastID = e.lastEventId;
+function announcement({ data }) {
   const item = element("li", "announcement");
-  item.append(element("strong", "", "Announcement"), element("span", "", e.data));
+  item.append(element("strong", "", "Announcement"), element("span", "", data));
   append(item);
-  $("announce").textContent = e.data;
+  $("announce").textContent = data;
 }
 
 function notice(text) {
@@ -285,10 +268,7 @@ $("go").addEventListener("submit", (e) => {
 });
 
 // A page in the back/forward cache must not hold a connection, or it would still be here.
-addEventListener("pagehide", () => {
-  clearTimeout(retryTimer);
-  source.close();
-});
+addEventListener("pagehide", () => subscription.close());
 addEventListener("pageshow", (e) => e.persisted && connect());
 
 save();

@@ -1,42 +1,40 @@
-// A page that must not miss a message: EventSource listens, fetch publishes, all through the front.
+// A page that must not miss a message. It listens and publishes, all through the front.
+
+import { subscribe } from "./caddy-sse.js";
 
 const events = new URL("/events?topic=cluster", location.href);
 const keepShown = 100; // lines of what happened
 const keepCells = 240; // of the tape
-const retrySeconds = 1;
+const retrySeconds = 1; // before a number is published again
 
 const $ = (id) => document.getElementById(id);
 
 /* Listening */
 
-let source; // the EventSource in use
-let retryTimer;
-let lastID = "";
+let subscription;
 let lostAt = 0; // 0 = connected, or never yet
-
-function connect() {
-  clearTimeout(retryTimer);
-  source?.close();
-  // The browser resumes by itself when it reconnects, but a new EventSource starts without a
-  // position: we hand ours over in the URL.
-  const url = new URL(events);
-  if (lastID) url.searchParams.set("last_event_id", lastID);
-  source = new EventSource(url);
-  source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
-  source.onmessage = received;
-  source.addEventListener("connected", connected);
-  source.addEventListener("gap", gap);
-}
-
 let reconnects = 0;
 
-function connected(e) {
-  lastID = e.lastEventId;
-  const { client_id, resume } = JSON.parse(e.data);
-  // The instances are configured to say their names in the client_id; see instance.caddyfile.
+function connect() {
+  subscription = subscribe(events, {
+    clientId: false, // the instances make it up, and begin it with their names; see instance.caddyfile
+    lastEventId: subscription?.lastEventId,
+    connected,
+    event: ({ event, data }) => event === "message" && received(data),
+    gap(reason) {
+      setResume("gap");
+      if (reason !== "resume") happened("warn", `Gap (${reason}): something may be missed.`);
+    },
+    state(state, why) {
+      setState(state);
+      if (state === "waiting" || state === "closed") lost(why);
+    },
+  });
+}
+
+function connected({ client_id, resume }) {
   const instance = client_id.split(".")[0];
   if (resume !== "none") $("reconnects").textContent = ++reconnects;
-  setState("live");
   setInstance(instance);
   setResume(resume);
   const after = lostAt ? ` after ${((performance.now() - lostAt) / 1000).toFixed(1)} s` : "";
@@ -48,25 +46,16 @@ function connected(e) {
   for (const id of ["once", "toggle"]) $(id).disabled = false;
 }
 
-function gap(e) {
-  lastID = e.lastEventId;
-  setResume("gap");
-  happened("warn", `Gap (${JSON.parse(e.data).reason}): something may be missed.`);
-}
-
-// lost is called whenever the stream ends, and again whenever a reconnect fails. Mostly the browser
-// is reconnecting already; after an answer other than 200, such as the front's 502 while both
-// instances are dead, it has given up, and we go on in its place.
-function lost() {
+// lost is called when the stream ends, and again whenever a reconnect fails. The front answers 502 while both instances
+// are dead.
+function lost({ why, status }) {
   if (!lostAt) {
     lostAt = performance.now();
     happened("bad", here ? `Lost the connection to ${here}.` : "There is no connection.");
   }
-  setState("reconnecting");
   setInstance("");
-  if (source.readyState !== EventSource.CLOSED) return;
-  trouble("No instance answers. The page goes on asking.");
-  retryTimer = setTimeout(connect, retrySeconds * 1000);
+  if (status === 502 || status === 503) trouble("No instance answers. The page goes on asking.");
+  else if (status) trouble(`The server refuses the connection: ${why}`);
 }
 
 /* Counting */
@@ -79,11 +68,10 @@ const me = crypto.getRandomValues(new Uint32Array(2)).join("-");
 const senders = new Map([[me, { highest: 0, missing: new Set() }]]);
 const count = { received: 0, others: 0, missing: 0, twice: 0 };
 
-function received(e) {
-  lastID = e.lastEventId;
-  const { from, n } = parse(e.data);
+function received(data) {
+  const { from, n } = parse(data);
   if (!from) {
-    happened("note", `Message: ${e.data}`);
+    happened("note", `Message: ${data}`);
     return;
   }
   if (!senders.has(from)) senders.set(from, { highest: n - 1, missing: new Set() });
@@ -207,7 +195,7 @@ function stop() {
 
 /* Showing. Whatever comes from outside goes in as text, never as HTML. */
 
-const labels = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting" };
+const labels = { connecting: "Connecting", live: "Live", waiting: "Reconnecting", closed: "Closed" };
 const resumes = { none: "none, a new client", complete: "complete", gap: "gap" };
 const clock = new Intl.DateTimeFormat(undefined, {
   hour: "2-digit",
@@ -302,10 +290,7 @@ $("interval").addEventListener("change", () => ticker && tick(true));
 for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copy(button));
 
 // A page in the back/forward cache must not hold a connection.
-addEventListener("pagehide", () => {
-  clearTimeout(retryTimer);
-  source.close();
-});
+addEventListener("pagehide", () => subscription.close());
 addEventListener("pageshow", (e) => e.persisted && connect());
 
 connect();

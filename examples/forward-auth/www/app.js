@@ -1,12 +1,14 @@
 // The page asks for nothing but "/events": who it is for is known from the session, so the same address
 // brings everybody their own messages.
 
+import { subscribe } from "./caddy-sse.js";
+
 const $ = (id) => document.getElementById(id);
 const keepShown = 100; // messages in the inbox
-const retrySeconds = 5; // after an answer that EventSource gives up on, but that will pass
+const retrySeconds = 5; // after the application did not answer
 
 let me; // who is signed in
-let source; // the EventSource in use
+let subscription;
 let retryTimer;
 let refusals = 0; // one after the other
 
@@ -37,7 +39,7 @@ async function start() {
     me = await whoAmI();
     if (me?.name !== before) position = undefined;
   } catch (err) {
-    setState("reconnecting");
+    setState("waiting");
     trouble(`The application can't be reached: ${err.message}. Is it running? Next try in ${retrySeconds} s.`);
     retryTimer = setTimeout(start, retrySeconds * 1000);
     return;
@@ -60,7 +62,7 @@ async function start() {
 
 function end() {
   me = undefined;
-  source?.close();
+  subscription?.close();
   clearTimeout(retryTimer);
   $("inbox").replaceChildren();
   $("empty").hidden = false;
@@ -73,45 +75,37 @@ function end() {
 /* Listening */
 
 function listen() {
-  source?.close();
-  setState("connecting");
-  // The browser resumes by itself when a connection breaks. For a new EventSource we hand over the last
-  // ID that this person has seen, so what came while they were signed out comes now.
-  const url = new URL("/events", location.href);
-  if (lastID()) url.searchParams.set("last_event_id", lastID());
-  source = new EventSource(url);
-  source.onopen = () => {
-    refusals = 0;
-    setState("live");
-  };
-  source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
-  source.addEventListener("connected", (e) => {
-    seen(e);
-    if (JSON.parse(e.data).resume === "gap") notice("Some messages may be missing: the server no longer has them.");
+  subscription?.close();
+  const kinds = { you: "for you", team: `to team ${me.team}`, everybody: "to everybody" };
+  subscription = subscribe("/events", {
+    clientId: false, // it belongs to the user, and the next one in this tab may be another
+    lastEventId: lastID(), // the last that this person has seen: what came while they were signed out comes now
+    connected() {
+      refusals = 0;
+      seen(subscription.lastEventId);
+    },
+    event(message) {
+      seen(message.id);
+      if (kinds[message.event]) show(message, kinds[message.event]);
+    },
+    gap: () => notice("Some messages may be missing: the server no longer has them."),
+    state(state, { why, status }) {
+      setState(state);
+      if (state === "live") trouble("");
+      if (state === "waiting" && status >= 500) trouble(`The application can't be reached: ${why}. Is it running?`);
+      // Refused: we look why. Perhaps nobody is signed in any more.
+      if (state === "closed" && status) retryTimer = setTimeout(start, refusals++ ? retrySeconds * 1000 : 0);
+    },
   });
-  source.addEventListener("gap", (e) => {
-    seen(e);
-    notice("Some messages may be missing.");
-  });
-  source.addEventListener("you", (e) => show(e, "for you"));
-  source.addEventListener("team", (e) => show(e, `to team ${me.team}`));
-  source.addEventListener("everybody", (e) => show(e, "to everybody"));
-}
-
-// lost is called whenever the stream ends. Mostly the browser is reconnecting already; after an answer
-// other than 200 it has given up, and we look why: perhaps nobody is signed in any more.
-function lost() {
-  setState("reconnecting");
-  if (source.readyState === EventSource.CLOSED) retryTimer = setTimeout(start, refusals++ ? retrySeconds * 1000 : 500);
 }
 
 // Each person has their own place in the log, and each tab: a new one goes on from where the last one was.
 let position;
 const key = () => `caddy-sse.forward-auth.${me.name}`;
-const lastID = () => position ?? localStorage.getItem(key());
-function seen(e) {
-  if (!e.lastEventId) return;
-  position = e.lastEventId;
+const lastID = () => position ?? localStorage.getItem(key()) ?? "";
+function seen(id) {
+  if (!id) return;
+  position = id;
   localStorage.setItem(key(), position);
 }
 
@@ -141,7 +135,7 @@ async function ask(path, options) {
 
 /* Showing. Whatever comes from outside goes in as text, never as HTML. */
 
-const labels = { "signed-out": "Signed out", connecting: "Connecting", live: "Live", reconnecting: "Reconnecting" };
+const labels = { "signed-out": "Signed out", connecting: "Connecting", live: "Live", waiting: "Reconnecting", closed: "Closed" };
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
 function setState(state) {
@@ -154,11 +148,10 @@ function trouble(text) {
   $("trouble").hidden = !text;
 }
 
-function show(e, kind) {
-  seen(e);
-  const { from, text } = JSON.parse(e.data);
+function show({ event, data }, kind) {
+  const { from, text } = JSON.parse(data);
   const item = element("li", "message");
-  item.dataset.kind = e.type;
+  item.dataset.kind = event;
   const avatar = element("span", "avatar", capital(from)[0]);
   avatar.dataset.person = from;
   avatar.setAttribute("aria-hidden", "true");
@@ -199,7 +192,7 @@ $("sign-out").addEventListener("click", signOut);
 $("send").addEventListener("submit", send);
 
 // A page in the back/forward cache must not hold a connection.
-addEventListener("pagehide", () => source?.close());
+addEventListener("pagehide", () => subscription?.close());
 addEventListener("pageshow", (e) => e.persisted && start());
 
 start();

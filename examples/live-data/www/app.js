@@ -1,8 +1,9 @@
-// The whole application: EventSource listens to what is followed, and each message changes one card.
+// The whole application: it listens to what is followed, and each message changes one card.
+
+import { subscribe } from "./caddy-sse.js";
 
 const $ = (id) => document.getElementById(id);
 const keepPoints = 60; // of a price's line
-const retrySeconds = 5; // after an answer that EventSource gives up on
 
 const groups = [
   ["Metals", "prices/metals/*"],
@@ -13,43 +14,33 @@ const groups = [
 ];
 const following = new Set(load() ?? groups.map(([, pattern]) => pattern)); // patterns and topics
 
-let source;
-let retryTimer;
+let subscription;
 let count = 0;
 let cards = new Map(); // by topic
 
 /* Listening */
 
 function connect() {
-  clearTimeout(retryTimer);
-  source?.close();
-  setState("connecting");
-  const query = [...following].map((topic) => ["topic", topic]);
-  showCurl(query);
-  // An ID that the server does not know makes it send what it has kept, and then what is new: so the
-  // page is full at once. When the browser reconnects by itself, it hands over the last ID instead.
-  source = new EventSource(`/events?${encode([...query, ["last_event_id", "all"]])}`);
-  source.addEventListener("connected", (e) => {
-    if (JSON.parse(e.data).resume === "gap") clear(); // what is kept comes from its beginning
-    setState("live");
+  subscription?.close();
+  clear();
+  const topics = [...following];
+  $("curl").textContent = `curl -N '${location.origin}/events?${topics.map((topic) => `topic=${encode(topic)}`).join("&")}'`;
+  subscription = subscribe("/events?format=envelope", { // which says by which topic a message came
+    topics,
+    since: "latest", // begins with the newest of each topic, so the page is full at once
+    event(message) {
+      const { topic, event, data } = JSON.parse(message.data);
+      if (event === "price") price(topic, JSON.parse(data));
+      if (event === "score") score(topic, JSON.parse(data));
+    },
+    gap: clear, // what is kept comes from its beginning
+    state: setState,
   });
-  source.addEventListener("gap", clear);
-  source.addEventListener("price", (e) => price(JSON.parse(e.data)));
-  source.addEventListener("score", (e) => score(JSON.parse(e.data)));
-  source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
-}
-
-// lost is called whenever the stream ends. Mostly the browser is reconnecting already.
-function lost() {
-  setState("reconnecting");
-  if (source.readyState !== EventSource.CLOSED) return;
-  setState("closed");
-  retryTimer = setTimeout(connect, retrySeconds * 1000);
 }
 
 /* Showing. Whatever comes from outside goes in as text, never as HTML. */
 
-function price({ topic, price }) {
+function price(topic, { price }) {
   const card = cardOf(topic, "prices", priceCard);
   const before = card.points.at(-1) ?? price;
   card.points.push(price);
@@ -62,7 +53,7 @@ function price({ topic, price }) {
   if (price !== before) flash(card.value, price < before ? "down" : "up");
 }
 
-function score({ topic, minute, home, away }) {
+function score(topic, { minute, home, away }) {
   const card = cardOf(topic, "scores", scoreCard);
   card.minute.textContent = `${minute}′`;
   for (const [element, points] of [[card.home, home], [card.away, away]]) {
@@ -147,16 +138,12 @@ function clear() {
   }
 }
 
-function setState(state) {
-  const labels = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting", closed: "Closed" };
+function setState(state, { why }) {
+  const labels = { connecting: "Connecting", live: "Live", waiting: "Reconnecting", closed: "Closed" };
   $("state").dataset.state = state;
   $("state-text").textContent = labels[state];
   $("trouble").hidden = state !== "closed";
-  $("trouble").textContent = `The server refuses the connection. Next try in ${retrySeconds} s.`;
-}
-
-function showCurl(query) {
-  $("curl").textContent = `curl -N '${location.origin}/events?${encode(query)}'`;
+  $("trouble").textContent = `The server refuses the connection: ${why}`;
 }
 
 /* Following */
@@ -181,10 +168,7 @@ function load() {
 
 /* Small things */
 
-function encode(query) {
-  const part = (text) => encodeURIComponent(text).replaceAll("%2F", "/");
-  return query.map((pair) => pair.map(part).join("=")).join("&");
-}
+const encode = (text) => encodeURIComponent(text).replaceAll("%2F", "/");
 
 function element(tag, className, text = "") {
   const made = document.createElement(tag);
@@ -213,7 +197,7 @@ for (const [name, pattern] of groups) {
 }
 
 // A page in the back/forward cache must not hold a connection.
-addEventListener("pagehide", () => source.close());
+addEventListener("pagehide", () => subscription.close());
 addEventListener("pageshow", (e) => e.persisted && connect());
 
 connect();

@@ -1,39 +1,30 @@
 // One stream brings the figures of all hosts, which nobody misses, and the alerts, which nobody may miss.
 
+import { subscribe } from "./caddy-sse.js";
+
 const $ = (id) => document.getElementById(id);
 const keepAlerts = 100; // in the list
 const keepPoints = 60; // of a host's line
 const silentAfter = 5; // seconds
-const retrySeconds = 5; // after an answer that EventSource gives up on
 
-let source;
-let retryTimer;
+let subscription;
 const hosts = new Map(); // cards by name
 const firing = new Set(); // "host what"
 
 /* Listening */
 
 function connect() {
-  clearTimeout(retryTimer);
-  source?.close();
-  // The server sends what it has kept first: the alerts until now. When the browser reconnects by itself, it hands
-  // over the last ID, which counts instead.
-  source = new EventSource("/events?since=all");
-  source.addEventListener("connected", (e) => {
-    if (JSON.parse(e.data).resume !== "complete") forgetAlerts(); // what is kept comes from its beginning
-    setState("live");
+  subscription = subscribe("/events", {
+    since: "all", // begins with the alerts until now
+    connected({ resume }) {
+      if (resume !== "complete") forgetAlerts(); // what is kept comes from its beginning
+    },
+    event({ event, data }) {
+      if (event === "metrics") metrics(JSON.parse(data));
+      if (event === "alert") alert(JSON.parse(data));
+    },
+    state: setState,
   });
-  source.addEventListener("metrics", (e) => metrics(JSON.parse(e.data)));
-  source.addEventListener("alert", (e) => alert(JSON.parse(e.data)));
-  source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
-}
-
-// lost is called whenever the stream ends. Mostly the browser is reconnecting already.
-function lost() {
-  setState("reconnecting");
-  if (source.readyState !== EventSource.CLOSED) return;
-  setState("closed");
-  retryTimer = setTimeout(connect, retrySeconds * 1000);
 }
 
 /* Hosts. Whatever comes from outside goes in as text, never as HTML. */
@@ -127,12 +118,12 @@ function showFiring() {
 
 /* Small things */
 
-function setState(state) {
-  const labels = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting", closed: "Closed" };
+function setState(state, { why }) {
+  const labels = { connecting: "Connecting", live: "Live", waiting: "Reconnecting", closed: "Closed" };
   $("state").dataset.state = state;
   $("state-text").textContent = labels[state];
   $("trouble").hidden = state !== "closed";
-  $("trouble").textContent = `The server refuses the connection. Next try in ${retrySeconds} s.`;
+  $("trouble").textContent = `The server refuses the connection: ${why}`;
   // Its silence, until now, was not the hosts'.
   if (state === "live") for (const card of hosts.values()) card.heard = performance.now();
   showSilence();
@@ -157,7 +148,7 @@ const label = (what) => ({ cpu: "CPU", memory: "Memory", disk: "Disk" })[what] ?
 setInterval(showSilence, 1000);
 
 // A page in the back/forward cache must not hold a connection.
-addEventListener("pagehide", () => source.close());
+addEventListener("pagehide", () => subscription.close());
 addEventListener("pageshow", (e) => e.persisted && connect());
 
 connect();

@@ -63,7 +63,7 @@ func (a application) start(w http.ResponseWriter, r *http.Request) {
 func (a application) report(ctx context.Context, user string, job *job) {
 	for {
 		now, changed := job.status()
-		err := a.publish(ctx, user, now)
+		err := a.publish(ctx, user, now.ID, now)
 		switch {
 		case err != nil:
 			log.Printf("job %s: %v; trying again", now.ID, err)
@@ -76,15 +76,15 @@ func (a application) report(ctx context.Context, user string, job *job) {
 	}
 }
 
-// publish sends a message to all of a user's pages.
-func (a application) publish(ctx context.Context, user string, data any) error {
+// publish sends a message to all of a user's pages. The key says what it is the newest state of.
+func (a application) publish(ctx context.Context, user, key string, data any) error {
 	body, err := json.Marshal(data)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	target := a.publishURL + "?" + url.Values{"user": {user}, "event": {"job"}}.Encode()
+	target := a.publishURL + "?" + url.Values{"user": {user}, "event": {"job"}, "key": {key}}.Encode()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
 		return err

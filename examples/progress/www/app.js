@@ -1,6 +1,7 @@
-// The page remembers nothing. Whatever it shows has come as an event, and what is kept comes again.
+// The page remembers nothing. Whatever it shows has come as an event, and the newest of each job comes again.
 
-const retrySeconds = 5; // after an answer that EventSource gives up on
+import { subscribe } from "./caddy-sse.js";
+
 const silentSeconds = 10; // after which a running job may be none any more
 
 // Not relative to the page: that may have been opened with a password in its address, which fetch refuses.
@@ -10,24 +11,14 @@ const $ = (id) => document.getElementById(id);
 
 /* Listening */
 
-let source; // the EventSource in use
-let retryTimer;
+let subscription;
 
 function connect() {
-  clearTimeout(retryTimer);
-  source?.close();
-  // The hub begins with all that it has kept for us. From there on the browser says by itself what it has seen last.
-  source = new EventSource(`${site}/events?since=all`);
-  source.onopen = () => setState("live");
-  source.onerror = (e) => "data" in e || lost(); // a message may be called error: it has data
-  source.addEventListener("job", (e) => show(JSON.parse(e.data)));
-}
-
-// lost is called whenever the stream ends. Mostly the browser is reconnecting already; after an answer
-// other than 200 it has given up.
-function lost() {
-  setState("reconnecting");
-  if (source.readyState === EventSource.CLOSED) retryTimer = setTimeout(connect, retrySeconds * 1000);
+  subscription = subscribe(`${site}/events`, {
+    since: "latest", // begins with the newest report of each job
+    event: ({ event, data }) => event === "job" && show(JSON.parse(data)),
+    state: setState,
+  });
 }
 
 /* Starting */
@@ -45,7 +36,7 @@ async function start(kind) {
 
 /* Showing. Whatever comes from outside goes in as text, never as HTML. */
 
-const labels = { connecting: "Connecting", live: "Live", reconnecting: "Reconnecting" };
+const labels = { connecting: "Connecting", live: "Live", waiting: "Reconnecting", closed: "Closed" };
 const states = { running: "Running", done: "Done", failed: "Failed" };
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const jobs = new Map(); // the latest report of each, by ID
@@ -138,10 +129,7 @@ for (const button of document.querySelectorAll("[data-kind]")) {
 setInterval(tick, 1000);
 
 // A page in the back/forward cache must not hold a connection.
-addEventListener("pagehide", () => {
-  clearTimeout(retryTimer);
-  source.close();
-});
+addEventListener("pagehide", () => subscription.close());
 addEventListener("pageshow", (e) => e.persisted && connect());
 
 connect();

@@ -1,7 +1,7 @@
 // Two clients of the same stream, side by side. The page publishes numbers; what is acknowledged must come
 // to each of them, once and in order, whatever is broken.
 
-import { listen } from "./retry.js";
+import { subscribe } from "./caddy-sse.js";
 
 const keepCells = 180; // of a tape
 const keepLines = 30; // of a log
@@ -30,8 +30,7 @@ class Column {
     return this.root.querySelector(selector);
   }
 
-  connected(data) {
-    const { client_id, resume } = JSON.parse(data);
+  connected({ client_id, resume }) {
     this.clientID = client_id;
     if (resume !== "none") this.count.resumes++;
     this.state("live", "Live");
@@ -104,7 +103,7 @@ function eventSource() {
   source = new EventSource(column.path + (lastID ? `?last_event_id=${encodeURIComponent(lastID)}` : ""));
   source.addEventListener("connected", (e) => {
     lastID = e.lastEventId;
-    column.connected(e.data);
+    column.connected(JSON.parse(e.data));
   });
   source.onmessage = (e) => {
     lastID = e.lastEventId;
@@ -123,29 +122,30 @@ function eventSource() {
   };
 }
 
-/* A hundred lines of our own */
+/* Our client for JavaScript */
 
-let stop;
+let subscription;
 
 function ownClient() {
   const column = columns.own;
-  stop = new AbortController();
-  listen(column.path, {
-    signal: stop.signal,
-    event({ name, data }) {
-      if (name === "connected") column.connected(data);
-      if (name === "message") column.tick(data);
-    },
-    waiting(ms, why) {
+  subscription = subscribe(column.path, {
+    clientId: false,
+    lastEventId: subscription?.lastEventId,
+    connected: (hello) => column.connected(hello),
+    event: ({ event, data }) => event === "message" && column.tick(data),
+    state(state, { why, wait }) {
+      if (state !== "waiting") return;
       column.lost();
-      column.state("reconnecting", `Next try in ${(ms / 1000).toFixed(1)} s`);
-      column.log("warn", `Waits ${(ms / 1000).toFixed(1)} s: ${why}.`);
+      column.state("reconnecting", `Next try in ${(wait / 1000).toFixed(1)} s`);
+      column.log("warn", `Waits ${(wait / 1000).toFixed(1)} s: ${why}.`);
     },
-    async refused(response) {
-      column.lost();
-      column.log("warn", `The server answered ${response.status}. Signing in again.`);
-      refuse(column.path, ""); // what a page would do here: fetch a new token
-      return true;
+    token(renew) {
+      if (renew) {
+        column.lost();
+        column.log("warn", "The server answered 401. Signing in again.");
+        refuse(column.path, ""); // what a page would do here: fetch a new token
+      }
+      return ""; // none: a cookie is all that this example has
     },
   });
 }
@@ -157,11 +157,18 @@ function refuse(path, status) {
   document.cookie = `answer=${status}; path=${path}; max-age=${status ? refuseSeconds : 0}; samesite=strict`;
 }
 
+// Our client stops for good when an operator closes it. So its line is cut as a network would: what it fetches fails.
+let line = new AbortController();
+const fetchWhole = window.fetch;
+window.fetch = (url, options) =>
+  fetchWhole(url, { ...options, signal: AbortSignal.any([line.signal, options?.signal].filter(Boolean)) });
+
 async function breakIt(status) {
-  for (const column of Object.values(columns)) {
-    if (status) refuse(column.path, status);
-    if (column.clientID) await fetch(`/sse/hubs/default/clients/${column.clientID}`, { method: "DELETE" }).catch(() => {});
-  }
+  if (status) for (const column of Object.values(columns)) refuse(column.path, status);
+  line.abort(new Error("the line was cut"));
+  line = new AbortController();
+  const { clientID } = columns.browser;
+  if (clientID) await fetch(`/sse/hubs/default/clients/${clientID}`, { method: "DELETE" }).catch(() => {});
 }
 
 /* Publishing */
@@ -205,7 +212,7 @@ document.getElementById("anew").addEventListener("click", eventSource);
 // A page in the back/forward cache must not hold a connection.
 addEventListener("pagehide", () => {
   source.close();
-  stop.abort();
+  subscription.close();
 });
 addEventListener("pageshow", (e) => e.persisted && start());
 
