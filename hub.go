@@ -214,6 +214,7 @@ func (a *App) Start() error {
 		}
 		a.offers[hub] = settings
 	}
+	a.warnOfUnreached()
 	return nil
 }
 
