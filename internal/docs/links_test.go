@@ -214,7 +214,7 @@ func markdownFiles(t *testing.T) []string {
 			}
 			return nil
 		}
-		if filepath.Ext(name) == ".md" {
+		if filepath.Ext(name) == ".md" || name == "llms.txt" {
 			files = append(files, path)
 		}
 		return nil
