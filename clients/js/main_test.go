@@ -31,7 +31,7 @@ func build(t *testing.T) string {
 	t.Helper()
 	npm := e2etest.Need(t, "npm")
 	installed.once.Do(func() {
-		dir, err := os.MkdirTemp("", "sse-js-")
+		dir, err := os.MkdirTemp("", "sse-js-") //nolint:usetesting // it outlives the test that builds it
 		if err != nil {
 			t.Fatal(err)
 		}
