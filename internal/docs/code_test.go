@@ -25,6 +25,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	_ "github.com/caddy-sse/caddy-sse"
+	_ "github.com/caddy-sse/caddy-sse/mercure"
 )
 
 // languages say how the code of a language is checked. A block without a language is no code: an answer, a stream.
