@@ -100,7 +100,8 @@ var (
 	modelTopics     = []string{"a", "b", "room/1", "room/2", "room/1/x", "c", "d"}
 	conflatedTopics = []string{"b", "room/1", heldTopic}
 	modelPolicies   = []hub.Policy{
-		{Pattern: "b", Conflate: true}, {Pattern: "room/1", Conflate: true},
+		{Pattern: "b", Conflate: true},
+		{Pattern: "room/1", Conflate: true},
 		{Pattern: heldTopic, Conflate: true, Interval: heldFor},
 	}
 )
