@@ -157,7 +157,9 @@ func TestReasonsAreThoseOfTheMetric(t *testing.T) {
 	scrape := e2etest.Send(t, http.MethodGet, server.AdminURL("/metrics"), "").Body
 	var counted []string
 	for _, m := range regexp.MustCompile(`caddy_sse_disconnects_total\{hub="default",reason="(.*?)"\}`).FindAllStringSubmatch(scrape, -1) {
-		counted = append(counted, m[1])
+		if m[1] != "answered" { // a call that polls has no events
+			counted = append(counted, m[1])
+		}
 	}
 	slices.Sort(said)
 	if slices.Sort(counted); !slices.Equal(said, counted) || len(said) == 0 {
