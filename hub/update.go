@@ -49,6 +49,6 @@ func (s *shard) sendUpdates(c *Client, frames []*Frame, end error) (taken int, r
 	}
 	s.formed = s.renderings.of(s.formed[:0], frames, c.Form, c)
 	taken, ready = s.hand(c, s.formed, end)
-	c.over = c.over || lossy && taken == len(frames)
+	c.over = c.over || lossy && taken == len(frames) && !c.coding.lacksTrailer(end)
 	return taken, ready
 }

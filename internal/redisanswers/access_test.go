@@ -14,27 +14,27 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
-// readmeUser is what the README gives to the ACL user of the hub "default".
-func readmeUser(t *testing.T) (rules []string) {
+// documentedUser is what docs/brokers.md gives to the ACL user of the hub "default".
+func documentedUser(t *testing.T) (rules []string) {
 	t.Helper()
-	readme, err := os.ReadFile("../../README.md")
+	page, err := os.ReadFile("../../docs/brokers.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	rule := regexp.MustCompile("(?s)ACL SETUSER caddy on >secret (.*?)```").FindSubmatch(readme)
+	rule := regexp.MustCompile("(?s)ACL SETUSER caddy on >secret (.*?)```").FindSubmatch(page)
 	if rule == nil {
-		t.Fatal("the README has no rule for an ACL user")
+		t.Fatal("the page has no rule for an ACL user")
 	}
 	return strings.Fields(string(rule[1]))
 }
 
-func TestTheUserOfTheREADMEMayDoAllThatIsNeeded(t *testing.T) {
+func TestTheUserOfTheDocsMayDoAllThatIsNeeded(t *testing.T) {
 	t.Parallel()
 	server := e2etest.RedisServer(t)
 	client := redis.NewClient(&redis.Options{Addr: server.Addr(), Protocol: 2})
 	t.Cleanup(func() { _ = client.Close() })
 	command := []any{"ACL", "SETUSER", "caddy", "on", ">secret"}
-	for _, rule := range readmeUser(t) {
+	for _, rule := range documentedUser(t) {
 		command = append(command, rule)
 	}
 	if err := client.Do(t.Context(), command...).Err(); err != nil {
