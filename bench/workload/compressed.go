@@ -43,7 +43,7 @@ func compressed() Group {
 			}
 			b.Record("gzip-idle", p, report.Values{report.Heap: sides[1].heap - sides[0].heap})
 			for row, text := range map[string]func(int) string{"gzip-ticks": tick, "gzip-tokens": token} {
-				v, err := compareSides(ctx, b, &sides, text)
+				v, err := compareSides(ctx, &sides, text)
 				if err != nil {
 					return fmt.Errorf("%s: %w", row, err)
 				}
@@ -123,7 +123,7 @@ func (s *side) publish(text func(int) string, alike bool) error {
 const gzipTurns, perTurn = 8, 100 // messages
 
 // compareSides publishes to both in turns, so that what the machine does meanwhile spoils both alike.
-func compareSides(ctx context.Context, b *Bench, sides *[2]side, text func(int) string) (report.Values, error) {
+func compareSides(ctx context.Context, sides *[2]side, text func(int) string) (report.Values, error) {
 	for i := range sides {
 		sides[i].cpu, sides[i].deliveries, sides[i].bytes = meter{}, 0, 0
 		for range 20 { // until what came before is no longer context

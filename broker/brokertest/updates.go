@@ -27,12 +27,12 @@ func (t *trial) selecting(selector string, granted ...string) hub.Subscription {
 
 // updates are a message with a chosen ID, one without, and a private one.
 func updates() []*broker.Publication {
-	chosen, any, private := post("chosen"), message("any topic", hub.Topics("rooms/*")...), message("private")
+	chosen, odd, private := post("chosen"), message("any topic", hub.Topics("rooms/*")...), message("private")
 	chosen.ChosenID, chosen.AnyTopic = "urn:chosen \u2603", true
-	any.Event, any.AnyTopic = "connected", true
-	any.To = append(any.To, hub.Topics(strings.Repeat("long", 500))...)
+	odd.Event, odd.AnyTopic = "connected", true
+	odd.To = append(odd.To, hub.Topics(strings.Repeat("long", 500))...)
 	private.To, private.ChosenID = hub.PrivateTopics(common, "users/1"), "secret"
-	return []*broker.Publication{chosen, any, private, post("last")}
+	return []*broker.Publication{chosen, odd, private, post("last")}
 }
 
 // wantUpdates checks what clients get of updates that an instance has published: from some of them they come back.
