@@ -20,7 +20,7 @@ const tokens = 150
 // answers are those of a model behind sse_resume, each read to its end by somebody whose lines are cut.
 type answers struct {
 	model *modeltest.Model
-	ends  atomic.Int64 // how many times an instance was ended, and with it the answers that it had asked for
+	ends  atomic.Int64 // grows when an instance is ended, and again when it is gone: with it go the answers that it asked for
 
 	mu                 sync.Mutex // guards the rest
 	begun, whole, lost int        // lost: told as lost

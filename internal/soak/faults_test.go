@@ -29,18 +29,23 @@ func onInstance(kind string, do func(w *world, i *instance) (mend func())) fault
 
 // killed is the one after which a hub in memory has another log.
 var killed = onInstance("an instance is killed", func(w *world, i *instance) func() {
-	w.answers.ends.Add(1)
-	i.server.Kill()
+	w.end(i.server.Kill)
 	return i.server.Restart
 })
+
+// end ends an instance, and with it the answers that it has asked for. One may begin until the instance is gone.
+func (w *world) end(instance func()) {
+	w.answers.ends.Add(1)
+	instance()
+	w.answers.ends.Add(1)
+}
 
 // ofInstances are the faults of any world.
 func ofInstances(config string) []fault {
 	return []fault{
 		killed,
 		onInstance("an instance exits and comes back", func(w *world, i *instance) func() {
-			w.answers.ends.Add(1)
-			i.server.Stop()
+			w.end(i.server.Stop)
 			return i.server.Restart
 		}),
 		onInstance("an instance stands still", func(_ *world, i *instance) func() {
