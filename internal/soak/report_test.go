@@ -10,8 +10,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
 // outcome is what came of a world.
@@ -38,17 +36,19 @@ func (o *outcome) add(kind string, well time.Duration) {
 	o.worst[kind] = max(o.worst[kind], well)
 }
 
-// rest waits until the instances have let go of all that their clients had.
+// rest waits until the instances have let go of all that their clients had: who has vanished is found within about a
+// minute, and an answer that nobody reads is given up after one.
 func (o *outcome) rest(w *world) {
 	w.t.Helper()
 	const others = 25 // connections to Redis, and what Caddy does besides
 	for n, i := range w.instances {
-		var now int
-		e2etest.Await(w.t, fmt.Sprintf("instance %d has let go of its clients", n), func() bool {
-			var err error
-			now, err = i.server.Goroutines()
-			return err == nil && now <= i.idle+others
-		})
+		now, err := i.server.Goroutines()
+		for deadline := time.Now().Add(patience); err != nil || now > i.idle+others; now, err = i.server.Goroutines() {
+			if time.Now().After(deadline) {
+				w.t.Fatalf("instance %d holds %d goroutines, %d before anybody came: %v", n, now, i.idle, err)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
 		rest := atRest{idle: i.idle, goroutines: now}
 		rest.resident, _ = i.server.RSS()
 		if files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", i.server.PID())); err == nil {
