@@ -107,7 +107,7 @@ func (h *Hub) Switch(o hub.Origin, reason string) {
 func With(topics ...string) hub.Subscription {
 	s := hub.Subscription{Subscriber: hub.Subscriber{
 		ClientID:      hub.NewEpoch(),
-		ClientOptions: &hub.ClientOptions{Queue: 256, QueueBytes: 1 << 20},
+		ClientOptions: &hub.ClientOptions{Queue: 256, QueueBytes: 1 << 20, WriteTimeout: time.Minute},
 	}}
 	for _, name := range topics {
 		if topic.IsPattern(name) {
