@@ -84,9 +84,11 @@ func newRoster(h *live.Hub) *roster {
 	return r
 }
 
-// end stops telling. Nobody calls add any more.
+// end stops telling. Nobody calls add any more, but the last clients may be leaving yet.
 func (r *roster) end() {
-	r.cancel()
+	r.mu.Lock()
+	r.cancel() // from here on tellLocked starts nothing
+	r.mu.Unlock()
 	r.running.Wait()
 }
 

@@ -2,6 +2,7 @@ package mercure
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -45,26 +46,61 @@ type shaky struct{ log *shakyLog }
 func (shaky) Identity() string                  { return "shaky" }
 func (s shaky) Open(string) (broker.Log, error) { return s.log, nil }
 
+// rosterOver returns the roster of a hub over a log. The returned function ends both.
+func rosterOver(t *testing.T, log *shakyLog) (r *roster, end func()) {
+	t.Helper()
+	h := live.Acquire(t.Name())
+	settings := &live.Settings{
+		Limits: hub.Limits{History: hub.HistoryLimits{Count: 100, Age: time.Hour, Bytes: 1 << 20}},
+		Module: shaky{log}, Logger: zap.NewNop(), Emit: func(string, map[string]any) {},
+	}
+	if err := h.Offer(settings); err != nil {
+		t.Fatal(err)
+	}
+	r = newRoster(h)
+	return r, func() {
+		r.end()
+		h.Withdraw(settings)
+		if err := live.Release(t.Name()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func clientOf(t *testing.T, id, topic string) *hub.Client {
+	t.Helper()
+	selectors, err := hub.ParseSelectors(topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &hub.Client{Subscriber: hub.Subscriber{ClientID: id, Selectors: selectors}}
+}
+
+// When the last route goes, the last clients may still be leaving. Under -race.
+func TestAClientLeavesWhileTheRosterEnds(t *testing.T) {
+	log := &shakyLog{Log: memlog.Open()}
+	first, end := rosterOver(t, log)
+	defer end()
+	for range 200 {
+		r := newRoster(first.hub)
+		r.add(clientOf(t, "1", "a"))
+		r.running.Wait() // it is told
+		log.set(true)
+		var leaving sync.WaitGroup
+		leaving.Go(func() { r.remove("1") })
+		runtime.Gosched()
+		r.end()
+		leaving.Wait()
+		log.set(false)
+	}
+}
+
 // While the log takes nothing, who has come and gone without a word is not told, and not listed either.
 func TestOnlyWhoIsToldIsListed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &shakyLog{Log: memlog.Open(), down: true}
-		h := live.Acquire(t.Name())
-		settings := &live.Settings{
-			Limits: hub.Limits{History: hub.HistoryLimits{Count: 100, Age: time.Hour, Bytes: 1 << 20}},
-			Module: shaky{log}, Logger: zap.NewNop(), Emit: func(string, map[string]any) {},
-		}
-		if err := h.Offer(settings); err != nil {
-			t.Fatal(err)
-		}
-		r := newRoster(h)
-		client := func(id, topic string) *hub.Client {
-			selectors, err := hub.ParseSelectors(topic)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return &hub.Client{Subscriber: hub.Subscriber{ClientID: id, Selectors: selectors}}
-		}
+		r, end := rosterOver(t, log)
+		h := r.hub
 		listed := func() (topics []string) {
 			all, _ := r.list(func(string, string) bool { return true })
 			for _, s := range all {
@@ -72,10 +108,10 @@ func TestOnlyWhoIsToldIsListed(t *testing.T) {
 			}
 			return topics
 		}
-		r.add(client("1", "first")) // it is being told, and the log takes nothing
+		r.add(clientOf(t, "1", "first")) // it is being told, and the log takes nothing
 		synctest.Wait()
-		r.add(client("2", "passing"))
-		r.add(client("3", "third"))
+		r.add(clientOf(t, "2", "passing"))
+		r.add(clientOf(t, "3", "third"))
 		r.remove("2")
 		r.remove("2")
 		r.remove("nobody")
@@ -97,12 +133,8 @@ func TestOnlyWhoIsToldIsListed(t *testing.T) {
 			t.Errorf("%d changes were told", published)
 		}
 		log.set(true)
-		r.add(client("4", "late"))
+		r.add(clientOf(t, "4", "late"))
 		synctest.Wait()
-		r.end() // it waits for nothing
-		h.Withdraw(settings)
-		if err := live.Release(t.Name()); err != nil {
-			t.Error(err)
-		}
+		end() // it waits for nothing
 	})
 }
