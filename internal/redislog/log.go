@@ -221,10 +221,11 @@ func refresh(ctx context.Context, client redis.UniversalClient) {
 }
 
 // within runs call and returns its error, or that of ctx if ctx ends first. go-redis itself stops waiting
-// only at a deadline.
+// only at a deadline. Close does not wait for the call, since others than the log's own goroutines ask as well; its
+// connection is severed then, which ends it.
 func (l *Log) within(ctx context.Context, call func() error) error {
 	returned := make(chan error, 1)
-	l.wg.Go(func() { returned <- call() })
+	go func() { returned <- call() }()
 	select {
 	case err := <-returned:
 		return err
