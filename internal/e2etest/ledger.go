@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"strconv"
@@ -38,7 +39,7 @@ type Ledger struct {
 }
 
 type message struct {
-	text     string
+	id, text string
 	topic    string
 	epoch    string
 	position position
@@ -98,7 +99,7 @@ func (l *Ledger) Note(text, topic, id string, outcome Outcome) {
 		l.refused[text] = true
 		return
 	}
-	m := message{text: text, topic: topic}
+	m := message{id: id, text: text, topic: topic}
 	m.epoch, m.position, _ = parseID(id)
 	l.messages[text] = m
 }
@@ -109,6 +110,18 @@ func (l *Ledger) Counts() (published, refused, again int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.messages), len(l.refused), l.unknowns
+}
+
+// IDs returns by text the IDs that were acknowledged, and of which texts another copy may stand elsewhere, since they
+// had to be sent again.
+func (l *Ledger) IDs() (ids map[string]string, doubtful map[string]bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ids = make(map[string]string, len(l.messages))
+	for text, m := range l.messages {
+		ids[text] = m.id
+	}
+	return ids, maps.Clone(l.doubtful)
 }
 
 // Judge returns what is wrong with the events that a client got who subscribed

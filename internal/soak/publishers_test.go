@@ -28,7 +28,7 @@ var (
 
 // publish starts the world's publishers. Each sends one message after the other until ctx ends.
 func (w *world) publish(ctx context.Context, running *sync.WaitGroup) {
-	const pause = 4 * time.Millisecond
+	const pause = 30 * time.Millisecond // five worlds share a machine
 	for n, to := range append(topics, topics[0], topics[1], toUser) {
 		running.Go(func() {
 			w.ledger.Drive(ctx, strconv.Itoa(n), to, pause, func(text string) (string, e2etest.Outcome) {

@@ -2,6 +2,8 @@ package soak
 
 import (
 	"bufio"
+	"cmp"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -22,7 +24,8 @@ import (
 type reader struct {
 	w      *world
 	name   string
-	form   string   // "" is sse
+	form   string   // "" is sse; "mercure" is its protocol
+	gzip   bool     // it takes streams compressed
 	asks   []string // topics and patterns
 	user   string   // who it is, if anybody
 	covers []string // what reaches it
@@ -52,8 +55,14 @@ func (w *world) readers() []*reader {
 		{name: "ndjson", form: "ndjson", asks: topics},
 		{name: "ndjson that leaves", form: "ndjson", asks: topics[:2], leaves: true},
 		{name: "polls", form: "json", asks: topics},
+		{name: "sse, compressed", asks: topics, gzip: true},
+		{name: "ndjson, compressed, that leaves", form: "ndjson", asks: topics[:2], gzip: true, leaves: true},
+		{name: "mercure", form: "mercure", asks: topics},
+		{name: "mercure by template, slowly", form: "mercure", asks: []string{"soak/{name}"}, covers: topics, slow: true},
+		{name: "mercure that leaves", form: "mercure", asks: topics[:2], leaves: true},
 		{name: "values", asks: []string{valueTopic}, values: true},
 		{name: "values, slowly", form: "envelope", asks: []string{"values/*"}, values: true, slow: true},
+		{name: "values, compressed, slowly", asks: []string{valueTopic}, values: true, gzip: true, slow: true},
 		{name: "values, coming and going", form: "ndjson", asks: []string{valueTopic}, values: true, leaves: true},
 	}
 	for _, r := range all {
@@ -87,14 +96,22 @@ func (r *reader) run(ctx context.Context) {
 // get begins a request.
 func (r *reader) get(ctx context.Context, query neturl.Values) (*http.Response, error) {
 	query["topic"] = r.asks
-	if r.form != "" {
+	path, id := "/events", r.last()
+	switch r.form {
+	case "":
+	case "mercure":
+		path, id = mercurePath, cmp.Or(id, earliest)
+	default:
 		query.Set("format", r.form)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.w.url("/events?"+query.Encode()), nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.w.url(path+"?"+query.Encode()), nil)
 	if err != nil {
 		return nil, err
 	}
-	if id := r.last(); id != "" {
+	if r.gzip {
+		request.Header.Set("Accept-Encoding", "gzip")
+	}
+	if id != "" {
 		request.Header.Set("Last-Event-ID", id)
 	}
 	if r.user != "" {
@@ -102,12 +119,19 @@ func (r *reader) get(ctx context.Context, query neturl.Values) (*http.Response, 
 	}
 	transport := &http.Transport{DisableKeepAlives: true, DisableCompression: true}
 	response, err := transport.RoundTrip(request)
-	if err == nil && response.StatusCode != http.StatusOK {
+	switch {
+	case err != nil:
+		return nil, err
+	case response.StatusCode != http.StatusOK:
 		body, _ := io.ReadAll(io.LimitReader(response.Body, 1<<10))
 		_ = response.Body.Close()
 		return nil, fmt.Errorf("%s: %s", response.Status, body)
+	case r.gzip != (response.Header.Get("Content-Encoding") == "gzip"):
+		r.w.t.Errorf("%s gets the coding %q", r.name, response.Header.Get("Content-Encoding"))
+	case r.form == "mercure":
+		r.arrive(id, response.Header.Get("Last-Event-ID"))
 	}
-	return response, err
+	return response, nil
 }
 
 // follow reads one stream to its end.
@@ -125,13 +149,19 @@ func (r *reader) follow(ctx context.Context) error {
 		return err
 	}
 	defer response.Body.Close()
-	body := &watched{Reader: response.Body, came: func() { watch.Reset(silence) }}
+	line := &watched{Reader: response.Body, came: func() { watch.Reset(silence) }}
 	if r.slow {
-		body.pause = func() {
+		line.pause = func() {
 			if random(r.w, func(rng *rand.Rand) bool { return rng.IntN(50) == 0 }) {
 				time.Sleep(r.w.between(0, 2*time.Second)) // it stands still
 			}
 			time.Sleep(2 * time.Millisecond)
+		}
+	}
+	var body io.Reader = line
+	if r.gzip {
+		if body, err = gzip.NewReader(line); err != nil {
+			return err
 		}
 	}
 	if r.form == "ndjson" {
@@ -285,6 +315,13 @@ func (r *reader) got() []eventstream.Event {
 	return slices.Clone(r.events)
 }
 
+// newest returns at most so many of a reader's events.
+func (r *reader) newest(most int) []eventstream.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.events[max(0, len(r.events)-most):])
+}
+
 // awaitEnds waits until a reader has the last message of all that reaches it, and returns those that it lacks.
 func (r *reader) awaitEnds(patience time.Duration) (missing map[string]bool) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -298,7 +335,7 @@ func (r *reader) awaitEnds(patience time.Duration) (missing map[string]bool) {
 				missing["end of "+to] = true
 			}
 		}
-		for _, e := range r.got() {
+		for _, e := range r.newest(5000) {
 			delete(missing, string(e.Data))
 		}
 		if len(missing) == 0 {

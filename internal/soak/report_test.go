@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
 
 // outcome is what came of a world.
@@ -45,7 +47,8 @@ func (o *outcome) rest(w *world) {
 		now, err := i.server.Goroutines()
 		for deadline := time.Now().Add(patience); err != nil || now > i.idle+others; now, err = i.server.Goroutines() {
 			if time.Now().After(deadline) {
-				w.t.Fatalf("instance %d holds %d goroutines, %d before anybody came: %v", n, now, i.idle, err)
+				w.t.Errorf("instance %d holds %d goroutines, %d before anybody came: %v\n%s", n, now, i.idle, err, i.stacks(w))
+				break
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -56,6 +59,15 @@ func (o *outcome) rest(w *world) {
 		}
 		o.instances = append(o.instances, rest)
 	}
+}
+
+// stacks tells what an instance's goroutines do.
+func (i *instance) stacks(w *world) string {
+	answer, err := e2etest.Do(w.t.Context(), "GET", i.server.AdminURL("/debug/pprof/goroutine?debug=1"), "")
+	if err != nil {
+		return err.Error()
+	}
+	return answer.Body
 }
 
 // report is what a soak found, for people to read.

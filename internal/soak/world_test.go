@@ -2,7 +2,6 @@ package soak
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -28,6 +27,7 @@ type world struct {
 	ledger    *e2etest.Ledger
 	values    *values
 	answers   *answers
+	from      string // the ID of the first message, before all that is judged
 
 	tamper         func(eventstream.Event) []eventstream.Event // what readers get instead; nil is nothing else
 	expectFindings bool                                        // they are no failure of the test
@@ -60,9 +60,16 @@ http://127.0.0.1:{{port}} {
 		user {http.request.header.X-User}
 		retry 100ms
 		heartbeat 1s
+		compress gzip
 		publish {
 			open
 		}
+	}
+	mercure {
+		hub default
+		publisher_jwt nobody-publishes-here-by-this-protocol
+		anonymous
+		heartbeat 1s
 	}
 	handle /model {
 		sse_resume
@@ -113,6 +120,7 @@ func (w *world) soak(faults int, most time.Duration) *outcome {
 
 	ctx, cancel := context.WithCancel(w.t.Context())
 	defer cancel()
+	w.publishFirst()
 	readers := w.readers()
 	var reading sync.WaitGroup
 	for _, r := range readers {
@@ -152,6 +160,8 @@ func (w *world) soak(faults int, most time.Duration) *outcome {
 	out.published, out.refused, out.repeated = w.ledger.Counts()
 	out.rest(w)
 	out.took = time.Since(begun)
+	w.t.Logf("%d faults in %v: %d messages acknowledged, %d sent again, %d refused; %d events read, %d gaps, %d needless",
+		faults, out.took, out.published, out.repeated, out.refused, out.events, out.gaps, out.falseGaps)
 	return out
 }
 
@@ -160,14 +170,23 @@ func (w *world) awaitWell(after string) time.Duration {
 	w.t.Helper()
 	begun := time.Now()
 	for n, i := range w.instances {
-		e2etest.Await(w.t, fmt.Sprintf("instance %d publishes again after the fault: %s", n, after), func() bool {
-			ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
-			defer cancel()
-			answer, err := e2etest.Do(ctx, "POST", "http://"+i.line.Addr()+"/events?topic=probe", "probe")
-			return err == nil && answer.Status == 200
-		})
+		for !i.publishes(w.t.Context()) {
+			if time.Since(begun) > patience {
+				w.t.Errorf("instance %d does not publish again after the fault: %s\n%s", n, after, i.stacks(w))
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
 	}
 	return time.Since(begun)
+}
+
+// publishes tells whether an instance takes a message now.
+func (i *instance) publishes(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	answer, err := e2etest.Do(ctx, "POST", "http://"+i.line.Addr()+"/events?topic=probe", "probe")
+	return err == nil && answer.Status == 200
 }
 
 // judge holds what every reader got against the ledger.
@@ -177,13 +196,16 @@ func (w *world) judge(readers []*reader, out *outcome) {
 		events := r.got()
 		out.events += len(events)
 		var findings []string
+		if r.form == "mercure" {
+			findings = w.idsOf(events)
+		}
 		switch {
 		case r.values:
-			findings = w.values.judge(events, w.lossy)
+			findings = append(findings, w.values.judge(events, w.lossy)...)
 		case w.lossy:
-			findings = w.ledger.JudgeFailover(r.from, r.covers, events)
+			findings = append(findings, w.ledger.JudgeFailover(r.from, r.covers, events)...)
 		default:
-			findings = w.ledger.Judge(r.from, r.covers, events)
+			findings = append(findings, w.ledger.Judge(r.from, r.covers, events)...)
 		}
 		for _, finding := range findings {
 			out.findings = append(out.findings, r.name+": "+finding)
@@ -204,6 +226,16 @@ func (w *world) judge(readers []*reader, out *outcome) {
 			w.t.Error(finding)
 		}
 	}
+}
+
+// publishFirst publishes the message before all others.
+func (w *world) publishFirst() {
+	w.t.Helper()
+	e2etest.Await(w.t, "the first message is taken", func() (taken bool) {
+		id, outcome := w.post(w.t.Context(), "first", "", "first")
+		w.from = id
+		return outcome == e2etest.OutcomePublished
+	})
 }
 
 // publishEnds publishes the last message of each topic, after which nothing is on its way.
