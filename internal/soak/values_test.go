@@ -31,15 +31,13 @@ func (v *values) last(key string) string {
 	return fmt.Sprintf("%s/%d", key, v.newest[key])
 }
 
-// judge returns what is wrong with the values that a reader got. A log that can lose its end goes back to older values,
-// after a gap.
-func (v *values) judge(events []eventstream.Event, lossy bool) (findings []string) {
+// judge returns what is wrong with the values that a reader got. After a gap it gets what is kept, which may be older
+// where the log lost its end, is another one, or is followed by an instance that lags.
+func (v *values) judge(events []eventstream.Event) (findings []string) {
 	seen := make(map[string]int)
 	for _, e := range events {
 		if e.Name == "gap" {
-			if lossy {
-				clear(seen)
-			}
+			clear(seen)
 			continue
 		}
 		key, text, _ := strings.Cut(string(e.Data), "/")
