@@ -5,6 +5,6 @@
 // form go on through all faults. In the end each reader must have had everything that was acknowledged, once
 // and in order, or a gap in its place.
 //
-// CI runs a short form, each time with a seed of its own. `make soak FAULTS=1000` runs as many faults as it is
-// told, with SEED=n those of another run, and writes docs/reliability.md.
+// `make soak FAULTS=1000` runs as many faults as it is told, with SEED=n those of another run, and writes
+// docs/reliability.md. What people have to know besides is written there by hand.
 package soak

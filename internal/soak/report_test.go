@@ -113,8 +113,6 @@ that knows what every publisher was answered and what every reader got. The comm
     make soak FAULTS=%d SEED=%d
 
 It wrote this page on %s/%s with %d processors. [internal/soak](../internal/soak) is the program.
-CI runs 30 faults, each time with another seed.
-
 ## What was found
 
 `, faults, r.plan.faults, r.plan.seed, runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
@@ -179,7 +177,7 @@ From the moment a fault was mended until every instance took messages again, at 
 ## Who was there
 
 Publishers send JSON, forms, lines, event streams and plain text, with and without keys. Readers take server-sent
-events, envelopes, lines and polls, of one topic, of several, by pattern and by user; some are slow, some stand
+events, envelopes, lines, polls and the Mercure protocol, plain and with gzip, of one topic, of several, by pattern and by user; some are slow, some stand
 still, some come and go. Each goes to another instance each time it comes back. Topics of values are conflated: there the
 newest value of each key has to arrive, and never an older one after a newer.
 
