@@ -272,10 +272,10 @@ func (s *shard) look(c *Client, frames []*Frame) (r reading) {
 }
 
 // passLapseLocked moves a client that has not read all of the log before this one, of which some is gone, to where
-// the clients are told of this one. It returns what they are told, if that is gone from the ring. Called with Hub.mu
-// held.
+// the clients are told of this one. It returns what they are told, if that is gone from the ring. What it was to be
+// given of history went with that log, whether its place is in the ring or not. Called with Hub.mu held.
 func (h *Hub) passLapseLocked(l *late) *Frame {
-	if l.seq >= h.frames.ring {
+	if l.seq >= max(h.frames.ring, l.entitled) {
 		return nil
 	}
 	switch {

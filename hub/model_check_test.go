@@ -26,7 +26,7 @@ func (g *model) hear(c *played) {
 		if err != nil {
 			g.t.Errorf("a client was told %q", e.Text)
 		}
-		c.told = append(c.told, told{number: number, id: e.ID})
+		c.told = append(c.told, told{number: number, id: e.ID, by: len(g.said)})
 		if id, ok := hub.ParseID(e.ID); ok && g.isHeld(g.said[number]) && c.joined <= number {
 			g.leftAt[number] = id.Position.Major
 		}
@@ -101,11 +101,11 @@ func (g *model) check(c *played) {
 			fail("%d is of another log, and no gap was told", e.number)
 		}
 		epoch = s.epoch
-		g.missing(c, next, e.number, excused, fail)
+		g.missing(c, next, e.number, excused, e.by, fail)
 		next = e.number + 1
 	}
 	if !c.left && !c.ended {
-		g.missing(c, next, len(g.said), excused, fail)
+		g.missing(c, next, len(g.said), excused, len(g.said), fail)
 		g.missingValues(c, values, excused, fail)
 	}
 }
@@ -151,13 +151,25 @@ func (g *model) gaveWay(c *played, s said) bool {
 	})
 }
 
-// missing looks for what was for a client and did not come.
-func (g *model) missing(c *played, from, until, excused int, fail func(string, ...any)) {
+// crowdedOut reports whether an ephemeral message may be left out because more of them waited than a client's queue
+// holds, while it was catching up: of what had been said by then.
+func (g *model) crowdedOut(c *played, s said, by int) bool {
+	waited := 0
+	for _, other := range g.said[s.number:by] {
+		if other.ephemeral && c.listens(other.to) {
+			waited++
+		}
+	}
+	return c.Resume != hub.ResumeNone && waited > c.sub.Queue
+}
+
+// missing looks for what was for a client and did not come, of what had been said by then.
+func (g *model) missing(c *played, from, until, excused, by int, fail func(string, ...any)) {
 	now := g.hub.Position().Epoch
 	for _, s := range g.said[from:until] {
 		switch {
 		case !c.listens(s.to), s.number < excused, g.gaveWay(c, s), g.isHeld(s), // see missingValues
-			s.ephemeral && (s.number < c.joined || !c.healthy),
+			s.ephemeral && (s.number < c.joined || !c.healthy || g.crowdedOut(c, s, by)),
 			c.Resume == hub.ResumeGap && s.number < c.joined:
 		case s.epoch != now && g.trouble && s.number < c.joined: // of a log that it did not come to
 		default:

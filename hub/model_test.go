@@ -28,6 +28,7 @@ import (
 //   - owners.go, ownLocked: end nobody (who was there before a claim gets what was said after it).
 //   - sequence.go, after: pass by what has left at the position itself (who comes back does not get what was held).
 //   - held.go, replaceHeldLocked: replace nothing (an older value comes behind a newer one).
+//   - late.go, passLapseLocked: look at the ring alone (who is catching up loses the rest, and is told late).
 //   - held.go, leaveAllLocked: do nothing (the rules change, and what is held leaves by the old ones).
 
 // said is one thing that was published, as the model has it.

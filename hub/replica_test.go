@@ -40,6 +40,23 @@ func TestAnotherLogIsAGapToEveryClientAndItsIDsToItAlone(t *testing.T) {
 	})
 }
 
+// What it had still to be given of history went with the old log, though the ring has what came since then.
+func TestWhoIsCatchingUpIsToldOfAnotherLogBeforeAnythingElse(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := hubtest.New(t, hubtest.Plenty)
+		begin := h.Position().String()
+		h.PublishAll("a", 1, 30)
+		c := h.Enter(hubtest.Returning(hubtest.With("a"), begin))
+		c.Let(10)
+		c.Want(hubtest.Numbers(1, 10)...)
+		h.PublishAll("a", 31, 35)
+		h.Switch(hub.Origin{Epoch: "new"}, "broker_changed")
+		h.Publish(hub.Topics("a"), "new")
+		c.Open()
+		c.Want(hubtest.Gap("broker_changed"), "new")
+	})
+}
+
 // Also where nothing is left of the ring in which they would have read it.
 func TestEveryoneIsToldOfAnotherLogHoweverFarBehind(t *testing.T) {
 	bubble(t, func(t *testing.T) {
