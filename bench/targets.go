@@ -35,5 +35,8 @@ var targets = []report.Target{
 	{Row: "gzip-tokens", Server: "ours", Column: report.OfPlain, Bound: 0.12},
 	{Row: "gzip-ticks", Server: "ours", Column: report.CPUOfPlain, Bound: 1.15},
 	{Row: "gzip-idle", Server: "ours", Column: report.Heap, Bound: 100},
+	{Row: "conflate", Server: "ours", Column: report.OfParts, Bound: 1},
+	{Row: "latest", Server: "ours", Column: report.OfOthers, Bound: 1.5},
+	{Row: "polls", Server: "ours", Column: report.OfStream, Bound: 1},
 	{Row: "h2-1-idle", Server: "ours", Column: report.Bytes, Bound: 65_000},
 }

@@ -85,6 +85,38 @@ func TestHolds(t *testing.T) {
 				h.Leave(c, ErrGone)
 			}
 		}},
+		{"the latest of **", func() {
+			s := patterns("**")
+			s.Since = Since{Latest: true}
+			for range 3 {
+				c := enter(t, h, s)
+				for c.sentMessages.Load() < 100_000 {
+					publishMany(h, 100)
+				}
+				h.Leave(c, ErrGone)
+			}
+		}},
+		{"the latest of 100 patterns beside publishing", func() {
+			for range 20 {
+				s := patterns(wide()...)
+				s.Since = Since{Latest: true}
+				c := enter(t, h, s)
+				publishMany(h, 2000)
+				h.Leave(c, ErrGone)
+			}
+		}},
+		{"100,000 values that are held", func() {
+			h.Apply(Limits{
+				History:  HistoryLimits{Count: 10, Age: time.Hour},
+				Policies: []Policy{{Pattern: "room/*/x", Conflate: true, Interval: time.Second}},
+			})
+			for range 3 {
+				publishMany(h, 200_000)
+				time.Sleep(2 * time.Second) // in which all leave
+			}
+			publishMany(h, 200_000)
+			h.Apply(Limits{History: HistoryLimits{Count: 10, Age: time.Hour}}) // and all that are left
+		}},
 		{"users come and go", func() {
 			for i := range 2 * maxExpiries {
 				s := topics("lobby")

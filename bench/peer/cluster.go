@@ -13,13 +13,13 @@ func startCluster(env *Env, route func(*Env) string) (*Server, error) {
 		return nil, err
 	}
 	hub := "broker redis redis://" + addr
-	s, err := startCaddy(env, hub, route(env))
+	s, err := StartOurs(env, hub, route(env))
 	if err != nil {
 		store.stop()
 		return nil, err
 	}
 	s.store = store
-	second, err := startCaddy(env, hub, route(env))
+	second, err := StartOurs(env, hub, route(env))
 	if err != nil {
 		s.Stop()
 		return nil, err

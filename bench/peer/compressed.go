@@ -19,9 +19,9 @@ func StartCompressed(env *Env, p Peer) (plain, zipped *Server, err error) {
 		case !p.Ours:
 			return startBehindEncode(env, p, gzip)
 		case gzip:
-			return startCaddy(env, "", "compress gzip")
+			return StartOurs(env, "", "compress gzip")
 		}
-		return startCaddy(env, "", "")
+		return StartOurs(env, "", "")
 	}
 	if plain, err = start(false); err != nil {
 		return nil, nil, err

@@ -20,7 +20,7 @@ func direct() Peer {
 			return ""
 		},
 		SurvivesStalled: true,
-		Start:           func(env *Env) (*Server, error) { return startCaddy(env, "", directOn(env)) },
+		Start:           func(env *Env) (*Server, error) { return StartOurs(env, "", directOn(env)) },
 		Cluster:         func(env *Env) (*Server, error) { return startCluster(env, directOn) },
 	}
 }
@@ -31,7 +31,7 @@ func handler() Peer {
 		Key: "handler", Name: "caddy-sse, direct_writes off", Ours: true, TLS: true, Version: caddyVersion,
 		Lacks:           func(*Env) string { return "" },
 		SurvivesStalled: true,
-		Start:           func(env *Env) (*Server, error) { return startCaddy(env, "", directOff(env)) },
+		Start:           func(env *Env) (*Server, error) { return StartOurs(env, "", directOff(env)) },
 		Cluster:         func(env *Env) (*Server, error) { return startCluster(env, directOff) },
 	}
 }
@@ -59,8 +59,8 @@ func caddyVersion(env *Env) string {
 	return "Caddy " + builtFrom(env.Caddy, "github.com/caddyserver/caddy/v2")
 }
 
-// startCaddy starts a Caddy with a hub's options and a route's.
-func startCaddy(env *Env, hub, route string) (*Server, error) {
+// StartOurs starts this repository's Caddy with a hub's options and a route's.
+func StartOurs(env *Env, hub, route string) (*Server, error) {
 	addrs, err := freeAddrs(3)
 	if err != nil {
 		return nil, err

@@ -45,6 +45,9 @@ const (
 	Wire       = "bytes/delivery"  // on the wire, the framing of HTTP with them
 	OfPlain    = "× plain"         // the same of the same messages that are not compressed
 	CPUOfPlain = "× plain CPU"
+	OfParts    = "× its parts"    // CPU time, of what the same would take apart
+	OfOthers   = "× elsewhere"    // p99, while another server has to do the same
+	OfStream   = "× idle streams" // resident, of those that go through the response
 	P50        = "p50 ms"
 	P99        = "p99 ms"
 	Lost       = "lost"

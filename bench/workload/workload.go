@@ -39,6 +39,7 @@ func All() []Group {
 		cluster(),
 		answers(),
 		compressed(),
+		state(),
 	}
 }
 
