@@ -48,3 +48,21 @@ func (c *chunked[T]) popLast() (last T) {
 	}
 	return last
 }
+
+// take takes everything out at once.
+func (c *chunked[T]) take() (all chunked[T]) {
+	all, *c = *c, all
+	return all
+}
+
+// items returns what is in the list.
+func (c *chunked[T]) items() []T {
+	if c.n == 0 {
+		return nil
+	}
+	items := make([]T, c.n)
+	for i := range items {
+		items[i] = *c.at(i)
+	}
+	return items
+}

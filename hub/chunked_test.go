@@ -27,6 +27,9 @@ func TestAChunkedListIsLikeASlice(t *testing.T) {
 		if list.n != len(slice) || list.n > 0 && (*list.at(0) != slice[0] || *list.at(list.n - 1) != slice[len(slice)-1]) {
 			t.Fatalf("after %d steps the list has %d items, want %d", i, list.n, len(slice))
 		}
+		if i%1000 == 0 {
+			want(t, list.items(), slice...)
+		}
 		if room, most := len(list.chunks)*chunkSize, len(slice)+4*chunkSize; room > most {
 			t.Fatalf("%d items have room for %d", len(slice), room)
 		}

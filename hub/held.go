@@ -9,17 +9,18 @@ import (
 	"time"
 )
 
-// A policy may have at most one message of a topic and key leave the hub in an interval. The first leaves at once.
-// The newest of those that follow is held until the interval ends, which begins the next one.
+// A policy may have at most one message of a topic and key leave the hub in an interval. The first leaves at
+// once. The newest of those that follow is held until the interval ends, which begins the next one.
 //
-// What is held is nowhere in the log in memory: nobody gets it, late or live, by since or by a poll, so that all see
-// the same value. When it leaves, it is appended like any message, under the position that the log has reached by
-// then. From there on all that holds for messages holds for it: who is behind reads it, history keeps it, a newer one
-// takes its place. Whoever comes back with the ID of that position may or may not have had it, so it comes once more.
+// What is held is nowhere in the log in memory: nobody gets it, late or live, by since or by a poll, so that
+// all see the same value. When it leaves, it is appended like any message, under the position that the log
+// has reached by then. From there on all that holds for messages holds for it: who is behind reads it,
+// history keeps it, a newer one takes its place. Whoever comes back with the ID of that position may or may
+// not have had it, so it comes once more.
 //
-// When a message leaves is a matter of the log's clock as well: at the end of an interval, or before the first message
-// that the log took later. So instances of one log agree on the positions, and a hub that reads its log again finds
-// one that is not too early: it holds each value as long as it could have been held.
+// When a message leaves is a matter of the log's clock as well: at the end of an interval, or before the
+// first message that the log took later. So instances of one log agree on the positions, and a hub that reads
+// its log again finds one that is not too early: it holds each value as long as it could have been held.
 
 // value is what a message is the value of. What is ephemeral does not replace what is kept.
 type value struct {
@@ -55,14 +56,15 @@ type holdings struct {
 }
 
 const (
-	// ticks is into how many parts an interval is cut: intervals end together, so that clients get what they end with
-	// in one write.
+	// ticks is into how many parts an interval is cut: intervals end together, so that clients get what they end
+	// with in one write.
 	ticks = 4
 	// maxHoldings is how many intervals run at most. Beyond that the one ends that is the first to end.
 	maxHoldings = 1 << 17
 	// lagGrace is how long a log that others follow may take to hand over what it took before an interval ended.
 	lagGrace = 25 * time.Millisecond
-	// restoredGrace is by how much later than at the end of its interval a message may have left in a life before.
+	// restoredGrace is by how much later than at the end of its interval a message may have left in a life
+	// before.
 	restoredGrace = time.Second
 )
 
@@ -111,8 +113,8 @@ func (f *Frame) reached() Position {
 	return f.position
 }
 
-// holdLocked holds a message whose value's interval runs, or else begins the interval. It reports whether the message is
-// held.
+// holdLocked holds a message whose value's interval runs, or else begins the interval. It reports whether the
+// message is held.
 func (h *Hub) holdLocked(m *Message, traits traits, now time.Time) bool {
 	if h.ended != nil {
 		return false
@@ -153,8 +155,8 @@ func (h *Hub) keepHeldLocked(bytes int64) {
 	}
 }
 
-// beginLocked begins an interval for a value with a message that the log took at a time. What was restored may have been
-// held as long as anything could be.
+// beginLocked begins an interval for a value with a message that the log took at a time. What was restored
+// may have been held as long as anything could be.
 func (h *Hub) beginLocked(k *holding, at int64, again bool, now time.Time) {
 	tick := max(1, int64(k.every)/ticks)
 	k.ends = at + int64(k.every)
@@ -205,7 +207,7 @@ func (h *Hub) dropHeldLocked(k *holding) {
 	}
 	h.stats.conflated.Add(uint64(k.reach))
 	if !k.ephemeral && h.history.noteDropped {
-		h.history.dropped = append(h.history.dropped, &Message{Position: k.at, Had: k.at})
+		h.history.dropped.push(&Message{Position: k.at, Had: k.at})
 	}
 	h.takeHeldLocked(k)
 }
@@ -264,8 +266,8 @@ func (h *Hub) leaveLocked(k *holding, now time.Time) {
 	h.wakeShards()
 }
 
-// leaveByLocked has what is held leave whose interval ends at or before a time of the log's clock: no more at once than
-// makes a step. What is yet more is left to the timer.
+// leaveByLocked has what is held leave whose interval ends at or before a time of the log's clock: no more at
+// once than makes a step. What is yet more is left to the timer.
 func (h *Hub) leaveByLocked(t int64, now time.Time) {
 	held := &h.holdings
 	if len(held.order) == 0 {
@@ -276,7 +278,8 @@ func (h *Hub) leaveByLocked(t int64, now time.Time) {
 	}
 }
 
-// over takes out the values whose intervals are over, in the order of what is held of them: no more than makes a step.
+// over takes out the values whose intervals are over, in the order of what is held of them: no more than
+// makes a step.
 func (s *holdings) over(is func(*holding) bool) (all []*holding) {
 	for len(all) < maxStep && len(s.order) > 0 && is(s.order[0]) {
 		all = append(all, heap.Pop(&s.order).(*holding))
@@ -285,7 +288,8 @@ func (s *holdings) over(is func(*holding) bool) (all []*holding) {
 	return all
 }
 
-// nextLocked ends an interval that was over some time ago. If something was held, it leaves, and another one begins.
+// nextLocked ends an interval that was over some time ago. If something was held, it leaves, and another one
+// begins.
 func (h *Hub) nextLocked(k *holding, ago int64, now time.Time) {
 	again := k.traits.is(restored)
 	held := k.waits
@@ -394,8 +398,8 @@ func (o *holdingOrder) Pop() any {
 	return k
 }
 
-// A poll goes on exactly where it was, also among what has left at one position. So the ID that it is given to go on
-// with says besides, behind a tilde, what had left there by then.
+// A poll goes on exactly where it was, also among what has left at one position. So the ID that it is given
+// to go on with says besides, behind a tilde, what had left there by then.
 
 // String returns what stands behind the tilde.
 func (l leaving) String() string {

@@ -324,3 +324,25 @@ func TestNoMoreIsHeldThanHistoryMayHave(t *testing.T) {
 		}
 	})
 }
+
+// Who is kicked gets nothing of what is held, and finds it when it comes back. Others get it.
+func TestAKickWhileAValueIsHeldTakesItFromNobodyElse(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := hubtest.New(t, holding(hubtest.Plenty.History))
+		s := hubtest.With("prices/a")
+		s.ClientID = "kicked"
+		kicked, other := h.Join(s), h.Join(hubtest.With("prices/*"))
+		say(h, "", "0", "prices/a")
+		first := h.Position().String()
+		say(h, "", "1", "prices/a")
+		h.Kick("kicked")
+		kicked.Want("0", `closed {"status":"closed"}`)
+		if err := kicked.End(); err != hub.ErrKicked {
+			t.Errorf("it ended by %v", err)
+		}
+		hubtest.Pause(ended)
+		kicked.Want()
+		other.Want("0", "1")
+		h.Join(hubtest.Returning(hubtest.With("prices/a"), first)).WantResume(hub.ResumeComplete, first, "1")
+	})
+}

@@ -50,12 +50,12 @@ type history struct {
 	excess      int           // messages
 	excessBytes int64
 
-	partly      int        // how many frames some of their logs hold no more, and others do
-	noteDropped bool       // somebody asks for dropped
-	dropped     []*Message // what no log holds any more
+	partly      int               // how many frames some of their logs hold no more, and others do
+	noteDropped bool              // somebody asks for dropped
+	dropped     chunked[*Message] // what no log holds any more
 
-	noteReleased bool    // somebody asks for released
-	released     []Value // that are not kept any more, though nothing has replaced them
+	noteReleased bool           // somebody asks for released
+	released     chunked[Value] // that are not kept any more, though nothing has replaced them
 	// came and gone are told when an address has its first kept message, and when it has lost its last.
 	came, gone func(Address)
 }
@@ -436,7 +436,7 @@ func (h *history) noteDrop(f *Frame) {
 			m.To = append(m.To, *a)
 		}
 	})
-	h.dropped = append(h.dropped, m)
+	h.dropped.push(m)
 }
 
 // search returns the index of the first frame at or after a place.

@@ -138,7 +138,7 @@ func (h *history) forgetKeys(l *addressLog, n int) {
 		if v.of(l, f.key) == f {
 			delete(v.byKey, f.key)
 			if h.noteReleased {
-				h.released = append(h.released, Value{l.address.Name, f.key, f.publishedAt()})
+				h.released.push(Value{l.address.Name, f.key, f.publishedAt()})
 			}
 		} else if i := slices.Index(v.replaced, f); i >= 0 {
 			v.replaced = slices.Delete(v.replaced, i, i+1)
@@ -180,10 +180,9 @@ type Value struct {
 // are too old or too many. It is for logs that have set Origin.Holds.
 func (h *Hub) Released() []Value {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	released := h.history.released
-	h.history.released = nil
-	return released
+	released := h.history.released.take()
+	h.mu.Unlock()
+	return released.items()
 }
 
 // KeepsLatest reports whether the newest message of each key of a topic is kept, whatever else is published.

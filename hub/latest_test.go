@@ -116,8 +116,8 @@ func TestWhatIsReplacedIsNoLossToWhomANewerOneMakesUpForIt(t *testing.T) {
 	d.write(10, "p/b", "other")
 	d.writeKey("p/b", "")
 	d.wantLost(0, "p/a", "p/b", "p/*")
-	if len(d.dropped) != 1 || len(d.dropped[0].To) != 0 {
-		t.Errorf("a log that stores marks is told %+v; want a message that is a loss to no address", d.dropped)
+	if dropped := d.dropped.items(); len(dropped) != 1 || len(dropped[0].To) != 0 {
+		t.Errorf("a log that stores marks is told %+v; want a message that is a loss to no address", dropped)
 	}
 	d.setPolicies() // now it is
 	d.setLimits(HistoryLimits{})

@@ -255,21 +255,23 @@ func (h *Hub) applyPresence() {
 	}
 }
 
-// presentStep is how many clients are counted in one step: each may have many topics.
-const presentStep = 4
+// presentStep is at about how many topics and patterns clients are counted in one step.
+const presentStep = 64
 
 // countPresent counts some of the shard's clients, from below a place in its index downwards. It returns where to go
 // on; 0 if that was all.
 func (s *shard) countPresent(p *presence, at int) int {
 	members := s.index.everybody.members
 	at = min(at, len(members)) // what has moved there from behind was counted
-	rest := max(0, at-presentStep)
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
-	for _, m := range members[rest:at] {
-		if c := m.client; c.cause == nil && s.hub.presence == p {
+	for steps := presentStep; at > 0 && steps > 0; {
+		at--
+		c := members[at].client
+		steps -= 1 + len(c.Topics) + len(c.patterns)
+		if c.cause == nil && s.hub.presence == p {
 			p.arrive(s.hub, c)
 		}
 	}
-	return rest
+	return at
 }

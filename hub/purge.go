@@ -87,7 +87,7 @@ func (h *history) lose(l *addressLog, f *Frame, at int) {
 	case v.of(l, f.key) == f:
 		delete(v.byKey, f.key)
 		if h.noteReleased {
-			h.released = append(h.released, Value{l.address.Name, f.key, f.publishedAt()})
+			h.released.push(Value{l.address.Name, f.key, f.publishedAt()})
 		}
 	default:
 		if i := slices.Index(v.replaced, f); i >= 0 {

@@ -224,7 +224,7 @@ func (h *Hub) ForgetOnly(gone map[Address]Position, floor Position) {
 		}
 		pauses.step()
 	}
-	if len(h.history.dropped) == 0 {
+	if h.history.dropped.n == 0 {
 		h.history.floors = floors
 	}
 }
@@ -400,10 +400,9 @@ func (h *Hub) Reach(to []Address) (clients int) { return h.Count(to) }
 // since Follow: their positions and addresses.
 func (h *Hub) Dropped() []*Message {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	dropped := h.history.dropped
-	h.history.dropped = nil
-	return dropped
+	dropped := h.history.dropped.take()
+	h.mu.Unlock()
+	return dropped.items()
 }
 
 // Count returns how many clients listen at these addresses; one that several of them reach
