@@ -43,3 +43,21 @@ func TestWhatWasHeldIsThereAfterARestart(t *testing.T) {
 		})
 	}
 }
+
+// What gave way is no gap, also if it was removed before the restart.
+func TestWhatGaveWayBeforeARestartIsNoGap(t *testing.T) {
+	t.Parallel()
+	d := newDiskHub(t, hub.Limits{
+		History: hub.HistoryLimits{Count: 2, Age: time.Hour}, Policies: []hub.Policy{{Pattern: "prices/*", Conflate: true}},
+	})
+	begin := d.hub.Position().String()
+	for i := range 10 {
+		d.publish(hub.Topics("prices/a"), fmt.Sprint(i))
+	}
+	for _, end := range []func(){d.restart, d.crash} {
+		end()
+		c := d.hub.Join(hubtest.Returning(hubtest.With("prices/*"), begin))
+		c.WantResume(hub.ResumeComplete, begin, "9")
+	}
+	d.stop()
+}
