@@ -99,6 +99,7 @@ func (h *Hub) LogRefuses(err error) {
 
 // LogReplaced notes that the hub gets another broker, of whose log nothing is known yet.
 func (h *Hub) LogReplaced() {
+	h.guests.unshare()
 	h.log.mu.Lock()
 	defer h.log.mu.Unlock()
 	h.log.reach.Store(reachUnknown)

@@ -27,6 +27,7 @@ type Hub struct {
 	gzip    compressor
 	pace    pace
 	log     availability
+	guests  guestbook
 	shards  []*shard
 	running sync.WaitGroup // the goroutines of shards, and the keeper's
 	context context.Context

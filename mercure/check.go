@@ -14,11 +14,6 @@ import (
 	"github.com/caddy-sse/caddy-sse/internal/origin"
 )
 
-// errSubscriptionsOverRedis is for an option that would be true of this instance only.
-var errSubscriptionsOverRedis = option.Wrong("subscriptions",
-	"over Redis it is not supported yet: an instance would tell its own subscribers only; "+
-		"leave it out, or use transport bolt or local with one instance")
-
 // largestMaxSize bounds publish_max_size: the whole form is in memory.
 const largestMaxSize = 64 << 20
 
@@ -85,8 +80,6 @@ func (h *Handler) checkHub() error {
 			"and how it is called; leave out transport and name, or hub")
 	case h.Transport != nil && h.TransportURL != "":
 		return option.Wrong("transport_url", "transport and transport_url exclude each other; keep transport")
-	case h.Subscriptions && h.Transport != nil && h.Transport.Kind == redisKind:
-		return errSubscriptionsOverRedis
 	case strings.ContainsAny(h.Name, " \t/{}:"):
 		return option.Wrong("name", fmt.Sprintf("%q has a space, or one of / { } : in it; name the hub otherwise",
 			h.Name))

@@ -116,7 +116,6 @@ func TestOptionsThatAreErrorsSayWhatToDo(t *testing.T) {
 		keys + "transport_url postgres://a":                              {"postgres", "redis"},
 		keys + "transport_url data.db":                                   {"scheme", "bolt:///"},
 		keys + "transport local\ntransport_url bolt:///a":                {"exclude"},
-		keys + "subscriptions\ntransport redis {\nurl redis://a\n}":      {"subscriptions", "Redis", "not supported yet"},
 		keys + "hub default\nname x":                                     {"hub", "leave out"},
 		keys + "cors_origins https://a.example/path":                     {"https://a.example/path", "not an origin"},
 		keys + "publish_origins a.example":                               {"a.example", "not an origin"},

@@ -51,8 +51,8 @@ type Handler struct {
 	SubscriberJWKS string `json:"subscriber_jwks_url,omitempty"`
 	// Whether subscribers without a token get what is not private. Default: false.
 	Anonymous bool `json:"anonymous,omitempty"`
-	// Whether those whose token grants it are told who subscribes to what: by the subscription API, and by private
-	// updates. Not with redis. Default: false.
+	// Whether those whose token grants it are told who subscribes to what, on all instances: by the subscription API, and
+	// by private updates. Default: false.
 	Subscriptions bool `json:"subscriptions,omitempty"`
 	// The cookie that may hold a token. Default: mercureAuthorization.
 	CookieName string `json:"cookie_name,omitempty"`

@@ -58,6 +58,7 @@ func rosterOver(t *testing.T, log *shakyLog) (r *roster, end func()) {
 		t.Fatal(err)
 	}
 	r = newRoster(h)
+	r.open()
 	return r, func() {
 		r.end()
 		h.Withdraw(settings)
@@ -83,6 +84,7 @@ func TestAClientLeavesWhileTheRosterEnds(t *testing.T) {
 	defer end()
 	for range 200 {
 		r := newRoster(first.hub)
+		r.open()
 		r.add(clientOf(t, "1", "a"))
 		r.running.Wait() // it is told
 		log.set(true)
@@ -102,7 +104,10 @@ func TestOnlyWhoIsToldIsListed(t *testing.T) {
 		r, end := rosterOver(t, log)
 		h := r.hub
 		listed := func() (topics []string) {
-			all, _ := r.list(func(string, string) bool { return true })
+			all, _, err := r.list(t.Context(), func(string, string) bool { return true })
+			if err != nil {
+				t.Error(err)
+			}
 			for _, s := range all {
 				topics = append(topics, s.Topic)
 			}

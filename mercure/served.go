@@ -30,7 +30,9 @@ func (h *Handler) serve() {
 	value, _, _ := pool.LoadOrNew(h.live.Name, func() (caddy.Destructor, error) {
 		return &served{cmp.Or(h.Hub, h.Name, "default"), h.live, newRoster(h.live)}, nil
 	})
-	h.served = value.(*served)
+	if h.served = value.(*served); h.Subscriptions {
+		h.served.roster.open()
+	}
 }
 
 // unserve takes it back.

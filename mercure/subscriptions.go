@@ -89,9 +89,13 @@ func (h *Handler) readSubscriptions(r *http.Request) ([]byte, *problem.Problem) 
 		return nil, problem.New(http.StatusForbidden,
 			"the token's mercure.subscribe does not match %s", pathOf(names...))
 	}
-	all, lastEventID := h.served.roster.list(func(topic, subscriber string) bool {
+	all, lastEventID, err := h.served.roster.list(r.Context(), func(topic, subscriber string) bool {
 		return (len(names) < 1 || topic == names[0]) && (len(names) < 2 || subscriber == names[1])
 	})
+	if err != nil {
+		return nil, problem.New(http.StatusServiceUnavailable,
+			"who subscribes on other instances is not known at the moment; ask again")
+	}
 	if len(names) < 2 {
 		return toJSON(collection{ldContext, pathOf(names...), collectionType, lastEventID, all}), nil
 	}

@@ -2,7 +2,6 @@ package mercure
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -183,14 +182,11 @@ func hubName(name string) string {
 // use acquires the hub: one that routes of "sse" have, too, or one of this protocol's own.
 func (h *Handler) use(ctx caddy.Context, app *sse.App) (*live.Hub, error) {
 	if h.Hub != "" {
-		return h.share(app)
+		return app.Use(h.Hub)
 	}
 	t, err := h.transport()
 	if err != nil {
 		return nil, err
-	}
-	if h.Subscriptions && t.Kind == redisKind {
-		return nil, errSubscriptionsOverRedis
 	}
 	broker, err := t.broker()
 	if err != nil {
@@ -204,17 +200,6 @@ func (h *Handler) use(ctx caddy.Context, app *sse.App) (*live.Hub, error) {
 		config.HistoryCount = unlimited
 	}
 	return app.UseOwn(ctx, hubName(h.Name), config)
-}
-
-// share acquires a hub that the global option sse defines.
-func (h *Handler) share(app *sse.App) (*live.Hub, error) {
-	if config := app.Hubs[h.Hub]; h.Subscriptions && config != nil {
-		var broker struct{ Type string }
-		if json.Unmarshal(config.BrokerRaw, &broker) == nil && broker.Type == "redis" {
-			return nil, errSubscriptionsOverRedis
-		}
-	}
-	return app.Use(h.Hub)
 }
 
 // redisURL returns the URL of a server in Redis' own form, host:port.

@@ -182,6 +182,7 @@ const (
 // Start implements broker.Log.
 func (l *Log) Start(h *hub.Hub, ready func()) {
 	l.replica = h
+	h.ShareGuests(l.presence.hurry.raise)
 	l.freshness.hasAll() // nothing else is known yet
 	l.wg.Go(func() { l.keepTailing(sync.OnceFunc(func() { close(l.tried); ready() })) })
 	l.wg.Go(l.publishPending)

@@ -8,9 +8,10 @@ import (
 	"github.com/caddy-sse/caddy-sse/hub"
 )
 
-// members is what this instance knows of who is where on the others. The goroutine that exchanges presence owns it.
-type members struct {
-	of     uint64              // the hub's PresenceID; 0 if it has no presence, and nothing is read
+// roll is what this instance knows of the names of one kind that other instances have told: members, or guests. The
+// goroutine that exchanges presence owns it.
+type roll struct {
+	of     uint64              // whose names: the hub's PresenceID or GuestsID; 0 for nobody's, and nothing is read
 	readOf string              // the term of the totals that was read
 	upTo   int64               // the last change that was read
 	began  int64               // the last change when reading all began
@@ -19,51 +20,42 @@ type members struct {
 	stale map[string]struct{}
 }
 
-// follow begins anew if the hub has another presence. It reports whether it does.
-func (m *members) follow(presenceID uint64) (anew bool) {
-	if m.of == presenceID {
+// follow begins anew if the hub has another presence, or other guests. It reports whether it does.
+func (m *roll) follow(id uint64) (anew bool) {
+	if m.of == id {
 		return false
 	}
-	*m = members{of: presenceID, known: make(map[string]struct{}), stale: make(map[string]struct{})}
+	*m = roll{of: id, known: make(map[string]struct{}), stale: make(map[string]struct{})}
 	return true
 }
 
-// noteMembers takes in who has come and gone on other instances. Who was there under another term stays until every
-// living instance has had the time to tell.
-func (l *Log) noteMembers(r told) {
-	m := &l.presence.members
-	if m.of == 0 {
-		return
-	}
-	m.readOf, m.upTo, m.began = r.term, r.members.upTo, r.members.began
-	if r.members.again {
+// take takes in what has changed on other instances. Who was there under another term stays until every living instance
+// has had the time to tell, which is settled. It returns who has come and gone, and of those who were only stale.
+func (m *roll) take(term string, c changes, settled bool) (changed map[string]bool, lost []string) {
+	m.readOf, m.upTo, m.began = term, c.upTo, c.began
+	if c.again {
 		for name := range m.known {
 			m.stale[name] = struct{}{}
 		}
 		clear(m.known)
 	}
-	changed := make(map[hub.Member]bool)
-	for pair := range slices.Chunk(r.members.changed, 2) {
+	changed = make(map[string]bool)
+	for pair := range slices.Chunk(c.changed, 2) {
 		name, _ := pair[0].(string)
 		n, _ := pair[1].(int64)
 		m.note(name, n > 0, changed)
 	}
-	if _, all := l.presence.known(); all && !r.members.more {
+	if settled && !c.more {
 		for name := range m.stale {
 			m.note(name, false, changed)
+			lost = append(lost, name)
 		}
 	}
-	if len(changed) > 0 {
-		l.replica.Elsewhere(m.of, changed)
-	}
+	return changed, lost
 }
 
-// note notes that a member is there, or is not, and what the hub has to know of that.
-func (m *members) note(name string, there bool, changed map[hub.Member]bool) {
-	member, ok := memberOf(name)
-	if !ok {
-		return
-	}
+// note notes that a name is there, or is not, if that is news.
+func (m *roll) note(name string, there bool, changed map[string]bool) {
 	_, known := m.known[name]
 	_, stale := m.stale[name]
 	delete(m.stale, name)
@@ -73,23 +65,48 @@ func (m *members) note(name string, there bool, changed map[hub.Member]bool) {
 		delete(m.known, name)
 	}
 	if there != (known || stale) {
-		changed[member] = there
+		changed[name] = there
+	}
+}
+
+// all returns everybody, to be told as gone.
+func (m *roll) all() map[string]bool {
+	gone := make(map[string]bool, len(m.known)+len(m.stale))
+	for name := range m.known {
+		gone[name] = false
+	}
+	for name := range m.stale {
+		gone[name] = false
+	}
+	return gone
+}
+
+// noteMembers takes in who has come and gone on other instances.
+func (l *Log) noteMembers(r told) {
+	m := &l.presence.members
+	if m.of == 0 {
+		return
+	}
+	_, settled := l.presence.known()
+	changed, _ := m.take(r.term, r.members, settled)
+	l.tellMembers(changed)
+}
+
+// tellMembers tells the hub who has come and gone.
+func (l *Log) tellMembers(changed map[string]bool) {
+	members := make(map[hub.Member]bool)
+	for name, there := range changed {
+		if member, ok := memberOf(name); ok {
+			members[member] = there
+		}
+	}
+	if len(members) > 0 {
+		l.replica.Elsewhere(l.presence.members.of, members)
 	}
 }
 
 // forgetMembers has the hub forget who is on other instances.
-func (l *Log) forgetMembers() {
-	m := &l.presence.members
-	changed := make(map[hub.Member]bool)
-	for _, names := range []map[string]struct{}{m.known, m.stale} {
-		for name := range names {
-			if member, ok := memberOf(name); ok {
-				changed[member] = false
-			}
-		}
-	}
-	l.replica.Elsewhere(m.of, changed)
-}
+func (l *Log) forgetMembers() { l.tellMembers(l.presence.members.all()) }
 
 // memberField returns the field of a member in the totals and in an instance's hash. Only the info, which is last, may
 // have any characters.

@@ -29,7 +29,9 @@ type presence struct {
 	instance string // random name of this instance
 	totals   string // key of the totals
 	doubted  doubt  // raised when Redis may lack what this instance told
-	members  members
+	hurry    doubt  // raised when there is something to tell, or to read, that does not wait
+	members  roll
+	guests   guests
 
 	mu       sync.Mutex      // guards all below
 	term     string          // name of the totals
@@ -42,7 +44,7 @@ type presence struct {
 }
 
 func newPresence(base string) *presence {
-	return &presence{base: base, instance: rand.Text(), totals: base + "totals", doubted: newDoubt()}
+	return &presence{base: base, instance: rand.Text(), totals: base + "totals", doubted: newDoubt(), hurry: newDoubt()}
 }
 
 // key returns the key of an instance's hash.
@@ -58,9 +60,13 @@ func (p *presence) living() string { return p.base + "living" }
 func (p *presence) keys(instance string) []string {
 	return []string{
 		p.key(instance), p.totals, p.living(), p.instances(), p.base + "patterns", p.base + "patterns:gone",
-		p.base + "members", p.base + "members:gone",
+		p.base + "members", p.base + "members:gone", p.base + "guests", p.base + "guests:gone", p.goodbyes(),
 	}
 }
+
+// goodbyes returns the key of the sorted set of guests who have left, with the times from which on any instance may
+// publish that.
+func (p *presence) goodbyes() string { return p.base + "guests:left" }
 
 // hasOthers reports whether there were other instances a moment ago. While this one can't tell, as during
 // the move of a slot, it knows of none: a script whose keys are not all there would be refused.
@@ -117,6 +123,7 @@ func (l *Log) keepPresence() {
 	for {
 		select {
 		case <-ticker.C:
+		case <-l.presence.hurry:
 		case <-l.presence.doubted:
 			stale = true
 		case <-l.context.Done():
@@ -165,12 +172,14 @@ func (l *Log) exchangePresence(all bool) error {
 		return err
 	}
 	var r told
-	if l.presence.members.follow(l.replica.PresenceID()) || all {
+	otherMembers := l.presence.members.follow(l.replica.PresenceID())
+	otherGuests := l.presence.guests.follow(l.replica.GuestsID())
+	if otherMembers || otherGuests || all {
 		if r, err = l.tellAll(node); err == nil {
 			_, err = l.olderInstances(l.context, node) // removes those that died with all others
 		}
 	} else {
-		r, err = l.tell(node, l.share(false))
+		r, err = l.tellShare(node, l.share(false))
 	}
 	if err != nil {
 		return err
@@ -189,11 +198,15 @@ func (l *Log) exchangePresence(all bool) error {
 // tellAll tells the number of clients at each address here. It joins first, in case Redis does not know this
 // instance. What Redis has beyond that is no longer so.
 func (l *Log) tellAll(node redis.Cmdable) (r told, err error) {
-	if _, err := l.tell(node, nil); err != nil && !errors.Is(err, errUntold) {
+	if _, err := l.tell(node, nil, nil); err != nil && !errors.Is(err, errUntold) {
 		return r, err
 	}
-	counts := l.share(true)
-	if r, err = l.tell(node, counts); err != nil || r.addresses == len(counts) {
+	if l.presence.guests.lost {
+		l.presence.guests.lost = false
+		l.replica.GuestsForgotten()
+	}
+	all := l.share(true)
+	if r, err = l.tellShare(node, all); err != nil || r.addresses == len(all.counts) {
 		return r, err
 	}
 	key, over := l.presence.key(l.presence.instance), make(map[string]int)
@@ -206,18 +219,26 @@ func (l *Log) tellAll(node redis.Cmdable) (r told, err error) {
 			return r, err
 		}
 		for pair := range slices.Chunk(pairs, 2) {
-			if isShare(pair[0]) && counts[pair[0]] == 0 {
+			if isShare(pair[0]) && all.counts[pair[0]] == 0 {
 				over[pair[0]] = 0
 			}
 		}
 	}
-	return l.tell(node, over)
+	return l.tell(node, over, nil)
+}
+
+// share is what an instance tells of itself.
+type share struct {
+	counts  map[string]int  // the fields of its hash, with their numbers
+	guests  map[string]bool // those among them who are guests
+	settled []string        // guests
 }
 
 // share returns what has changed of this instance's share of the totals, or all of it.
-func (l *Log) share(all bool) map[string]int {
+func (l *Log) share(all bool) share {
 	listening, members := l.replica.Listening(all), l.replica.Members(all, l.clock.now())
-	counts := make(map[string]int, len(listening)+len(members))
+	guests, settled := l.replica.GuestNews(all)
+	counts := make(map[string]int, len(listening)+len(members)+len(guests))
 	for a, n := range listening {
 		counts[presenceField(a)] = n
 	}
@@ -227,35 +248,55 @@ func (l *Log) share(all bool) map[string]int {
 			counts[memberField(m)] = 1
 		}
 	}
-	return counts
+	for guest, here := range guests {
+		counts[guestField(guest)] = 0
+		if here {
+			counts[guestField(guest)] = 1
+		}
+	}
+	return share{counts, guests, settled}
+}
+
+// tellShare tells what has changed, or all.
+func (l *Log) tellShare(node redis.Cmdable, s share) (r told, err error) {
+	if r, err = l.tell(node, s.counts, s.settled); err == nil {
+		l.presence.guests.told = true
+		l.replica.GuestsTold(s.guests, s.settled)
+	}
+	return r, err
 }
 
 // isShare reports whether a field of an instance's hash is part of its share of the totals.
 func isShare(field string) bool { return len(field) > 1 && field[1] == ':' }
 
-// tell tells some of the instance's share, in pieces, and reads all that has changed on the others. errUntold says
-// that what was told before is not in the totals.
-func (l *Log) tell(node redis.Cmdable, counts map[string]int) (r told, err error) {
+// tell tells some of the instance's share, and which guests are settled, in pieces, and reads all that has changed on
+// the others. errUntold says that what was told before is not in the totals.
+func (l *Log) tell(node redis.Cmdable, counts map[string]int, settled []string) (r told, err error) {
 	fields := make([]any, 0, 2*min(len(counts), presenceChunk))
-	untold := false
+	bytes, untold := 0, false
 	call := func() error {
-		if r, err = l.callTell(node, l.presence.instance, fields); err != nil {
+		some := settled[:min(len(settled), presenceChunk)]
+		if r, err = l.callTell(node, l.presence.instance, some, fields); err != nil {
 			return err
 		}
-		fields, untold = fields[:0], untold || !r.joined
+		settled = settled[len(some):]
+		fields, bytes, untold = fields[:0], 0, untold || !r.joined
 		l.clock.set(r.at)
 		l.presence.note(r)
+		l.presence.guests.lost = l.presence.guests.lost || !r.joined && l.presence.guests.told
 		l.noteMembers(r)
+		l.noteGuests(r)
 		return nil
 	}
 	for field, n := range counts {
-		if fields = append(fields, field, n); len(fields) == 2*presenceChunk {
+		fields = append(fields, field, n)
+		if bytes += len(field); len(fields) == 2*presenceChunk || bytes > maxCallBytes {
 			if err := call(); err != nil {
 				return r, err
 			}
 		}
 	}
-	for r.more = true; r.more || r.members.more; {
+	for r.more = true; r.more || r.members.more || r.guests.more || len(settled) > 0; {
 		if err := call(); err != nil {
 			return r, err
 		}
@@ -274,8 +315,10 @@ type told struct {
 	others    int       // number of other instances
 	addresses int       // those that the instance has told
 	dead      []string  // instances whose counts are to be taken back
+	goodbyes  []string  // guests who have left without a word, given to one caller at a time
 	changes             // of patterns
 	members   changes
+	guests    changes
 }
 
 // changes are what has changed on other instances.
@@ -287,15 +330,18 @@ type changes struct {
 	changed []any // each and its number on other instances
 }
 
-// callTell has an instance tell fields with their numbers.
-func (l *Log) callTell(node redis.Cmdable, instance string, fields []any) (r told, err error) {
+// callTell has an instance tell which guests are settled, and fields with their numbers.
+func (l *Log) callTell(node redis.Cmdable, instance string, settled []string, fields []any) (r told, err error) {
 	p := l.presence
 	term, all := p.known()
 	p.mu.Lock()
 	args := append([]any{
 		instance, rand.Text(), term, p.upTo, p.began, all, deadAfter.Milliseconds(),
 		p.members.of > 0, p.members.readOf, p.members.upTo, p.members.began,
-	}, fields...)
+		p.guests.of > 0, p.guests.readOf, p.guests.upTo, p.guests.began,
+		l.goodbyeTime().Milliseconds(), goodbyeAfter.Milliseconds(), maxGoodbyes, len(settled),
+	}, toAny(settled)...)
+	args = append(args, fields...)
 	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(l.context, l.Timeout)
 	defer cancel()
@@ -305,24 +351,39 @@ func (l *Log) callTell(node redis.Cmdable, instance string, fields []any) (r tol
 		return r, errUntold
 	case err != nil:
 		return r, err
-	case len(reply) != 16:
+	case len(reply) != 22:
 		return r, errUnexpectedReply
 	}
 	number := func(i int) int64 { n, _ := reply[i].(int64); return n }
 	r = told{
 		joined: number(0) == 1, at: time.UnixMilli(number(2)), others: int(number(3)), addresses: int(number(4)),
 	}
-	for i, c := range []*changes{&r.changes, &r.members} {
+	for i, c := range []*changes{&r.changes, &r.members, &r.guests} {
 		at := 6 + 5*i
 		*c = changes{again: number(at) == 1, began: number(at + 1), upTo: number(at + 2), more: number(at+3) == 1}
 		c.changed, _ = reply[at+4].([]any)
 	}
 	r.term, _ = reply[1].(string)
-	dead, _ := reply[5].([]any)
-	for _, name := range dead {
-		r.dead = append(r.dead, name.(string))
-	}
+	r.dead, r.goodbyes = texts(reply[5]), texts(reply[21])
 	return r, nil
+}
+
+// texts returns the texts of a list in a reply.
+func texts(reply any) (all []string) {
+	list, _ := reply.([]any)
+	for _, one := range list {
+		text, _ := one.(string)
+		all = append(all, text)
+	}
+	return all
+}
+
+func toAny(texts []string) []any {
+	all := make([]any, len(texts))
+	for i, text := range texts {
+		all[i] = text
+	}
+	return all
 }
 
 // note takes in what this instance got for what it told.
@@ -364,6 +425,7 @@ func (l *Log) sweep(ctx context.Context, node redis.Cmdable, instance, at string
 func (l *Log) endPresence() {
 	l.replica.StopListening()
 	l.forgetMembers()
+	l.forgetGuests()
 	if !l.replica.LogInReach() {
 		return
 	}
@@ -375,6 +437,9 @@ func (l *Log) endPresence() {
 	}
 	instance := l.presence.instance
 	err = node.ZAddXX(ctx, l.presence.living(), redis.Z{Score: 0, Member: instance}).Err() // dead from now on
+	if err == nil {
+		err = l.sayGoodbyes(ctx, node)
+	}
 	for at := "0"; at != "" && err == nil; {
 		at, err = l.sweep(ctx, node, instance, at)
 	}

@@ -10,19 +10,22 @@ import "github.com/redis/go-redis/v9"
 // Changes of patterns are numbered. A sorted set has each pattern with the number of its last change; those
 // that no client has any longer are in a second one for a while. So an instance reads only what has
 // changed. The same holds for members: clients at places that have presence, which only instances read that have
-// such places themselves.
+// such places themselves; and for guests. A guest whom nobody has any longer says goodbye: it stands in a set of its
+// own until it is settled.
 
 // totalsLua begins the scripts below. A key that has become something else loses everything: it is told
 // again.
 //
 // KEYS: the hash of the instance that is told of, the totals, the living, all instances, the patterns, the
-// patterns that are gone, the members, the members that are gone.
+// patterns that are gone, the members, the members that are gone, the guests, the guests that are gone, the goodbyes.
 const totalsLua = `
 local own, totals, living, instances = unpack(KEYS)
 local numbered = { -- what is told as changes, by the beginning of its fields
 	['p:'] = {here = KEYS[5], gone = KEYS[6], change = 'change', forgotten = 'forgotten'},
 	['m:'] = {here = KEYS[7], gone = KEYS[8], change = 'change-m', forgotten = 'forgotten-m'},
+	['s:'] = {here = KEYS[9], gone = KEYS[10], change = 'change-s', forgotten = 'forgotten-s', leave = KEYS[11]},
 }
+local leftUntil = nil -- when others than the caller are to settle guests who leave
 local function call(...)
 	local reply = redis.pcall(...)
 	if type(reply) == 'table' and reply.err then -- Redis 6.2 puts a place before what the server refuses
@@ -49,6 +52,10 @@ local function add(field, n)
 	if total <= 0 then from, to = sets.here, sets.gone end
 	call('ZREM', from, name)
 	call('ZADD', to, change, name)
+	if total <= 0 and sets.leave then
+		call('ZADD', sets.leave, leftUntil, name)
+		call('PEXPIRE', sets.leave, 3600000)
+	end
 	if call('ZCARD', sets.gone) > 10000 then
 		local oldest = call('ZRANGEBYSCORE', sets.gone, '-inf', '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 		call('ZREM', sets.gone, oldest[1])
@@ -56,10 +63,10 @@ local function add(field, n)
 	end
 end
 local function begin()
-	call('UNLINK', totals, unpack(KEYS, 5))
+	call('UNLINK', totals, unpack(KEYS, 5, 10))
 end
 local function renew() -- the totals must not outlive the share of an instance that nobody takes back
-	for _, key in ipairs({totals, living, unpack(KEYS, 5)}) do call('PEXPIRE', key, 30000) end
+	for _, key in ipairs({totals, living, unpack(KEYS, 5, 10)}) do call('PEXPIRE', key, 30000) end
 	call('PEXPIRE', own, 60000)
 end
 local function run(body)
@@ -79,17 +86,20 @@ end
 // ARGV: the instance, a name for new totals, the term of the totals that the patterns were read of, the
 // change up to which they were read, the change at which reading them all began, whether to look for dead
 // instances, after how many ms an instance is dead; whether members are read, and as for patterns of which term,
-// up to which change, and where it began; then fields of the instance's hash, each with its number of clients.
+// up to which change, and where it began; the same four of guests; for how many ms this instance settles its own guests
+// who leave, for how many those it is given, and how many it is given at most; how many are settled, and these; then
+// fields of the instance's hash, each with its number of clients.
 //
 // It returns nothing if a key was no longer what it should be. Otherwise: whether the instance had joined
 // before, so that all it ever told is in the totals; their term; the time in ms; the number of other
 // instances; that of the fields that the instance has told; dead instances, given to one caller at a time;
 // whether the patterns begin again; the change at which reading them all began; the change up to which they
 // are read now; whether there are more; and each changed pattern with its number of clients on other
-// instances; then the same five of members.
+// instances; then the same five of members, and of guests; and the guests whom the caller is to settle.
 var tellScript = redis.NewScript(totalsLua + `
 local instance, fresh = ARGV[1], ARGV[2]
-local told = 12
+local settled = 20
+local told = settled + ARGV[settled - 1]
 local function join(term, wasLiving)
 	local of, swept = unpack(call('HMGET', own, 'term', 'swept'))
 	if term and wasLiving and of == term and not swept then return term, 1 end
@@ -107,6 +117,7 @@ local function join(term, wasLiving)
 	return term, 0
 end
 local function tell()
+	for i = settled, told - 1 do call('ZREM', KEYS[11], ARGV[i]) end
 	local fields = {}
 	for i = told, #ARGV, 2 do fields[#fields + 1] = ARGV[i] end
 	if #fields == 0 then return end
@@ -151,8 +162,15 @@ local function changed(kind, term, readOf, upTo, began)
 	end
 	return again, began, upTo, upTo < change and 1 or 0, numbers
 end
+local function goodbyes(at)
+	if ARGV[12] ~= '1' then return {} end
+	local names = call('ZRANGEBYSCORE', KEYS[11], '-inf', at, 'LIMIT', 0, ARGV[18])
+	for _, name in ipairs(names) do call('ZADD', KEYS[11], at + ARGV[17], name) end
+	return names
+end
 return run(function()
 	local term, wasLiving, at = call('HGET', totals, 'term'), call('ZSCORE', living, instance), now()
+	leftUntil = at + ARGV[16]
 	call('ZADD', living, at, instance) -- a server that takes no messages refuses this
 	local joined
 	term, joined = join(term, wasLiving)
@@ -160,9 +178,14 @@ return run(function()
 	if joined == 0 or #ARGV >= told or call('PTTL', own) < 50000 then renew() end
 	local reply = {joined, term, at, call('ZCARD', living) - 1, call('HLEN', own) - 2, dead(at)}
 	for _, value in ipairs({changed('p:', term, ARGV[3], ARGV[4], ARGV[5])}) do reply[#reply + 1] = value end
-	local members = {0, 0, 0, 0, {}}
-	if ARGV[8] == '1' then members = {changed('m:', term, ARGV[9], ARGV[10], ARGV[11])} end
-	for _, value in ipairs(members) do reply[#reply + 1] = value end
+	local function read(kind, i)
+		local some = {0, 0, 0, 0, {}}
+		if ARGV[i] == '1' then some = {changed(kind, term, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])} end
+		for _, value in ipairs(some) do reply[#reply + 1] = value end
+	end
+	read('m:', 8)
+	read('s:', 12)
+	reply[22] = goodbyes(at)
 	return reply
 end)
 `)
@@ -180,6 +203,7 @@ return run(function()
 	if not seen or tonumber(seen) > now() - ARGV[2] then return false end
 	local term, of = call('HGET', totals, 'term'), call('HGET', own, 'term')
 	if of and of == term then
+		leftUntil = now()
 		call('HSET', own, 'swept', 1) -- so that it tells everything, should it come back
 		local next, pairsOfFields = unpack(call('HSCAN', own, ARGV[3], 'COUNT', 250))
 		local counts = {} -- a scan may tell a field twice

@@ -30,9 +30,9 @@ func newTeller(t testing.TB, url string) *teller {
 // tells tells the number of clients at addresses, written as the fields of the hash.
 func (l *teller) tells(counts map[string]int) told {
 	l.t.Helper()
-	r, err := l.tell(l.publishing, counts)
+	r, err := l.tell(l.publishing, counts, nil)
 	if errors.Is(err, errUntold) { // it had to join
-		r, err = l.tell(l.publishing, counts)
+		r, err = l.tell(l.publishing, counts, nil)
 	}
 	if err != nil {
 		l.t.Fatal(err)
@@ -46,7 +46,7 @@ func simulate(t testing.TB, client *redis.Client, instances int, fields ...any) 
 	l := newTeller(t, "redis://"+client.Options().Addr)
 	for n := range instances {
 		name := fmt.Sprint("simulated-", n)
-		if _, err := l.callTell(client, name, fields); err != nil {
+		if _, err := l.callTell(client, name, nil, fields); err != nil {
 			t.Fatal(err)
 		}
 		alive := redis.Z{Score: 1e15, Member: name}
@@ -154,7 +154,7 @@ func TestWhatADeadInstanceToldIsTakenBackInPieces(t *testing.T) {
 		return a.log.presence.patterns.Len() == 0
 	})
 	// It was not dead: it tells all again.
-	if _, err := dying.tell(dying.publishing, map[string]int{}); err == nil {
+	if _, err := dying.tell(dying.publishing, map[string]int{}, nil); err == nil {
 		t.Error("an instance whose counts were taken back is not told so")
 	}
 	dying.tells(counts)
@@ -171,7 +171,7 @@ func TestWhatIsToldTwiceCountsOnce(t *testing.T) {
 	}
 	awaitReceivers(t, a, 2*presenceChunk, everybody)
 	over := []any{"t:over", 1, "u:over", 1}
-	if _, err := b.log.callTell(client, b.log.presence.instance, over); err != nil {
+	if _, err := b.log.callTell(client, b.log.presence.instance, nil, over); err != nil {
 		t.Fatal(err)
 	}
 	awaitReceivers(t, a, 1, hub.Topics("over")...)
