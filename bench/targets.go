@@ -23,6 +23,7 @@ var targets = []report.Target{
 	{Row: "idle", Server: "ours", Column: report.Bytes, Bound: 2000},
 	{Row: "stalled", Server: "ours", Column: report.Bytes, Bound: 16_000},
 	{Row: "publish-stream", Server: "ours", Column: report.Faster, Bound: 10, AtLeast: true},
+	{Row: "publish-respond", Server: "ours", Column: report.OfRespond, Bound: 0.8, AtLeast: true},
 	{Row: "tls", Server: "ours", Column: report.CPU, Bound: 7},
 	{Row: "h2-100", Server: "ours", Column: report.CPU, Bound: 4.5},
 	{Row: "h2-1", Server: "ours", Column: report.CPU, Bound: 10},

@@ -28,31 +28,33 @@ type Values map[string]float64
 
 // The columns.
 const (
-	CPU        = "CPU-s/M"           // of the server, per million deliveries
-	CPUPublish = "CPU-s/M publishes" // of the server, per million messages published
-	CPUConnect = "CPU µs/connect"
-	CPURedis   = "Redis CPU-s/M"
-	Rate       = "deliveries/s"
-	Publishes  = "publishes/s"
-	Connects   = "connects/s"
-	Bytes      = "bytes/client"      // resident
-	Heap       = "heap bytes/client" // of Go's, after a collection
-	Faster     = "× single POSTs"
-	Requests   = "requests/s"
-	OfProxy    = "× reverse_proxy" // the same without sse_resume, on the same Caddy
-	Kept       = "bytes/event"     // resident, of what is kept
-	Calls      = "calls/50 ms"     // of the store, for each answer
-	Wire       = "bytes/delivery"  // on the wire, the framing of HTTP with them
-	OfPlain    = "× plain"         // the same of the same messages that are not compressed
-	CPUOfPlain = "× plain CPU"
-	OfParts    = "× its parts"    // CPU time, of what the same would take apart
-	OfOthers   = "× elsewhere"    // p99, while another server has to do the same
-	OfStream   = "× idle streams" // resident, of those that go through the response
-	P50        = "p50 ms"
-	P99        = "p99 ms"
-	Lost       = "lost"
-	CutOff     = "cut off" // clients whose stream the server ended
-	Disorder   = "out of order"
+	CPU          = "CPU-s/M"           // of the server, per million deliveries
+	CPUPublish   = "CPU-s/M publishes" // of the server, per million messages published
+	CPUConnect   = "CPU µs/connect"
+	CPURedis     = "Redis CPU-s/M"
+	Rate         = "deliveries/s"
+	Publishes    = "publishes/s"
+	Connects     = "connects/s"
+	Bytes        = "bytes/client"      // resident
+	Heap         = "heap bytes/client" // of Go's, after a collection
+	Faster       = "× single POSTs"
+	Requests     = "requests/s"
+	OfProxy      = "× reverse_proxy" // the same without sse_resume, on the same Caddy
+	Kept         = "bytes/event"     // resident, of what is kept
+	Calls        = "calls/50 ms"     // of the store, for each answer
+	Wire         = "bytes/delivery"  // on the wire, the framing of HTTP with them
+	OfPlain      = "× plain"         // the same of the same messages that are not compressed
+	CPUOfPlain   = "× plain CPU"
+	OfRespond    = "× respond" // of what Caddy alone does
+	CPUOfRespond = "× respond CPU"
+	OfParts      = "× its parts"    // CPU time, of what the same would take apart
+	OfOthers     = "× elsewhere"    // p99, while another server has to do the same
+	OfStream     = "× idle streams" // resident, of those that go through the response
+	P50          = "p50 ms"
+	P99          = "p99 ms"
+	Lost         = "lost"
+	CutOff       = "cut off" // clients whose stream the server ended
+	Disorder     = "out of order"
 )
 
 // counted are the columns that no round may have any of: they are added up, not averaged.
