@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -176,9 +177,18 @@ func (a *access) authorizeSubscribe(
 
 // publisher is who publishes.
 type publisher struct {
-	name   string        // each publisher has its own rate and its own idempotency keys
+	known  string        // the publisher as its token or user tells it; empty for one known by its address alone
+	source netip.Prefix  // that address
 	grants *token.Grants // of the token; nil if all that the route allows may be published
 	until  time.Time     // when the token expires; zero for never
+}
+
+// name is what tells a publisher from others: each has its own rate and its own idempotency keys.
+func (p publisher) name() string {
+	if p.known == "" {
+		return "address " + p.source.String()
+	}
+	return p.known
 }
 
 // checkExpiry refuses a publisher whose token has expired, perhaps in the middle of a long body.
@@ -201,13 +211,13 @@ func (a *access) authorizePublish(r *http.Request) (publisher, *problem.Problem)
 			"pages of %s may not publish here; to let them, add that origin to cors_origins", r.Header.Get("Origin"))
 	case a.publish.Open:
 		if user := a.userOf(r); user != "" {
-			return publisher{name: "user " + user}, nil
+			return publisher{known: "user " + user}, nil
 		}
-		return publisher{name: "address " + live.SourceOf(r).String()}, nil
+		return publisher{source: live.SourceOf(r)}, nil
 	}
 	bearer := bearerToken(r)
 	if a.publish.hasToken(bearer) {
-		return publisher{name: "token " + token.HashName(bearer)}, nil
+		return publisher{known: "token " + token.HashName(bearer)}, nil
 	}
 	if a.jwt != nil {
 		return a.authorizeJWTPublish(r)
@@ -232,9 +242,9 @@ func (a *access) authorizeJWTPublish(r *http.Request) (publisher, *problem.Probl
 	if err != nil {
 		return publisher{}, unauthorized("invalid_token", "%v", err)
 	}
-	who := publisher{name: "claims " + claims.Name, grants: &claims.Grants, until: claims.Expiry.Time()}
+	who := publisher{known: "claims " + claims.Name, grants: &claims.Grants, until: claims.Expiry.Time()}
 	if claims.Subject != "" {
-		who.name = "user " + claims.Subject
+		who.known = "user " + claims.Subject
 	}
 	return who, nil
 }
@@ -242,7 +252,7 @@ func (a *access) authorizeJWTPublish(r *http.Request) (publisher, *problem.Probl
 // verify returns the claims of the first token that is valid, or what is wrong with the first of all. A key
 // set that is slow to come does not delay the exit.
 func (a *access) verify(r *http.Request, tokens []string) (claims *token.Claims, err error) {
-	ctx, cancel := a.hub.WhileOpen(r.Context(), 0)
+	ctx, cancel := a.hub.WhileOpen(r.Context())
 	defer cancel()
 	for _, token := range tokens {
 		claims, wrong := a.jwt.verifier.Verify(ctx, token)

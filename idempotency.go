@@ -14,15 +14,15 @@ import (
 // requestKey makes the publications of one request. Those without a key of their own share that of the
 // request, if it has one, and have one record.
 type requestKey struct {
-	who string // scope of all keys: the publisher
-	key string // of the request, complete with its scope; empty for none
+	who publisher // scope of all keys
+	key string    // of the request, complete with its scope; empty for none
 
 	index  int               // messages that share the key so far
 	before [sha256.Size]byte // fingerprint of the request up to here
 }
 
 // newRequestKey returns the key of a request; it may be empty.
-func newRequestKey(who, key string) *requestKey {
+func newRequestKey(who publisher, key string) *requestKey {
 	k := &requestKey{who: who}
 	if key != "" {
 		k.key = k.scoped(key)
@@ -32,7 +32,7 @@ func newRequestKey(who, key string) *requestKey {
 
 // scoped returns a key with its scope.
 func (k *requestKey) scoped(key string) string {
-	sum := sha256.Sum256([]byte(k.who + "\x00" + key))
+	sum := sha256.Sum256([]byte(k.who.name() + "\x00" + key))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 

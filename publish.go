@@ -1,10 +1,13 @@
 package sse
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/caddy-sse/caddy-sse/broker"
 	"github.com/caddy-sse/caddy-sse/internal/ingest"
@@ -20,7 +23,8 @@ func (route *publishRoute) serve(w http.ResponseWriter, r *http.Request) error {
 		return p.refuse(problem.Of(err))
 	}
 	live.LiftWriteDeadline(w, r)
-	defer p.hub.StopAtExit(p.reading)()
+	p.reading.Begin(p.hub, w)
+	defer p.reading.End()
 	defer p.hub.CloseAtExit(r)()
 	if refusal := p.prepare(); refusal != nil {
 		return p.refuse(refusal)
@@ -48,7 +52,11 @@ func (p *post) whole() error {
 	if refusal != nil {
 		return p.refuse(refusal)
 	}
-	key, array := newRequestKey(p.who.name, p.key), arrayFingerprint(body)
+	key := newRequestKey(p.who, p.key)
+	var array [sha256.Size]byte
+	if isArray {
+		array = arrayFingerprint(body)
+	}
 	batch := make([]*broker.Publication, len(messages))
 	for i, m := range messages {
 		if refusal := p.checkMessage(m.Message); refusal != nil {
@@ -86,7 +94,7 @@ func (p *post) whole() error {
 		return p.answerArray(batch)
 	}
 	receipt := batch[0].Receipt
-	return writeAnswer(p.w, publishedOne{orNull(receipt.ID), receipt.Receivers})
+	return writeOne(p.w, receipt)
 }
 
 func (p *post) answerArray(batch []*broker.Publication) error {
@@ -97,12 +105,8 @@ func (p *post) answerArray(batch []*broker.Publication) error {
 	return writeAnswer(p.w, answer)
 }
 
-// The answers to a POST. An ephemeral message has no ID: it is null.
+// The answers to a POST of several messages. An ephemeral message has no ID: it is null.
 type (
-	publishedOne struct {
-		ID        *string `json:"id"`
-		Receivers int     `json:"receivers"`
-	}
 	publishedArray struct {
 		IDs       []*string `json:"ids"`
 		Receivers []int     `json:"receivers"`
@@ -119,6 +123,20 @@ func writeAnswer(w http.ResponseWriter, answer any) error {
 	return problem.WriteJSON(w, http.StatusOK, answer)
 }
 
+// writeOne answers a POST of one message: {"id":"...","receivers":3}.
+func writeOne(w http.ResponseWriter, receipt broker.Receipt) error {
+	body := append(make([]byte, 0, 128), `{"id":`...)
+	var err error
+	if receipt.ID == "" {
+		body = append(body, "null"...)
+	} else if body, err = jsontext.AppendQuote(body, receipt.ID); err != nil {
+		return fmt.Errorf("encoding the answer: %w", err)
+	}
+	body = strconv.AppendInt(append(body, `,"receivers":`...), int64(receipt.Receivers), 10)
+	live.Answer(w, "application/json", append(body, "}\n"...))
+	return nil
+}
+
 // orNull returns an ID for JSON. Without one it is null.
 func orNull(id string) *string {
 	if id == "" {
@@ -133,7 +151,7 @@ const maxBatch = 64
 // stream publishes the messages of a body as they arrive.
 func (p *post) stream(s ingest.Source) error {
 	var came progress
-	key := newRequestKey(p.who.name, p.key)
+	key := newRequestKey(p.who, p.key)
 	defer p.endUnheard()()
 	for {
 		batch, lines, ended := p.collect(s, key)

@@ -16,11 +16,11 @@ import (
 
 // openBody makes text of the body: decoded, and without a byte order mark.
 func (p *post) openBody() *problem.Problem {
-	var body io.Reader = p.body
+	var body io.Reader = &p.body
 	switch coding := strings.Join(p.request.Header.Values("Content-Encoding"), ", "); strings.ToLower(coding) {
 	case "", "identity":
 	case "gzip", "x-gzip": // two names of one (RFC 9110, section 8.4.1.3)
-		p.coded, body = true, ingest.Gunzip(p.body)
+		p.coded, body = true, ingest.Gunzip(&p.body)
 	default:
 		refusal := problem.New(http.StatusUnsupportedMediaType,
 			"a body with Content-Encoding %q can't be decoded here; send it as it is, or with gzip", coding)
@@ -50,7 +50,7 @@ func (p *post) readBody() ([]byte, *problem.Problem) {
 	if !p.coded && p.request.ContentLength > limit+int64(ingest.MarkBytes) {
 		return nil, bodyTooLarge(limit)
 	}
-	body, err := io.ReadAll(io.LimitReader(p.text, limit+1))
+	body, err := p.readUpTo(limit + 1)
 	switch {
 	case err != nil:
 		return nil, p.unreadable(err)
@@ -58,6 +58,31 @@ func (p *post) readBody() ([]byte, *problem.Problem) {
 		return nil, bodyTooLarge(limit)
 	}
 	return body, nil
+}
+
+// firstRead is how much room a body is given before any of it has come, whatever it says of its length: that is said
+// quickly.
+const firstRead = 4 << 10
+
+// readUpTo reads a body to its end, or so many bytes of it.
+func (p *post) readUpTo(most int64) (body []byte, err error) {
+	size := p.request.ContentLength + 1 // the last one is for its end
+	if size <= 0 || size > firstRead {
+		size = firstRead
+	}
+	body = make([]byte, 0, size)
+	for err == nil && int64(len(body)) < most {
+		if len(body) == cap(body) {
+			body = slices.Grow(body, 1)
+		}
+		var n int
+		n, err = p.text.Read(body[len(body):min(int64(cap(body)), most)])
+		body = body[:len(body)+n]
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return body, err
 }
 
 func bodyTooLarge(limit int64) *problem.Problem {

@@ -33,10 +33,10 @@ type post struct {
 	*publishRoute
 	w       http.ResponseWriter
 	request *http.Request
-	body    *countedBody  // as it comes over the network
-	text    *ingest.Text  // the body decoded
-	coded   bool          // whether the body has a Content-Encoding
-	reading *live.Reading // ends reading the body
+	body    countedBody  // as it comes over the network
+	text    *ingest.Text // the body decoded
+	coded   bool         // whether the body has a Content-Encoding
+	reading live.Reading // ends reading the body
 	who     publisher
 	key     string   // the header Idempotency-Key; empty for none
 	literal []string // the literal topics of the route, for this request
@@ -54,7 +54,7 @@ type post struct {
 // newPost makes the post of a request.
 func newPost(route *publishRoute, w http.ResponseWriter, r *http.Request) *post {
 	return &post{
-		publishRoute: route, w: w, request: r, body: &countedBody{ReadCloser: r.Body}, reading: live.NewReading(w),
+		publishRoute: route, w: w, request: r, body: countedBody{ReadCloser: r.Body},
 	}
 }
 
@@ -110,7 +110,10 @@ func (p *post) checkMessage(m *hub.Message) *problem.Problem {
 
 // allow takes n messages from what the publisher may send at its rate, or says when to come back.
 func (p *post) allow(n int) *problem.Problem {
-	return p.hub.Allow(p.who.name, p.config.Rate, p.config.Burst, n)
+	if p.config.Rate == 0 {
+		return nil
+	}
+	return p.hub.Allow(p.who.name(), p.config.Rate, p.config.Burst, n)
 }
 
 // failed turns an error of the broker into an answer, and logs an outage. The log has one line a second,
@@ -173,7 +176,7 @@ func (p *post) refuse(refusal *problem.Problem) error {
 	if p.reading.Stopped() { // net/http reads the body no further
 		stream.SocketOf(p.request.Context()).Discard(lingerTime)
 	} else {
-		_, _ = io.Copy(io.Discard, p.body)
+		_, _ = io.Copy(io.Discard, &p.body)
 	}
 	return err
 }

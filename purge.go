@@ -18,7 +18,7 @@ func (route *publishRoute) purge(w http.ResponseWriter, r *http.Request) error {
 	defer route.hub.CloseAtExit(r)()
 	who, what, refusal := route.checkPurge(r)
 	if refusal == nil {
-		refusal = route.hub.Allow(who.name, route.config.Rate, route.config.Burst, 1)
+		refusal = route.hub.Allow(who.name(), route.config.Rate, route.config.Burst, 1)
 	}
 	if refusal == nil {
 		if err := route.hub.Purge(r.Context(), what); err != nil {

@@ -37,7 +37,7 @@ func (h *Handler) tokensOf(r *http.Request, query url.Values) (tokens []string, 
 // verify returns the claims of the first token that is valid, or what is wrong with the first of all. A key set that
 // is slow to come does not delay the exit.
 func (h *Handler) verify(r *http.Request, v *verifier, tokens []string) (*token.MercureClaims, error) {
-	ctx, cancel := h.live.WhileOpen(r.Context(), 0)
+	ctx, cancel := h.live.WhileOpen(r.Context())
 	defer cancel()
 	var first error
 	for _, text := range tokens {

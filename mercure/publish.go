@@ -29,10 +29,7 @@ func (h *Handler) publish(w http.ResponseWriter, r *http.Request) error {
 		h.live.LogRefusal(h.logger, r, refusal)
 		return problem.Write(w, refusal)
 	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Length", strconv.Itoa(len(id)))
-	_, _ = io.WriteString(w, id) // the publisher may have gone
+	live.Answer(w, "text/plain; charset=utf-8", []byte(id))
 	return nil
 }
 
@@ -42,7 +39,9 @@ func (h *Handler) publishForm(w http.ResponseWriter, r *http.Request) (id string
 		return "", problem.Of(err)
 	}
 	live.LiftWriteDeadline(w, r)
-	defer h.live.StopAtExit(live.NewReading(w))()
+	var reading live.Reading
+	reading.Begin(h.live, w)
+	defer reading.End()
 	defer h.live.CloseAtExit(r)()
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {

@@ -74,8 +74,10 @@ func (t *Text) Empty() bool { return t.empty }
 
 // Read implements io.Reader. At the start it waits for no more than it takes to tell whether there is a mark.
 func (t *Text) Read(p []byte) (n int, err error) {
-	if !t.begun {
-		t.begin()
+	if !t.begun && len(p) < MarkBytes { // there is no room to look for the mark
+		t.head = make([]byte, MarkBytes)
+		n, t.err = t.begin(t.head)
+		t.head = t.head[:n]
 	}
 	switch {
 	case len(t.head) > 0:
@@ -83,6 +85,8 @@ func (t *Text) Read(p []byte) (n int, err error) {
 		t.head = t.head[n:]
 	case t.err != nil:
 		err = t.err
+	case !t.begun:
+		n, err = t.begin(p)
 	default:
 		n, err = t.body.Read(p)
 	}
@@ -90,14 +94,14 @@ func (t *Text) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// begin reads until it is known whether the body begins with a mark.
-func (t *Text) begin() {
+// begin reads until it is known whether the body begins with a mark, into p, which has room for one.
+func (t *Text) begin(p []byte) (n int, err error) {
 	t.begun = true
-	start := make([]byte, 0, len(byteOrderMark))
-	for t.err == nil && len(start) < cap(start) && strings.HasPrefix(byteOrderMark, string(start)) {
-		var n int
-		n, t.err = t.body.Read(start[len(start):cap(start)])
-		start = start[:len(start)+n]
+	for more := 0; err == nil && n < MarkBytes && strings.HasPrefix(byteOrderMark, string(p[:n])); n += more {
+		more, err = t.body.Read(p[n:])
 	}
-	t.head = bytes.TrimPrefix(start, []byte(byteOrderMark))
+	if bytes.HasPrefix(p[:n], []byte(byteOrderMark)) {
+		n = copy(p, p[MarkBytes:n])
+	}
+	return n, err
 }

@@ -27,10 +27,14 @@ func TestAByteOrderMarkAtTheStartIsDropped(t *testing.T) {
 		for name, read := range map[string]func(io.Reader) io.Reader{
 			"whole": func(r io.Reader) io.Reader { return r }, "by bytes": iotest.OneByteReader, "with its end": iotest.DataErrReader,
 		} {
-			text := NewText(read(strings.NewReader(body)))
-			got, err := io.ReadAll(text)
-			if err != nil || string(got) != want || text.Empty() != (want == "") {
-				t.Errorf("%q, read %s, is %q, %v, empty %t", body, name, got, err, text.Empty())
+			for room, reader := range map[string]func(io.Reader) io.Reader{
+				"much": func(r io.Reader) io.Reader { return r }, "a byte": iotest.OneByteReader,
+			} {
+				text := NewText(read(strings.NewReader(body)))
+				got, err := io.ReadAll(reader(text))
+				if err != nil || string(got) != want || text.Empty() != (want == "") {
+					t.Errorf("%q, read %s with room for %s, is %q, %v, empty %t", body, name, room, got, err, text.Empty())
+				}
 			}
 		}
 	}

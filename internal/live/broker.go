@@ -69,14 +69,13 @@ func (h *Hub) withBroker(
 	if err := h.WaitReady(ctx); err != nil {
 		return 0, err
 	}
-	ctx, cancel := h.WhileOpen(ctx, drainTime/2)
-	defer cancel()
 	h.brokerMu.RLock()
 	defer h.brokerMu.RUnlock()
 	if h.broker == nil {
 		return 0, hub.ErrHubClosed
 	}
-	defer context.AfterFunc(h.calls, cancel)()
+	ctx, cancel := endOfBoth(ctx, h.calls)
+	defer cancel()
 	return do(ctx, h.broker)
 }
 
@@ -88,7 +87,7 @@ func (h *Hub) claim(ctx context.Context, sub *hub.Subscription) {
 	if !ok {
 		return
 	}
-	ctx, cancel := h.WhileOpen(ctx, 0)
+	ctx, cancel := h.WhileOpen(ctx)
 	defer cancel()
 	claimer.Claim(ctx, sub)
 }
@@ -113,7 +112,7 @@ func (h *Hub) Receivers(ctx context.Context, to []hub.Address) (clients int, err
 	if !ok {
 		return clients, nil
 	}
-	ctx, cancel := h.WhileOpen(ctx, 0)
+	ctx, cancel := h.WhileOpen(ctx)
 	defer cancel()
 	return others.Receivers(ctx, to)
 }

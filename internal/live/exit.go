@@ -47,13 +47,16 @@ func (h *Hub) ShutDownIfExiting() {
 // CloseAtExit closes the multiplexed connection of r drainTime after the process begins to exit: net/http
 // waits for its peer, which may be stalled. Call stop when the request ends.
 func (h *Hub) CloseAtExit(r *http.Request) (stop func() bool) {
+	if r.ProtoMajor == 1 {
+		return nothing
+	}
 	var shut func() error
 	if server, ok := r.Context().Value(http3.ServerContextKey).(*http3.Server); ok {
 		shut = server.Close
-	} else if socket := stream.SocketOf(r.Context()); socket != nil && r.ProtoMajor == 2 {
+	} else if socket := stream.SocketOf(r.Context()); socket != nil {
 		shut = socket.Close
 	} else {
-		return func() bool { return true }
+		return nothing
 	}
 	return context.AfterFunc(h.Core.Context(), func() {
 		if caddy.Exiting() {
@@ -62,10 +65,4 @@ func (h *Hub) CloseAtExit(r *http.Request) (stop func() bool) {
 	})
 }
 
-// WhileOpen derives a context that is also canceled `soon` after the hub ends, so that no pending call
-// delays the exit.
-func (h *Hub) WhileOpen(ctx context.Context, soon time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(h.Core.Context(), func() { time.AfterFunc(soon, cancel) })
-	return ctx, func() { stop(); cancel() }
-}
+func nothing() bool { return true }

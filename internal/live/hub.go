@@ -40,6 +40,7 @@ type Hub struct {
 	events    emitter
 	unemitted rate.Sometimes // when it is logged that events are dropped
 	rates     rates
+	readings  readings
 	refused   refusedPublishes
 	keySets   token.KeySets
 
@@ -58,7 +59,7 @@ type Hub struct {
 	brokerMu sync.RWMutex    // held for reading while the broker is used, for writing while it changes
 	broker   broker.Log      // nil before the first config has started, and once the hub is closed
 	identity string          // of broker
-	calls    context.Context // of what publishers ask of broker; ends soon after another is to replace it
+	calls    context.Context // of what publishers ask of broker; ends soon after the hub, or when another is to replace it
 	before   leftLogs        // what is known of the brokers before this one
 }
 
@@ -89,7 +90,8 @@ func Acquire(name string) *Hub {
 		}
 		h.Refusals.Interval, h.Failures.Interval, h.unemitted.Interval = time.Second, time.Second, time.Second
 		h.record = recordOf(name)
-		h.calls, h.endCalls = context.WithCancel(context.Background())
+		context.AfterFunc(h.Core.Context(), h.readings.stop)
+		h.calls, h.endCalls = h.newCalls()
 		h.current.Store(&Settings{Logger: zap.NewNop(), Emit: func(string, map[string]any) {}})
 		h.Core.BrokerChanged, h.Core.HistoryLost = h.noteBroker, h.noteLoss
 		h.streams.Hub, h.streams.Left = h.Core, h.left
@@ -196,7 +198,7 @@ func (h *Hub) applyLocked(s *Settings) {
 	defer h.brokerMu.Unlock()
 	late.Stop()
 	h.endCalls()
-	h.calls, h.endCalls = context.WithCancel(context.Background())
+	h.calls, h.endCalls = h.newCalls()
 	if h.broker == nil {
 		h.recall()
 	} else {
