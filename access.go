@@ -280,8 +280,8 @@ func unauthorized(code, format string, args ...any) *problem.Problem {
 }
 
 // checkAddresses refuses addresses that a publisher may not use. The route must allow them and, if there is a
-// token, its grants. The literal topics are those of the route for this request.
-func (a *access) checkAddresses(who publisher, to []hub.Address, literal []string) *problem.Problem {
+// token, its grants. The topics are those of the route for this request.
+func (a *access) checkAddresses(who publisher, to []hub.Address, topics routeTopics) *problem.Problem {
 	for _, target := range to {
 		if who.grants != nil && !who.grants.MayPublish(target) {
 			return problem.New(http.StatusForbidden, "the token does not grant publishing to %s", target)
@@ -289,7 +289,7 @@ func (a *access) checkAddresses(who publisher, to []hub.Address, literal []strin
 		var err error
 		switch target.Kind {
 		case hub.ToTopic:
-			err = a.allowTopic(target.Name, literal)
+			err = a.allowTopic(target.Name, topics)
 		case hub.ToClient:
 			err = a.allowTarget("client")
 		case hub.ToUser:
@@ -304,8 +304,8 @@ func (a *access) checkAddresses(who publisher, to []hub.Address, literal []strin
 	return nil
 }
 
-func (a *access) allowTopic(name string, literal []string) error {
-	if !a.topics.covers(name, literal) || len(a.publish.Topics) > 0 && !topic.Covered(a.publish.Topics, name) {
+func (a *access) allowTopic(name string, topics routeTopics) error {
+	if !topics.covers(name) || len(a.publish.Topics) > 0 && !topic.Covered(a.publish.Topics, name) {
 		return fmt.Errorf("topic %q is not among those that may be published to here", name)
 	}
 	return nil

@@ -114,6 +114,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	option.Default(&h.SlowClient, hub.CatchUp)
 	option.Default(&h.WriteTimeout, caddy.Duration(10*time.Second))
 	option.Default(&h.MaxTopics, 100)
+	h.spellBackendHeaders()
 	on := true
 	option.Default(&h.ConnectedEvent, &on)
 	option.Default(&h.DirectWrites, &on)

@@ -39,11 +39,11 @@ func (route *subscribeRoute) presence(r *http.Request) (now hub.Presence, p *pro
 	if p != nil {
 		return now, p
 	}
-	literal, p := route.topics.literal(r)
+	topics, p := route.topics.of(r)
 	if p != nil {
 		return now, p
 	}
-	if !route.topics.covers(name, literal) {
+	if !topics.covers(name) {
 		return now, problem.New(http.StatusForbidden, "topic %q is not among those of this route", name)
 	}
 	if _, p := route.access.authorizeSubscribe(r, []string{name}, nil); p != nil {

@@ -38,8 +38,8 @@ type post struct {
 	coded   bool         // whether the body has a Content-Encoding
 	reading live.Reading // ends reading the body
 	who     publisher
-	key     string   // the header Idempotency-Key; empty for none
-	literal []string // the literal topics of the route, for this request
+	key     string      // the header Idempotency-Key; empty for none
+	at      routeTopics // those of the route, for this request
 
 	// to is the target that the URL names, or else the route: then the body is data (form A). If it is nil
 	// the body names the target (form B).
@@ -71,14 +71,14 @@ func (p *post) prepare() (refusal *problem.Problem) {
 		return problem.New(http.StatusBadRequest,
 			"the Idempotency-Key has %d bytes; the limit is %d", len(p.key), ingest.MaxKeyBytes)
 	}
-	if p.literal, refusal = p.topics.literal(p.request); refusal != nil {
+	if p.at, refusal = p.topics.of(p.request); refusal != nil {
 		return refusal
 	}
 	if p.to, refusal = urlTarget(query); refusal != nil {
 		return refusal
 	}
-	if p.to == nil && len(p.literal) > 0 {
-		p.to = hub.Topics(p.literal...)
+	if p.to == nil && len(p.at.topics) > 0 {
+		p.to = hub.Topics(p.at.topics...)
 	}
 	if refusal = p.readDefaults(query); refusal != nil {
 		return refusal
@@ -105,7 +105,7 @@ func (p *post) checkMessage(m *hub.Message) *problem.Problem {
 		return problem.New(http.StatusBadRequest,
 			"a message for %d topics; name %d or fewer in the URL", len(m.To), ingest.MaxTargets)
 	}
-	return p.access.checkAddresses(p.who, m.To, p.literal)
+	return p.access.checkAddresses(p.who, m.To, p.at)
 }
 
 // allow takes n messages from what the publisher may send at its rate, or says when to come back.

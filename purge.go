@@ -58,7 +58,7 @@ func (route *publishRoute) checkPurge(r *http.Request) (who publisher, what hub.
 	if p != nil {
 		return who, what, p
 	}
-	literal, p := route.topics.literal(r)
+	topics, p := route.topics.of(r)
 	if p != nil {
 		return who, what, p
 	}
@@ -76,5 +76,5 @@ func (route *publishRoute) checkPurge(r *http.Request) (who publisher, what hub.
 	if err := what.Check(); err != nil {
 		return who, what, problem.New(http.StatusBadRequest, "%v", err)
 	}
-	return who, what, route.access.checkAddresses(who, to, literal)
+	return who, what, route.access.checkAddresses(who, to, topics)
 }

@@ -48,6 +48,7 @@ func (route *subscribeRoute) serve(w http.ResponseWriter, r *http.Request) error
 	if p != nil {
 		return route.hub.Refuse(w, r, route.logger, p)
 	}
+	freeBackend(r)
 	err := route.hub.Serve(w, r, s, live.StreamOptions{Hello: route.hello, Direct: route.directWrites})
 	if err != nil {
 		return route.hub.TurnAway(w, r, route.logger, err)

@@ -37,20 +37,59 @@ func newTopicRules(topics []string) topicRules {
 	return rules
 }
 
-// literal returns the route's literal topics for one request. A topic whose placeholders come out empty is
-// left out. A value with a "*" is refused: room/{query.room} must not open every room.
-func (t topicRules) literal(r *http.Request) ([]string, *problem.Problem) {
-	var topics []string
+// routeTopics are what a route's option names for one request.
+type routeTopics struct {
+	fromQuery bool
+	topics    []string // literal ones
+	patterns  []string
+}
+
+// of returns the route's topics and patterns for one request. A topic whose placeholders come out empty is
+// left out. A value with a "*" is refused, unless it comes from the site's backend: room/{query.room} must not
+// open every room.
+func (t topicRules) of(r *http.Request) (named routeTopics, p *problem.Problem) {
+	named = routeTopics{fromQuery: t.fromQuery, patterns: slices.Clone(t.patterns)}
 	for _, template := range t.templates {
-		topic, p := expandTopic(template, replacerOf(r))
-		if p != nil {
-			return nil, p
+		if header, ok := backendHeader(template); ok {
+			err := named.add(replacerOf(r).ReplaceAll(template, ""))
+			if err != nil {
+				return named, problem.New(http.StatusBadRequest, "the header %s of the backend: %v", header, err)
+			}
+			continue
 		}
-		if topic != "" {
-			topics = append(topics, topic)
+		name, p := expandTopic(template, replacerOf(r))
+		if p != nil {
+			return named, p
+		}
+		if name != "" {
+			named.topics = append(named.topics, name)
 		}
 	}
-	return topics, nil
+	return named, nil
+}
+
+// add adds the topics and patterns of a list with commas.
+func (n *routeTopics) add(list string) error {
+	for name := range strings.SplitSeq(list, ",") {
+		name = strings.TrimSpace(name)
+		if name == "" {
+			continue
+		}
+		if err := topic.CheckPattern(name); err != nil {
+			return err
+		}
+		if topic.IsPattern(name) {
+			n.patterns = append(n.patterns, name)
+		} else {
+			n.topics = append(n.topics, name)
+		}
+	}
+	return nil
+}
+
+// covers reports whether a topic is among those of the route, so that it may be published here.
+func (n routeTopics) covers(name string) bool {
+	return n.fromQuery || slices.Contains(n.topics, name) || topic.Covered(n.patterns, name)
 }
 
 // expandTopic replaces the placeholders of a topic. It returns "" if one of them is empty. One that is only a
@@ -82,10 +121,11 @@ func expandTopic(template string, replacer *caddy.Replacer) (name string, p *pro
 func (t topicRules) subscribed(
 	r *http.Request, query url.Values, limit int,
 ) (topics, patterns []string, p *problem.Problem) {
-	if topics, p = t.literal(r); p != nil {
+	named, p := t.of(r)
+	if p != nil {
 		return nil, nil, p
 	}
-	patterns = slices.Clone(t.patterns)
+	topics, patterns = named.topics, named.patterns
 	if t.fromQuery {
 		for _, name := range query["topic"] {
 			if err := topic.CheckPattern(name); err != nil {
@@ -104,11 +144,6 @@ func (t topicRules) subscribed(
 			"%d topics are too many for one client; the limit is %d", n, limit)
 	}
 	return topics, patterns, nil
-}
-
-// covers reports whether a topic may be published on this route. The literal topics are those of the request.
-func (t topicRules) covers(name string, literal []string) bool {
-	return t.fromQuery || slices.Contains(literal, name) || topic.Covered(t.patterns, name)
 }
 
 // replacerOf returns what replaces placeholders for a request.
