@@ -48,6 +48,10 @@ test: ## install what the tests need, then run all of them with -race
 	cd bench && $(GOTEST) test -race -timeout 25m -p 1 ./...
 	@$(GOTEST) longest 15
 
+.PHONY: release
+release: ## build/release: archives, bills of materials and checksums; VERSION=v1.2.3
+	scripts/release "$(VERSION)" $(RELEASE_PLATFORMS)
+
 .PHONY: soak
 soak: export SOAK_FAULTS = $(or $(FAULTS),1000)
 soak: export SOAK_SEED = $(SEED)
@@ -84,6 +88,7 @@ lint: ## run the linters of .golangci.yml
 tidy-check:
 	go mod tidy -diff
 	go -C tools mod tidy -diff
+	go -C tools/sbom mod tidy -diff
 	go -C bench mod tidy -diff
 
 # Every platform we say we run on must compile, tests included.

@@ -1,9 +1,7 @@
 package sse
 
 import (
-	"cmp"
 	"errors"
-	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -87,7 +85,7 @@ func (collector) Describe(descs chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (collector) Collect(metrics chan<- prometheus.Metric) {
-	metrics <- prometheus.MustNewConstMetric(buildDesc, prometheus.GaugeValue, 1, version())
+	metrics <- prometheus.MustNewConstMetric(buildDesc, prometheus.GaugeValue, 1, Version())
 	for _, hub := range live.All() {
 		collect(hub, metrics)
 	}
@@ -188,27 +186,6 @@ func deliveryMetric(delivery hub.Histogram, hub string) prometheus.Metric {
 	}
 	return prometheus.MustNewConstHistogram(deliveryDesc, delivery.Count, delivery.Seconds, buckets, hub)
 }
-
-// version returns the version of this module, as it was built in.
-func version() string {
-	build, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, module := range append(build.Deps, &build.Main) {
-		if module.Path != modulePath {
-			continue
-		}
-		if module.Replace != nil {
-			module = module.Replace
-		}
-		return cmp.Or(module.Version, "unknown")
-	}
-	return "unknown"
-}
-
-// modulePath is the path of this module.
-const modulePath = "github.com/caddy-sse/caddy-sse"
 
 // brokerState is a hub's broker on the admin endpoint.
 type brokerState struct {
