@@ -242,3 +242,22 @@ func TestReadmeIsShort(t *testing.T) {
 		t.Errorf("README.md has %d lines, of which it may have 200", lines)
 	}
 }
+
+// Most examples listen on the same ports, and a second Caddy does not start, or worse, shares them.
+func TestEachExampleSaysToStopTheOneBefore(t *testing.T) {
+	pages, err := filepath.Glob(filepath.Join(root, "examples", "*", "README.md"))
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("no examples, %v", err)
+	}
+	starts := regexp.MustCompile("```sh\n[^`]*(?:caddy run --config|cluster/run)")
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := starts.FindIndex(text)
+		if start != nil && !bytes.Contains(text[:start[0]], []byte("Stop the example that ran before")) {
+			t.Errorf("%s does not say to stop the example before it", page)
+		}
+	}
+}
