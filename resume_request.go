@@ -31,6 +31,7 @@ type resumeRequest struct {
 	byID   bool
 	id     string
 	after  uint64 // the number of the last event that the client has had
+	counts bool   // it has sent that number, even if it is 0
 	byName bool
 	name   string
 	status bool // it asks for the state only
@@ -95,7 +96,7 @@ func (q *resumeRequest) askFor(lastEventID string) {
 	case id == "":
 		return
 	}
-	q.byID, q.id, q.after = true, id, after
+	q.byID, q.id, q.after, q.counts = true, id, after, true
 }
 
 func malformed(detail string) *problem.Problem {

@@ -109,7 +109,9 @@ func (h *Resume) resume(w http.ResponseWriter, r *http.Request, asked resumeRequ
 		return h.refuse(w, notKept())
 	}
 	defer answer.Leave()
-	if _, err := h.awaitDecided(r, answer); err != nil {
+	kept, err := h.awaitDecided(r, answer)
+	switch {
+	case err != nil:
 		return nil
 	}
 	return h.serve(w, r, answer, asked.after, nil)
@@ -120,9 +122,14 @@ func (h *Resume) find(r *http.Request, asked resumeRequest) (*answers.Answer, er
 	request := &answers.Request{Owner: asked.owner, Host: r.Host, Name: asked.name, Bounds: h.bounds()}
 	if asked.byID {
 		return h.live.Answers.Find(r.Context(), request, asked.id)
+	case kept && asked.counts && asked.after == 0 && answer.Head().Kind == answers.Events: // lines are counted by clients
+		h.live.Answers.CountResume(answers.ErrNeverGiven)
+		return h.refuse(w, neverGiven())
 	}
 	return h.live.Answers.Named(r.Context(), request)
 }
+
+func neverGiven() *problem.Problem { return malformed("the answer has not given out this number") }
 
 func away() *problem.Problem {
 	return problem.New(http.StatusServiceUnavailable,
@@ -220,7 +227,7 @@ func (h *Resume) serve(
 	case errors.Is(err, answers.ErrAway):
 		return h.refuse(w, away())
 	case errors.Is(err, answers.ErrNeverGiven):
-		return h.refuse(w, malformed("the answer has not given out this number"))
+		return h.refuse(w, neverGiven())
 	case isTrimmed:
 		refusal := problem.New(http.StatusGone, "what follows is no longer kept")
 		refusal.Oldest = trimmed.Oldest
