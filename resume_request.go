@@ -116,8 +116,7 @@ func mayStream(r *http.Request) bool {
 	}
 	for _, accept := range r.Header.Values("Accept") {
 		for item := range strings.SplitSeq(accept, ",") {
-			media, _, _ := strings.Cut(item, ";")
-			if _, known := kindOf(strings.TrimSpace(media)); known {
+			if _, known := kindOf(item); known {
 				return true
 			}
 		}
@@ -125,9 +124,10 @@ func mayStream(r *http.Request) bool {
 	return false
 }
 
-// kindOf returns the form of an answer of that media type, if it is one that is kept.
+// kindOf returns the form of an answer of that media type, if it is one that is kept. Parameters do not count.
 func kindOf(media string) (answers.Kind, bool) {
-	switch strings.ToLower(media) {
+	media, _, _ = strings.Cut(media, ";")
+	switch strings.ToLower(strings.TrimSpace(media)) {
 	case "text/event-stream":
 		return answers.Events, true
 	case "application/x-ndjson":
@@ -165,13 +165,16 @@ func contentLocation(a *answers.Answer) string {
 // readBody reads the body of a request into memory. It returns false if the body is larger than may be kept;
 // then r.Body has all of it still.
 func (h *Resume) readBody(r *http.Request) (body []byte, ok bool, err error) {
-	if r.Body == nil || r.Body == http.NoBody {
+	if r.ContentLength == 0 || r.Body == nil {
 		return nil, true, nil
 	}
 	if r.ContentLength > h.MaxBody {
 		return nil, false, nil
 	}
-	body, err = io.ReadAll(io.LimitReader(r.Body, h.MaxBody+1))
+	var read bytes.Buffer
+	read.Grow(int(min(max(0, r.ContentLength)+bytes.MinRead, 64<<10))) // the rest as it comes
+	_, err = read.ReadFrom(io.LimitReader(r.Body, h.MaxBody+1))
+	body = read.Bytes()
 	if err != nil {
 		status := http.StatusBadRequest
 		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -54,21 +55,29 @@ func (h *Resume) record(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		cancel: cancel,
 		w:      w,
 		header: w.Header().Clone(),
+		begun:  make(chan struct{}),
 		done:   make(chan struct{}),
-		handed: make(chan struct{}),
-		gone:   make(chan struct{}),
+
+		continued: len(body) > 0 && r.Header.Get("Expect") != "",
 	}
+	asking := ctx
 	if len(body) == 0 && r.Method == http.MethodPost {
-		ctx = u.askOnce(ctx)
+		asking = u.askOnce(ctx)
 	}
-	u.start(detach(ctx, r, body, u), next)
-	return h.serveFirst(w, r, u)
+	u.start(detach(asking, r, body, u), next)
+	return h.serveFirst(w, r, u, ctx.Done())
 }
 
-// serveFirst gives the client of the first request its answer, or what is none to keep.
-func (h *Resume) serveFirst(w http.ResponseWriter, r *http.Request, u *upstream) error {
+// serveFirst gives the client of the first request its answer, or what is none to keep. If the answer is ended before
+// it begins, the upstream is cancelled.
+func (h *Resume) serveFirst(w http.ResponseWriter, r *http.Request, u *upstream, cancelled <-chan struct{}) error {
 	select {
-	case <-u.answer.Decided():
+	case <-u.begun:
+	case <-u.done: // and not yet when it is known to be none to keep: it costs less to wake up once
+	case <-cancelled:
+		if state, _ := u.answer.State(); state == answers.Pending { // not ended, so the upstream is to say what it is
+			<-u.done
+		}
 	case <-r.Context().Done():
 		if u.leave() {
 			return nil
@@ -113,23 +122,23 @@ func (h *Resume) resume(w http.ResponseWriter, r *http.Request, asked resumeRequ
 	switch {
 	case err != nil:
 		return nil
+	case kept && asked.counts && asked.after == 0 && answer.Head().Kind == answers.Events: // lines are counted by clients
+		h.live.Answers.CountResume(answers.ErrNeverGiven)
+		return h.refuse(w, neverGiven())
 	}
 	return h.serve(w, r, answer, asked.after, nil)
 }
+
+func neverGiven() *problem.Problem { return malformed("the answer has not given out this number") }
 
 // find returns the answer that a request asks for, or nil; see [answers.Store.Find].
 func (h *Resume) find(r *http.Request, asked resumeRequest) (*answers.Answer, error) {
 	request := &answers.Request{Owner: asked.owner, Host: r.Host, Name: asked.name, Bounds: h.bounds()}
 	if asked.byID {
 		return h.live.Answers.Find(r.Context(), request, asked.id)
-	case kept && asked.counts && asked.after == 0 && answer.Head().Kind == answers.Events: // lines are counted by clients
-		h.live.Answers.CountResume(answers.ErrNeverGiven)
-		return h.refuse(w, neverGiven())
 	}
 	return h.live.Answers.Named(r.Context(), request)
 }
-
-func neverGiven() *problem.Problem { return malformed("the answer has not given out this number") }
 
 func away() *problem.Problem {
 	return problem.New(http.StatusServiceUnavailable,
@@ -294,46 +303,52 @@ type resumeStream struct {
 // comment keeps a line open. No empty line follows: some clients take one for the end of an event.
 var comment = []byte(":\n")
 
-// run writes until the answer ends or the client leaves. It returns how it ended; Open if the client left.
+// run writes until the answer ends or the client leaves. It returns how it ended; Open if the client left. While it
+// waits it listens to the reader alone, and whatever else may happen wakes that: to select among channels, one of
+// them a ticker's, would cost for each event.
 func (s *resumeStream) run() answers.End {
 	defer context.AfterFunc(s.closed, func() { // a write to a client that takes nothing would hold up the exit
 		_ = s.controller.SetWriteDeadline(time.Unix(1, 0))
+		s.reader.Poke()
 	})()
+	defer context.AfterFunc(s.r.Context(), s.reader.Poke)()
 	_ = s.controller.Flush()
-	var silence <-chan time.Time
 	last := time.Now()
+	var due atomic.Bool // it is time to look whether the upstream is silent
+	var timer *time.Timer
 	if s.heartbeat > 0 && !s.lines {
-		timer := time.NewTicker(s.heartbeat)
+		timer = time.AfterFunc(s.heartbeat, func() {
+			due.Store(true)
+			s.reader.Poke()
+		})
 		defer timer.Stop()
-		silence = timer.C
 	}
 	buf := make([]byte, 0, 8<<10)
 	for {
 		out, end := s.reader.Next(buf[:0])
-		if s.closed.Err() != nil {
+		switch {
+		case s.closed.Err() != nil:
 			return answers.Cut
-		}
-		if len(out) > 0 {
-			if !s.write(out) {
-				return answers.Open
+		case len(out) > 0:
+		case end != answers.Open:
+			return end
+		case s.r.Context().Err() != nil:
+			return answers.Open
+		case due.Swap(false):
+			if rest := s.heartbeat - time.Since(last); rest > 0 {
+				timer.Reset(rest)
+				continue
 			}
-			last = time.Now()
+			timer.Reset(s.heartbeat)
+			out = comment
+		default:
+			<-s.reader.Wake()
 			continue
 		}
-		if end != answers.Open {
-			return end
-		}
-		select {
-		case <-s.reader.Wake():
-		case <-s.r.Context().Done():
+		if !s.write(out) {
 			return answers.Open
-		case <-s.closed.Done():
-			return answers.Cut
-		case <-silence:
-			if time.Since(last) >= s.heartbeat/2 && !s.write(comment) {
-				return answers.Open
-			}
 		}
+		last = time.Now()
 	}
 }
 

@@ -32,21 +32,23 @@ type upstream struct {
 	logger *zap.Logger
 	cancel context.CancelCauseFunc
 
+	continued bool // the client was told to send its body, which has been read
+
 	w      http.ResponseWriter // of the client's request; see mode
 	header http.Header
 
+	begun    chan struct{} // closed when the response turns out to be a stream that is recorded
 	done     chan struct{} // closed when the handlers have returned
 	err      error         // what they returned; for reading once done is closed
 	panicked any           // what they panicked with
 
-	repeated atomic.Bool // the request was about to be repeated; see askOnce
+	written  atomic.Bool // the request has been written to a connection; see askOnce
+	repeated atomic.Bool // the request was about to be repeated
 
-	handed chan struct{} // closed when the client has had all that was recorded before the upstream's own ids
-	gone   chan struct{} // closed when the client's handler is about to return
-
-	mu   sync.Mutex // guards what follows, and w while mode is undecided
-	mode mode
-	left bool // the client's handler is about to return, and w is off limits
+	mu     sync.Mutex // guards what follows, and w while mode is undecided
+	mode   mode
+	left   bool      // the client's handler is about to return, and w is off limits
+	handed chan bool // while recording: gets true if w is handed over to take, false if the client left; holds one
 
 	unzip *unzipper // of a recorded stream that comes with gzip
 	own   bool      // it has ids of its own, and w belongs to whoever calls take
@@ -65,7 +67,9 @@ const (
 // start calls the next handler for a request, detached.
 func (u *upstream) start(detached *http.Request, next caddyhttp.Handler) {
 	go func() {
+		defer u.cancel(answers.ErrEnded)
 		defer close(u.done)
+		growStack()
 		func() {
 			defer func() {
 				u.panicked = recover()
@@ -80,6 +84,18 @@ func (u *upstream) start(detached *http.Request, next caddyhttp.Handler) {
 	}()
 }
 
+// growStack makes the stack of a new goroutine as large as proxying takes, at once. It would double several times
+// otherwise, and be copied each time, deep in the handlers.
+//
+//go:noinline
+func growStack() {
+	var room [12 << 10]byte
+	sink(&room)
+}
+
+//go:noinline
+func sink(room *[12 << 10]byte) { room[0] = 1 }
+
 // detach returns a request for the handlers behind that outlives its own: it has the same values, and
 // placeholders, and the body in memory, and ends by ctx alone.
 func detach(ctx context.Context, r *http.Request, body []byte, w http.ResponseWriter) *http.Request {
@@ -87,8 +103,14 @@ func detach(ctx context.Context, r *http.Request, body []byte, w http.ResponseWr
 	placeholders := old.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	server, _ := old.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	ctx = caddyhttp.ContextWithIdleTimeouts(ctx, nil, nil) // those are of a connection that may be gone
+	d := r.Clone(ctx)
+	now := d.URL
+	if original, ok := old.Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		d.URL, d.Method, d.RequestURI = original.URL, original.Method, original.RequestURI
+	}
 	own := caddy.NewReplacer()
-	d := caddyhttp.PrepareRequest(r.Clone(ctx), own, w, server)
+	d = caddyhttp.PrepareRequest(d, own, w, server) // which notes the original request
+	d.URL, d.Method, d.RequestURI = now, r.Method, r.RequestURI
 	own.Map(placeholders.Get) // behind its own, since handlers may rewrite the request
 
 	ctx = d.Context()
@@ -98,9 +120,6 @@ func detach(ctx context.Context, r *http.Request, body []byte, w http.ResponseWr
 	const routeGroups = caddy.CtxKey("route_group") // which groups of routes have been entered
 	if groups, ok := old.Value(routeGroups).(map[string]struct{}); ok {
 		maps.Copy(ctx.Value(routeGroups).(map[string]struct{}), groups)
-	}
-	if original, ok := old.Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		*d = *d.WithContext(context.WithValue(ctx, caddyhttp.OriginalRequestCtxKey, original))
 	}
 	d.Body = http.NoBody
 	if len(body) > 0 {
@@ -114,12 +133,11 @@ func detach(ctx context.Context, r *http.Request, body []byte, w http.ResponseWr
 // kept connection breaks before the first byte of a response, if the request has no body and an Idempotency-Key;
 // but the upstream has been asked then.
 func (u *upstream) askOnce(ctx context.Context) context.Context {
-	var written atomic.Bool
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		WroteRequest:         func(info httptrace.WroteRequestInfo) { written.Store(info.Err == nil) },
-		GotFirstResponseByte: func() { written.Store(false) },
+		WroteRequest:         func(info httptrace.WroteRequestInfo) { u.written.Store(info.Err == nil) },
+		GotFirstResponseByte: func() { u.written.Store(false) },
 		GetConn: func(string) {
-			if written.Load() {
+			if u.written.Load() {
 				u.repeated.Store(true)
 				u.cancel(errRepeated)
 			}
@@ -146,7 +164,9 @@ func narrowEncodings(header http.Header) {
 			coding = "gzip"
 		}
 	}
-	header.Set(name, coding)
+	if len(accepted) > 1 || accepted[0] != coding {
+		header.Set(name, coding)
+	}
 }
 
 // Header implements http.ResponseWriter. The header is the client's own once the response is passed on, so that
@@ -169,10 +189,15 @@ func (u *upstream) WriteHeader(status int) {
 	}
 	if head, ok := u.streamHead(status); ok {
 		u.mode = recording
+		if u.handed = make(chan bool, 1); u.left {
+			u.hand(false)
+		}
 		if !u.answer.Begin(head) {
 			u.mode = discarding
 			u.cancel(answers.ErrEnded)
+			return
 		}
+		close(u.begun)
 		return
 	}
 	u.passLocked()
@@ -186,7 +211,7 @@ func (u *upstream) WriteHeader(status int) {
 
 // inform passes an informational response on. The client's handler waits meanwhile.
 func (u *upstream) inform(status int) {
-	if u.left {
+	if u.left || (u.continued && status == http.StatusContinue) {
 		return
 	}
 	own := u.w.Header().Clone()
@@ -204,9 +229,12 @@ func replaceHeader(header, by http.Header) {
 
 // streamHead returns what the answer begins with, if the response is a stream that is kept.
 func (u *upstream) streamHead(status int) (answers.Head, bool) {
-	media, _, err := mime.ParseMediaType(u.header.Get("Content-Type"))
-	kind, known := kindOf(media)
-	if status != http.StatusOK || err != nil || !known {
+	if status != http.StatusOK {
+		return answers.Head{}, false
+	}
+	contentType := u.header.Get("Content-Type")
+	kind, known := kindOf(contentType)
+	if _, _, err := mime.ParseMediaType(contentType); !known || err != nil {
 		return answers.Head{}, false
 	}
 	switch strings.ToLower(strings.Join(u.header.Values("Content-Encoding"), ",")) {
@@ -240,8 +268,10 @@ func (u *upstream) passLocked() {
 		return
 	}
 	u.mode = passing
-	replaceHeader(u.w.Header(), u.header)
-	u.header = u.w.Header()
+	header := u.w.Header()
+	clear(header)
+	maps.Copy(header, u.header)
+	u.header = header
 }
 
 // Write implements http.ResponseWriter.
@@ -278,9 +308,7 @@ func (u *upstream) take(b []byte) error {
 		if own == nil || err != nil {
 			return err
 		}
-		select {
-		case <-u.handed:
-		case <-u.gone:
+		if !<-u.handed {
 			u.cancel(context.Canceled)
 			return errDiscarded
 		}
@@ -320,7 +348,6 @@ func (u *upstream) finish() {
 		u.answer.End(false)
 	case passing:
 	}
-	u.cancel(answers.ErrEnded)
 }
 
 // leave says that the client's handler is about to return. It reports false if the response is being passed on:
@@ -331,11 +358,17 @@ func (u *upstream) leave() bool {
 	if u.mode == passing {
 		return false
 	}
-	if !u.left {
-		u.left = true
-		close(u.gone)
-	}
+	u.left = true
+	u.hand(false)
 	return true
+}
+
+// hand says once whether w is handed over.
+func (u *upstream) hand(over bool) {
+	select {
+	case u.handed <- over:
+	default:
+	}
 }
 
 // recorded reports whether the response is recorded.
@@ -346,13 +379,16 @@ func (u *upstream) recorded() bool {
 }
 
 // handOver says that the client has had all that was recorded, and that w is no longer used.
-func (u *upstream) handOver() { close(u.handed) }
+func (u *upstream) handOver() { u.hand(true) }
 
 // await waits for the handlers whose response is passed on, and returns, or panics, as they do.
 func (u *upstream) await(r *http.Request) error {
-	stop := context.AfterFunc(r.Context(), func() { u.cancel(context.Cause(r.Context())) })
-	defer stop()
-	<-u.done
+	select {
+	case <-u.done:
+	case <-r.Context().Done():
+		u.cancel(context.Cause(r.Context()))
+		<-u.done
+	}
 	if u.panicked != nil {
 		panic(u.panicked)
 	}

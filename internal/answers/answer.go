@@ -269,10 +269,7 @@ const answerRoom = 1024
 
 func (a *Answer) wakeLocked() {
 	for r := range a.wakes {
-		select {
-		case r.wake <- struct{}{}:
-		default:
-		}
+		r.Poke()
 	}
 }
 

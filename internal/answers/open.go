@@ -45,7 +45,10 @@ var ErrKeyReused = errors.New("the key was used for another request")
 func (s *Store) Open(
 	ctx context.Context, r *Request, cancel func(cause error),
 ) (a *Answer, mine bool, err error) {
-	key := r.keyClaim()
+	var key claim
+	if r.Key != "" {
+		key = r.keyClaim()
+	}
 	for {
 		s.mu.Lock()
 		if r.Key == "" {

@@ -132,6 +132,14 @@ func (r *Reader) Next(buf []byte) ([]byte, End) {
 // Wake receives when there may be more to read.
 func (r *Reader) Wake() <-chan struct{} { return r.wake }
 
+// Poke wakes the reader for another reason.
+func (r *Reader) Poke() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
 // Close ends the reading.
 func (r *Reader) Close() {
 	r.answer.mu.Lock()
