@@ -39,5 +39,6 @@ var targets = []report.Target{
 	{Row: "conflate", Server: "ours", Column: report.OfParts, Bound: 1},
 	{Row: "latest", Server: "ours", Column: report.OfOthers, Bound: 1.5},
 	{Row: "polls", Server: "ours", Column: report.OfStream, Bound: 1},
+	{Row: "h2-100-idle", Server: "ours", Column: report.Bytes, Bound: 20_000},
 	{Row: "h2-1-idle", Server: "ours", Column: report.Bytes, Bound: 65_000},
 }

@@ -4,6 +4,7 @@ package workload
 
 import (
 	"context"
+	"strings"
 
 	"github.com/caddy-sse/caddy-sse/bench/load"
 	"github.com/caddy-sse/caddy-sse/bench/peer"
@@ -27,19 +28,28 @@ var underWay = load.Load{Pace: load.Closed, Publishers: 8}
 // tlsFanout is the fan-out with encryption, over HTTP/1.1 and over HTTP/2 as proxies use it.
 func tlsFanout(key, title string, streamsPerConn int) Group {
 	row := report.Row{Key: key, Title: title, Columns: secureColumns}
+	rest := report.Row{Key: key + "-idle", Title: title[:strings.LastIndex(title, ",")] + ", idle", Columns: []string{report.Bytes}}
 	return Group{
-		Key: key, Rows: []report.Row{row}, Slow: true, Takes: overTLS,
+		Key: key, Rows: []report.Row{rest, row}, Slow: true, Takes: overTLS,
 		Run: func(ctx context.Context, b *Bench, p peer.Peer) error {
 			s, err := p.Start(b.Env)
 			if err != nil {
 				return err
 			}
 			defer s.Stop()
-			f, err := b.subscribe(ctx, s, secureTarget(s, streamsPerConn), load.Options{Clients: b.clients(5000), Publishers: 8})
+			m, err := newMemory(ctx, b, s, secureTarget(s, streamsPerConn))
+			if err != nil {
+				return err
+			}
+			n := b.clients(5000)
+			f, err := b.subscribe(ctx, s, secureTarget(s, streamsPerConn), load.Options{Clients: n, Publishers: 8})
 			if err != nil {
 				return err
 			}
 			defer f.Close()
+			if err := m.record(ctx, rest.Key, p, n); err != nil {
+				return err
+			}
 			return b.run(ctx, row.Key, p, s, f, underWay)
 		},
 	}
