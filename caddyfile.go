@@ -376,7 +376,7 @@ func (h *Handler) caddyfileOptions(
 		"connected_event":    option.OnOff(&h.ConnectedEvent),
 		"cors_origins":       option.Words("<origins...> | *", &h.CORSOrigins, origin.Check),
 		"direct_writes":      option.OnOff(&h.DirectWrites),
-		"compress":           option.Word("gzip | off", &h.Compress, checkCompress),
+		"compress":           option.Word("gzip | off", &h.Compress, option.CheckCompress),
 		"publish":            block(h.unmarshalPublish),
 		"jwt":                block(h.unmarshalJWT),
 	}

@@ -50,13 +50,6 @@ func checkSlowClient(policy string) error {
 	return fmt.Errorf("%q is none of catch_up, disconnect and drop_oldest", policy)
 }
 
-func checkCompress(coding string) error {
-	if coding != "gzip" && coding != "off" {
-		return fmt.Errorf("%q is none of gzip and off", coding)
-	}
-	return nil
-}
-
 func checkTarget(target string) error {
 	if target != "client" && target != "user" && target != "broadcast" {
 		return fmt.Errorf("%q is none of client, user and broadcast", target)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-sse/caddy-sse/internal/e2etest"
 )
@@ -182,5 +183,55 @@ func TestCompressedStreamsHaveATrailerAtEachOrderlyEnd(t *testing.T) {
 				t.Errorf("when nobody uses the hub any more stream %d ends by %v", i, err)
 			}
 		}
+	}
+}
+
+// An expired token and a reload that takes the route away end a stream in good order, too.
+func TestCompressedStreamsHaveATrailerBehindAFarewell(t *testing.T) {
+	setSecrets(t)
+	for _, direct := range []string{"on", "off"} {
+		t.Run("direct_writes "+direct, func(t *testing.T) {
+			s := serve(t, strings.Replace(jwtRoute, "jwt {", "compress gzip\ndirect_writes "+direct+"\njwt {", 1), withTLS)
+			exp := time.Now().Truncate(time.Second).Add(6 * time.Second)
+			var expiring, lasting []*e2etest.Stream
+			h1, h2, h3 := e2etest.H1(t), e2etest.H2(t), e2etest.H3(t)
+			for _, by := range []struct {
+				client *http.Client
+				url    string
+			}{{h1, s.url("/events?topic=a")}, {h1, s.secure("/events?topic=a")}, {h2, s.secure("/events?topic=a")}, {h3, s.secure("/events?topic=a")}} {
+				listen := func(until time.Time) *e2etest.Stream {
+					token := grantingUntil(until, "alice", list("a"), nil)
+					stream := e2etest.Subscribe(t, by.url, e2etest.Via(by.client), acceptsGzip, bearer(token))
+					wantGzip(t, stream.Response.Header, true)
+					stream.Connected(t)
+					return stream
+				}
+				expiring = append(expiring, listen(exp))
+				if by.client != h3 { // a reload ends connections of HTTP/3
+					lasting = append(lasting, listen(exp.Add(time.Hour)))
+				}
+			}
+			publish(t, s.url("/events?topic=a"), "before", bearer(publishSecret))
+			for i, stream := range expiring {
+				stream.Expect(t, "before")
+				if event, err := stream.Next(patience); err != nil || event.Name != "expired" {
+					t.Errorf("stream %d ends with %q, %v", i, event.Name, err)
+				}
+				if err := stream.Ended(patience); err != io.EOF {
+					t.Errorf("behind that stream %d ends by %v", i, err)
+				}
+			}
+			s.conf = strings.ReplaceAll(s.conf, "compress gzip", "hub other\ncompress gzip")
+			s.conf = strings.Replace(s.conf, "persist_config off", "persist_config off\nsse {\nhub other\n}", 1)
+			if err := s.load(); err != nil {
+				t.Fatal(err)
+			}
+			for i, stream := range lasting {
+				stream.Expect(t, "before")
+				if err := stream.Ended(patience); err != io.EOF {
+					t.Errorf("when a reload takes its hub away stream %d ends by %v", i, err)
+				}
+			}
+		})
 	}
 }

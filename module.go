@@ -247,7 +247,7 @@ func (h *Handler) Validate() error {
 	if err := checkSlowClient(cmp.Or(string(h.SlowClient), string(hub.CatchUp))); err != nil {
 		return &option.Error{Option: "slow_client", Err: err}
 	}
-	if err := checkCompress(cmp.Or(h.Compress, "off")); err != nil {
+	if err := option.CheckCompress(cmp.Or(h.Compress, "off")); err != nil {
 		return &option.Error{Option: "compress", Err: err}
 	}
 	if err := checkSince(cmp.Or(h.Since, "now")); err != nil {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/encode"
 	"go.uber.org/zap"
 
 	"github.com/caddy-sse/caddy-sse/eventstream"
@@ -77,7 +76,7 @@ func (route *subscribeRoute) subscription(r *http.Request) (hub.Subscription, *p
 	if s.Form == hub.Answer {
 		s.ClientOptions, s.Unseen = route.polling, true
 	}
-	s.Gzip = route.compress && s.Form != hub.Answer && slices.Contains(encode.AcceptedEncodings(r, nil), "gzip")
+	s.Gzip = route.compress && s.Form != hub.Answer && live.AcceptsGzip(r)
 	if s.Topics, s.Patterns, p = route.topics.subscribed(r, query, route.maxTopics); p != nil {
 		return s, p
 	}

@@ -64,6 +64,7 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		rate               <updates per second> [<burst>]
 //		max_clients_per_ip <number>
 //		direct_writes      on | off
+//		compress           gzip | off
 //	}
 //
 // Options of other hubs that mean nothing here are taken with a warning.
@@ -104,6 +105,7 @@ func (h *Handler) caddyfileOptions() map[string]option.Option {
 		"rate":                           {Takes: "<updates per second> [<burst>]", Read: h.unmarshalRate},
 		"max_clients_per_ip":             option.Number(&h.MaxClientsPerIP, 0),
 		"direct_writes":                  option.OnOff(&h.DirectWrites),
+		"compress":                       option.Word("gzip | off", &h.Compress, option.CheckCompress),
 		"subscriptions":                  option.Flag(&h.Subscriptions),
 		"protocol_version_compatibility": {Takes: "8", Read: readCompatibility},
 	}

@@ -1,6 +1,7 @@
 package mercure
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -93,6 +94,9 @@ func (h *Handler) checkHub() error {
 }
 
 func (h *Handler) checkLimits() error {
+	if err := option.CheckCompress(cmp.Or(h.Compress, "off")); err != nil {
+		return &option.Error{Option: "compress", Err: err}
+	}
 	for name, duration := range map[string]caddy.Duration{"heartbeat": h.Heartbeat, "history": h.HistoryAge} {
 		if err := option.CheckDuration(duration); err != nil {
 			return &option.Error{Option: name, Err: err}

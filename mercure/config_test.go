@@ -61,7 +61,8 @@ func TestOptionsOfACaddyfile(t *testing.T) {
 		publish_max_size 2MiB
 		rate 5 7
 		max_clients_per_ip 4
-		direct_writes off`)
+		direct_writes off
+		compress gzip`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func TestOptionsOfACaddyfile(t *testing.T) {
 			Stream: "updates", MaxLength: 5,
 		},
 		GapEvent: &on, QueueMessages: 5, QueueBytes: 10 << 10, SlowClient: "disconnect", PublishMaxSize: 2 << 20,
-		Rate: 5, Burst: 7, MaxClientsPerIP: 4, DirectWrites: &off,
+		Rate: 5, Burst: 7, MaxClientsPerIP: 4, DirectWrites: &off, Compress: "gzip",
 	}
 	got, _ := json.Marshal(h)
 	wanted, _ := json.Marshal(want)

@@ -85,6 +85,8 @@ type Handler struct {
 	Burst int `json:"burst,omitempty"`
 	// Whether streams are written past what wraps the response, as of a route of "sse". Default: true.
 	DirectWrites *bool `json:"direct_writes,omitempty"`
+	// The way streams are compressed for clients that accept it, "gzip" or "off", as of a route of "sse". Default: off.
+	Compress string `json:"compress,omitempty"`
 
 	live        *live.Hub
 	served      *served

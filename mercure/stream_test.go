@@ -248,3 +248,27 @@ func TestRule51And52HeadersOfAResponse(t *testing.T) {
 		t.Errorf("another response has the Link %q", link)
 	}
 }
+
+func TestCompressedStreamsOfUpdatesReadAsPlainOnes(t *testing.T) {
+	t.Parallel()
+	for _, direct := range []string{"on", "off"} {
+		s := serve(t, inMemory+"compress gzip\ndirect_writes "+direct)
+		reader := bearer(subscribing("a"))
+		zipped := s.subscribe([]string{"a"}, reader, e2etest.Header("Accept-Encoding", "gzip"))
+		plain := s.subscribe([]string{"a"}, reader, e2etest.Header("Accept-Encoding", "identity"))
+		if a, b := zipped.Response.Header.Get("Content-Encoding"), plain.Response.Header.Get("Content-Encoding"); a != "gzip" || b != "" {
+			t.Errorf("the streams have Content-Encoding %q and %q", a, b)
+		}
+		for i := range 5 {
+			for _, more := range [][]string{nil, {"private", "on"}} {
+				data := fmt.Sprintf("%d %v", i, more)
+				id := s.publish(append([]string{"topic", "a", "data", data}, more...)...)
+				for _, stream := range []*e2etest.Stream{zipped, plain} {
+					if e := stream.Expect(t, data); e.ID != id { // before there is more
+						t.Errorf("the ID is %q, not %q", e.ID, id)
+					}
+				}
+			}
+		}
+	}
+}

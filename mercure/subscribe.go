@@ -83,6 +83,7 @@ func (h *Handler) subscription(r *http.Request) (s hub.Subscription, refusal *pr
 		s.Info = who.payload
 	}
 	s.Expires = who.expires
+	s.Gzip = h.Compress == "gzip" && live.AcceptsGzip(r)
 	s.LastEventID = strings.Trim(cursorOf(r), " \t")
 	if s.LastEventID == earliest {
 		s.LastEventID, s.Since = "", hub.Since{All: true}

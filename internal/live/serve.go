@@ -3,6 +3,9 @@ package live
 import (
 	"cmp"
 	"net/http"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/encode"
 
 	"github.com/caddy-sse/caddy-sse/hub"
 	"github.com/caddy-sse/caddy-sse/internal/stream"
@@ -116,6 +119,11 @@ func SetHeaders(w http.ResponseWriter, s *hub.Subscriber) {
 		header.Set("Content-Encoding", "gzip")
 		header.Add("Vary", "Accept-Encoding")
 	}
+}
+
+// AcceptsGzip reports whether a client takes a stream that is compressed.
+func AcceptsGzip(r *http.Request) bool {
+	return slices.Contains(encode.AcceptedEncodings(r, nil), "gzip")
 }
 
 // UnsetHeaders takes back what SetHeaders and a stream have set, for another answer.

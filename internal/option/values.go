@@ -42,6 +42,14 @@ func CheckNotEmpty(value string) error {
 	return nil
 }
 
+// CheckCompress refuses what is no way to compress a stream.
+func CheckCompress(coding string) error {
+	if coding != "gzip" && coding != "off" {
+		return fmt.Errorf("%q is none of gzip and off", coding)
+	}
+	return nil
+}
+
 // CheckDuration refuses a duration below a millisecond. In JSON it is a number that was meant to be something
 // else: numbers there are nanoseconds. Zero and what is negative have meanings of their own.
 func CheckDuration(d caddy.Duration) error {
