@@ -28,7 +28,8 @@ const (
 
 func TestMain(m *testing.M) { e2etest.Main(m) }
 
-// The README's command, with this checkout in the place of what is published.
+// The command of the page about Mercure, which is the README's and a package more, with this checkout in the place of
+// what is published.
 func TestXcaddyBuildsACaddyThatRunsTheQuickstart(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compiles Caddy")
@@ -38,6 +39,10 @@ func TestXcaddyBuildsACaddyThatRunsTheQuickstart(t *testing.T) {
 	if command == nil {
 		t.Fatal("the README does not say how to build with xcaddy")
 	}
+	withMercure := regexp.MustCompile(`xcaddy (build --with .+)`).FindStringSubmatch(read(t, root, "docs/moving-from-mercure.md"))
+	if withMercure == nil || withMercure[1] != command[1]+" --with "+path+"/mercure" {
+		t.Fatalf("the page about Mercure builds with %q, not as the README and with its package", withMercure)
+	}
 	dir := t.TempDir() // as for a user, who has no checkout
 	install := exec.Command("go", "install", xcaddy)
 	install.Env = append(os.Environ(), "GOBIN="+dir)
@@ -45,7 +50,7 @@ func TestXcaddyBuildsACaddyThatRunsTheQuickstart(t *testing.T) {
 		t.Fatalf("%s: %v\n%s", install, err, out)
 	}
 	binary := filepath.Join(dir, "caddy")
-	build := exec.Command(filepath.Join(dir, "xcaddy"), append(strings.Fields(command[1]), "--output", binary)...)
+	build := exec.Command(filepath.Join(dir, "xcaddy"), append(strings.Fields(withMercure[1]), "--output", binary)...)
 	build.Dir = dir
 	build.Env = append(os.Environ(),
 		"GOPROXY="+publish(t, root)+","+goEnv(t, "GOPROXY"),
@@ -65,6 +70,9 @@ func TestXcaddyBuildsACaddyThatRunsTheQuickstart(t *testing.T) {
 	stream.Connected(t)
 	e2etest.Publish(t, server.URL("/events?topic=news"), "hello")
 	stream.Expect(t, "hello")
+	if said, err := exec.Command(binary, "list-modules").Output(); err != nil || !strings.Contains(string(said), "http.handlers.sse_mercure\n") {
+		t.Errorf("the directive mercure is not in it: %v\n%s", err, said)
+	}
 }
 
 // publish puts the checkout into a module proxy of files and returns its
