@@ -255,7 +255,7 @@ func (r *roster) list(
 	ctx context.Context, chosen func(topic, subscriber string) bool,
 ) (all []subscription, lastEventID string, err error) {
 	lastEventID = r.hub.Core.Position().URN()
-	ctx, closed := r.hub.WhileOpen(ctx, 0)
+	ctx, closed := r.hub.WhileOpen(ctx)
 	defer closed()
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
