@@ -1,6 +1,7 @@
 package sse
 
 import (
+	"errors"
 	"bytes"
 	"io"
 	"net/http"
@@ -79,7 +80,7 @@ func (p *post) readUpTo(most int64) (body []byte, err error) {
 		n, err = p.text.Read(body[len(body):min(int64(cap(body)), most)])
 		body = body[:len(body)+n]
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return body, err

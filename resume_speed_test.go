@@ -21,7 +21,7 @@ func BenchmarkPassing(b *testing.B) {
 		bind: "{http.auth.user.id}", MaxBody: 1 << 20, MaxTime: caddy.Duration(time.Hour), MaxTotal: 1 << 30,
 		MaxBytes: 1 << 20, MaxLive: 10, logger: zap.NewNop(), live: &live.Hub{Answers: answers.NewStore()},
 	}
-	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 		growStack() // about as deep as proxying
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Date", "Tue, 01 Dec 2026 02:30:36 GMT")
