@@ -1,8 +1,8 @@
 package sse
 
 import (
-	"errors"
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
