@@ -27,15 +27,20 @@ func (h *Hub) conflation(m *Message) (conflates bool, every time.Duration) {
 	return false, 0
 }
 
-// conflateLocked has the messages before it give way to a frame.
-func (h *Hub) conflateLocked(f *Frame) {
-	f.addresses(func(a *Address) {
+// replaceValuesLocked has the messages before it give way to a frame, which is about to be kept at some addresses: what
+// that pushes out of history has given way by then.
+func (h *Hub) replaceValuesLocked(f *Frame, to []Address) {
+	for _, a := range to {
 		v := value{topic: a.Name, key: f.key}
-		if older := h.values[v]; older != nil {
+		if older := h.values[v]; older != nil && a.Kind == ToTopic {
 			older.newer.Store(f.seq)
 			delete(h.values, v)
 		}
-	})
+	}
+}
+
+// noteValueLocked has a frame give way to a newer one some day.
+func (h *Hub) noteValueLocked(f *Frame) {
 	if len(f.others()) == 0 {
 		f.traits |= conflated
 		h.values[value{topic: f.to.Name, key: f.key}] = f

@@ -85,6 +85,17 @@ func TestWhatGaveWayIsNoGapOnAResume(t *testing.T) {
 }
 
 // Not all who get a message to several topics get the newer one to one of them.
+// A value that the next one pushes out of history gives way to that one first.
+func TestWhatGaveWayIsNoGapHoweverLittleIsKept(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := hubtest.New(t, conflating(hub.HistoryLimits{Count: 1}))
+		before := say(h, "x", "old", "prices/a")
+		say(h, "x", "older", "prices/a")
+		say(h, "x", "newest", "prices/a")
+		h.Join(hubtest.Returning(hubtest.With("prices/a"), before)).WantResume(hub.ResumeComplete, before, "newest")
+	})
+}
+
 func TestAMessageToSeveralTopicsDoesNotGiveWay(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := hubtest.New(t, conflating(hubtest.Plenty.History))
@@ -96,6 +107,19 @@ func TestAMessageToSeveralTopicsDoesNotGiveWay(t *testing.T) {
 		h.Deliver(m)
 		h.Join(hubtest.Returning(hubtest.With("prices/a"), before)).WantResume(hub.ResumeComplete, before, "both", "2")
 		h.Join(hubtest.Returning(hubtest.With("prices/b"), before)).WantResume(hub.ResumeComplete, before, "both")
+	})
+}
+
+func TestAMessageToAUserWithATopicsNameReplacesNoValue(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := hubtest.New(t, conflating(hubtest.Plenty.History))
+		before := h.Position().String()
+		say(h, "x", "a", "prices/a")
+		h.Deliver(&hub.Message{
+			To:  append(hub.Topics("prices/b"), hub.Address{Kind: hub.ToUser, Name: "prices/a"}),
+			Key: "x", Data: []byte("b"), Position: hub.Position{Major: h.Position().Position.Major + 1},
+		})
+		h.Join(hubtest.Returning(hubtest.With("prices/a"), before)).WantResume(hub.ResumeComplete, before, "a")
 	})
 }
 

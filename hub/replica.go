@@ -167,10 +167,13 @@ func (h *Hub) appendLocked(d draft, to []Address, before Position, now time.Time
 		f.to = ownAddress(to[0])
 		f.addressToo(ownAddresses(to[1:])...)
 	} else {
+		if d.conflates {
+			h.replaceValuesLocked(f, to)
+		}
 		h.history.append(f, to, now)
 		h.rememberLocked(f)
 		if d.conflates {
-			h.conflateLocked(f)
+			h.noteValueLocked(f)
 		}
 	}
 	h.movedLocked()
