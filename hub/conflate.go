@@ -64,23 +64,3 @@ func (h *Hub) forgetValueLocked(f *Frame) {
 
 // gaveWay reports whether a frame has given way to a newer one.
 func (f *Frame) gaveWay() bool { return f.is(conflated) && f.newer.Load() != 0 }
-
-// passesBy reports whether a late client need not have a frame, since it will come to one that this gave way to.
-func (s *shard) passesBy(c *Client, f *Frame) bool {
-	if !f.gaveWay() || f.newer.Load() >= min(s.at, c.until()) {
-		return false
-	}
-	s.hub.stats.conflated.Add(1)
-	return true
-}
-
-// pass leaves out the frames behind the first few that a late client need not have.
-func (s *shard) pass(c *Client, frames []*Frame, told int) []*Frame {
-	left := frames[:told]
-	for _, f := range frames[told:] {
-		if !s.passesBy(c, f) {
-			left = append(left, f)
-		}
-	}
-	return left
-}

@@ -313,7 +313,7 @@ func (s *shard) choose(c *Client, frames []*Frame, told int, next uint64) ([]*Fr
 	chosen, bytes := frames[:told], 0
 	for _, f := range frames[told:] {
 		switch {
-		case f.is(restored) && f.seq >= l.entitled || !c.gets(f) || s.passesBy(c, f):
+		case !c.gets(f) || s.passesBy(c, f):
 		case l.latest && f.seq < l.entitled && s.hub.isOutdatedFor(c, f):
 		case f.is(ephemeral) && l.ephemeral > c.Queue:
 			l.ephemeral--
@@ -328,6 +328,30 @@ func (s *shard) choose(c *Client, frames []*Frame, told int, next uint64) ([]*Fr
 		s.reached = f.reached()
 	}
 	return chosen, next
+}
+
+// passesBy reports whether a late client need not have a frame: the log restored it, and the client was here, or it gave
+// way to one that the client will come to.
+func (s *shard) passesBy(c *Client, f *Frame) bool {
+	if f.is(restored) && f.seq >= c.late.entitled {
+		return true
+	}
+	if !f.gaveWay() || f.newer.Load() >= min(s.at, c.until()) {
+		return false
+	}
+	s.hub.stats.conflated.Add(1)
+	return true
+}
+
+// pass leaves out the frames behind the first few that a late client need not have.
+func (s *shard) pass(c *Client, frames []*Frame, told int) []*Frame {
+	left := frames[:told]
+	for _, f := range frames[told:] {
+		if !s.passesBy(c, f) {
+			left = append(left, f)
+		}
+	}
+	return left
 }
 
 // skipToNewest moves a client on to the newest messages for it, as many as its queue holds.

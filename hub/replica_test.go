@@ -103,6 +103,35 @@ func TestARestoredLogResumesClientsOfItsOwn(t *testing.T) {
 	})
 }
 
+// What a log had from before is for those who come back, also when one who was here reads on in the middle of it.
+func TestWhatALogRestoresIsNotForWhoIsHere(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := hubtest.New(t, hubtest.Plenty)
+		hub.Shrink(h.Hub, 12, 32, 8)
+		c := h.Join(hubtest.With("a"))
+		c.Block()
+		h.Publish(hub.Topics("a"), "old")
+		h.Follow(hub.Origin{Epoch: "new"})
+		at := hub.Position{}
+		restore := func(topic string, n int) {
+			for range n {
+				at.Major++
+				h.Restore(&hub.Message{To: hub.Topics(topic), Data: []byte("restored"), Position: at})
+				settle()
+			}
+		}
+		restore("b", 10) // more than it looks at in a turn
+		c.Let(1)
+		c.Want("old")
+		restore("a", 20) // more than the ring holds
+		c.Open()
+		settle()
+		h.Announce("log_changed")
+		h.Publish(hub.Topics("a"), "new")
+		c.Want(hubtest.Gap("log_changed"), "new")
+	})
+}
+
 func TestWhatALogForgotBeforeItsRestartIsKnown(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := hubtest.New(t, hubtest.Plenty)
