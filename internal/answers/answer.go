@@ -131,6 +131,7 @@ type Answer struct {
 	told     *Status // what the owner of a mirror said last; nil before it was asked
 
 	seen time.Time // when the owner of a mirror was there
+	turn uint64    // of what it said then, or later
 	lost bool      // it is gone with a mirror's end, and could not say so
 }
 

@@ -18,8 +18,8 @@ func (s *Store) mirrored(ctx context.Context, asked *Request, id string) (*Answe
 	ctx, cancel := context.WithTimeout(ctx, sharedTime)
 	defer cancel()
 	r, err := with.Load(ctx, id)
-	// Its owner may be about to tell.
-	for wait := batchTime; err == nil && r == nil && wait <= 4*batchTime; wait *= 2 {
+	// Its owner may be about to tell, or to try again.
+	for wait := batchTime; err == nil && r == nil && wait <= 2*maxRetryTime; wait *= 2 {
 		s.sleep(wait)
 		r, err = with.Load(ctx, id)
 	}
@@ -88,7 +88,7 @@ func (s *Store) follow(a *Answer, with Shared) {
 			}
 			a.follow(batches, record)
 			if record.Alive {
-				a.see(asked.Add(-record.Unseen))
+				a.see(asked.Add(-record.Unseen), record.Turn)
 			}
 		}
 		s.sleep(pause)
@@ -140,11 +140,11 @@ func (a *Answer) follow(batches []Batch, r *Record) {
 	a.store.grow(a, grown)
 }
 
-// see notes when the owner was there.
-func (a *Answer) see(owner time.Time) {
+// see notes when the owner was there, and what turn it was.
+func (a *Answer) see(owner time.Time, turn uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.seen = owner
+	a.seen, a.turn = owner, turn
 	a.wakeLocked()
 }
 
@@ -185,17 +185,22 @@ func (a *Answer) tellLost(ctx context.Context, had, number uint64) (told bool, e
 }
 
 // awaitNumber waits until a mirror has read up to a number, or all there is, or it is known that the owner has not given
-// it out: it was there after that was asked, and tells less. What it takes to find that an owner is gone is waited for.
+// it out. What the owner says may have been on its way for long, as while Redis was away. What it says in the turn after
+// one that came after that was asked, it knew after that was asked. What it takes to find that an owner is gone is waited
+// for.
 func (a *Answer) awaitNumber(ctx context.Context, number uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, LeaseTime+lostTime+2*sharedTime)
 	defer cancel()
-	asked := time.Now()
+	asked, came, turn := time.Now(), false, uint64(0)
 	r := a.watch()
 	defer r.Close()
 	for {
 		a.mu.Lock()
+		if !came && a.seen.After(asked) {
+			came, turn = true, a.turn
+		}
 		there := a.log.last() >= number || a.state.ended()
-		neverGiven := a.seen.After(asked) && number > a.upstream
+		neverGiven := came && a.turn > turn && number > a.upstream
 		a.mu.Unlock()
 		if there || neverGiven {
 			return nil

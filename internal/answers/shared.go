@@ -64,9 +64,11 @@ type Record struct {
 	Events uint64
 	Bytes  int64
 	Last   uint64 // the number of the last piece that was appended
+	Turn   uint64 // grows each time the owner says anew what is known
 	Alive  bool   // its owner has been there lately; for reading only
 
-	// Unseen is how long ago an owner that is alive was there last, at most; for reading only.
+	// Unseen is how long ago an owner that is alive was there last, at most; for reading only. What is known is that of
+	// then, or newer.
 	Unseen time.Duration
 }
 
@@ -82,11 +84,14 @@ func (b *Batch) first() uint64 { return b.Last + 1 - uint64(len(b.Places)) }
 
 // Times of sharing.
 const (
-	batchTime  = 50 * time.Millisecond // the least time between two batches of an answer
-	maxBatch   = 64 << 10
-	renewTime  = 3 * time.Second // how often an owner says that it is there
-	LeaseTime  = 10 * time.Second
-	sharedTime = 2 * time.Second // how long a request waits for others
+	batchTime = 50 * time.Millisecond // the least time between two batches of an answer
+	maxBatch  = 64 << 10
+	renewTime = 3 * time.Second // how often an owner says that it is there
+	// maxRetryTime is the longest pause before an owner tries again to tell the others. Who comes back on another
+	// instance is called unknown only after twice of that.
+	maxRetryTime = 500 * time.Millisecond
+	LeaseTime    = 10 * time.Second
+	sharedTime   = 2 * time.Second // how long a request waits for others
 )
 
 // ErrAway is the error for what the other instances can't be asked now.
@@ -208,8 +213,9 @@ func (s *Store) share(a *Answer, with Shared) {
 	r := a.watch()
 	defer r.Close()
 	var at cursor
-	for {
+	for turn := uint64(1); ; turn++ {
 		batch, after, record, over := a.next(at)
+		record.Turn = turn
 		if record.State == Passed || !s.appendUntilKnown(with, a, batch, record) {
 			return
 		}
@@ -231,7 +237,7 @@ func (s *Store) share(a *Answer, with Shared) {
 // appendUntilKnown appends a batch, and again until it is known to be there: the very same, since another that
 // overlaps it would be there twice. It returns false if the store ends first, or the answer is nothing to keep.
 func (s *Store) appendUntilKnown(with Shared, a *Answer, batch *Batch, record *Record) bool {
-	for wait := batchTime; ; wait = min(2*wait, time.Second) {
+	for wait := batchTime; ; wait = min(2*wait, maxRetryTime) {
 		ctx, cancel := context.WithTimeout(context.Background(), sharedTime)
 		stop, err := with.Append(ctx, a.ID, batch, record, a.keep(record.State))
 		cancel()

@@ -163,14 +163,14 @@ func headOf(r *answers.Record) ([]any, error) {
 	}
 	return []any{
 		"owner", r.Owner, "url", r.URL, "state", string(r.State), "reason", string(r.Reason), "kind", int(r.Kind),
-		"header", header, "events", r.Events, "bytes", r.Bytes, "last", r.Last,
+		"header", header, "events", r.Events, "bytes", r.Bytes, "last", r.Last, "turn", r.Turn,
 	}, nil
 }
 
 var errHead = errors.New("what Redis has of an answer is malformed")
 
 // headFields are the fields of a record.
-var headFields = []string{"owner", "url", "state", "reason", "kind", "header", "events", "bytes", "last"}
+var headFields = []string{"owner", "url", "state", "reason", "kind", "header", "events", "bytes", "last", "turn"}
 
 // recordOf reads a record; nil if there is none.
 func recordOf(values []any) (*answers.Record, error) {
@@ -190,7 +190,8 @@ func recordOf(values []any) (*answers.Record, error) {
 		errs = append(errs, err)
 		return n
 	}
-	r.Kind, r.Events, r.Bytes, r.Last = answers.Kind(number("kind")), number("events"), int64(number("bytes")), number("last")
+	r.Kind, r.Events, r.Bytes = answers.Kind(number("kind")), number("events"), int64(number("bytes"))
+	r.Last, r.Turn = number("last"), number("turn")
 	if header := head["header"]; header != "" {
 		errs = append(errs, json.Unmarshal([]byte(header), &r.Header))
 	}
@@ -224,12 +225,12 @@ const (
 	maxEntries = 64
 )
 
-// Read implements answers.Shared. What is known is read before the log: if the answer is over by that, the log
-// has all of it.
+// Read implements answers.Shared. The lease is read before what is known, which so is not older; and that before the
+// log: if the answer is over by that, the log has all of it.
 func (s *Shared) Read(ctx context.Context, id string, after uint64) ([]answers.Batch, *answers.Record, error) {
 	pipe := s.client.Pipeline()
-	head := pipe.HMGet(ctx, s.headKey(id), headFields...)
 	lease := pipe.PTTL(ctx, s.leaseKey(id))
+	head := pipe.HMGet(ctx, s.headKey(id), headFields...)
 	entries := pipe.XRangeN(ctx, s.logKey(id), fmt.Sprintf("(%d-0", after), "+", maxEntries)
 	pipe.Set(ctx, s.readersKey(id), "1", readTime)
 	if _, err := pipe.Exec(ctx); err != nil {
