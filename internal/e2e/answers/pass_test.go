@@ -49,6 +49,7 @@ func exchange(t *testing.T, addr, request string) string {
 	method, _, _ := strings.Cut(request, " ")
 	reader := bufio.NewReader(conn)
 	var all bytes.Buffer
+	continued := false
 	for {
 		response, err := http.ReadResponse(reader, &http.Request{Method: method})
 		if err != nil {
@@ -57,7 +58,11 @@ func exchange(t *testing.T, addr, request string) string {
 		}
 		response.Header.Del("Date")
 		if response.StatusCode == http.StatusContinue {
-			response.Header.Del("Server") // not in what net/http says as soon as the body is read
+			// The upstream's comes behind net/http's own, which has no Server, or is dropped, as the race between them goes.
+			if response.Header.Del("Server"); continued {
+				continue
+			}
+			continued = true
 		}
 		fmt.Fprintf(&all, "%s %s, length %d, %v\n",
 			response.Proto, response.Status, response.ContentLength, response.TransferEncoding)
