@@ -43,7 +43,11 @@ func Read(ctx context.Context, addr, path string, n int) (*Readers, error) {
 			r.wg.Go(func() { r.count(conn) })
 		}
 	}
-	return r, err
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
 }
 
 // count counts the lines that begin a message. That one falls between two reads is rare, and no matter.

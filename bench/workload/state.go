@@ -86,10 +86,8 @@ func conflated(ctx context.Context, b *Bench) (report.Values, error) {
 	}{{held, "prices", often, meter{}, 0}, {plain, "nobody", often, meter{}, 0}, {plain, "prices", seldom, meter{}, 0}}
 	readers := make(map[*peer.Server]*load.Readers)
 	for _, s := range []*peer.Server{plain, held} {
-		if readers[s], err = load.Read(ctx, s.Plain, "/events?topic=prices", b.clients(5000)); readers[s] != nil {
+		if readers[s], err = load.Read(ctx, s.Plain, "/events?topic=prices", b.clients(5000)); err == nil {
 			defer readers[s].Close()
-		}
-		if err == nil {
 			err = awaitClients(ctx, s, b.clients(5000))
 		}
 		if err != nil {
@@ -251,11 +249,11 @@ func polls(ctx context.Context, b *Bench) (report.Values, error) {
 			return 0, err
 		}
 		r, err := load.Read(ctx, s.Plain, path, n)
-		defer r.Close()
-		if err == nil {
-			err = awaitClients(ctx, s, n)
-		}
 		if err != nil {
+			return 0, err
+		}
+		defer r.Close()
+		if err := awaitClients(ctx, s, n); err != nil {
 			return 0, err
 		}
 		now, err := m.settled(ctx)
