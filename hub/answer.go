@@ -131,14 +131,20 @@ func (a *answer) took(frames []*Frame, messages int, all bool) (taken int) {
 // isOpen reports whether there is an answer that has not ended.
 func (a *answer) isOpen() bool { return a != nil && !a.over }
 
-// conclude ends a poll behind what has been published by now. It goes on from there.
+// conclude ends a poll behind what has been published by now. It goes on from there. While another log is being read,
+// of which it has not been told yet, it goes on from where it has come in the one before, and is told then.
 func (s *shard) conclude(c *Client) {
 	s.appoint(c, 0)
 	h := s.hub
+	e := &ending{cause: ErrAnswered}
 	h.mu.Lock()
-	until, reached := h.frames.next, h.lastIDLocked()
+	if h.restoring {
+		e.until = h.begin
+	} else {
+		e.until, e.frames = h.frames.next, []*Frame{control([]byte("id: " + h.lastIDLocked() + "\n\n"))}
+	}
 	h.mu.Unlock()
-	s.end(c, &ending{cause: ErrAnswered, until: until, frames: []*Frame{control([]byte("id: " + reached + "\n\n"))}})
+	s.end(c, e)
 }
 
 // id returns the ID that a frame tells; empty if it tells none.

@@ -157,6 +157,40 @@ func TestAGapBehindMessagesIsForTheNextAnswer(t *testing.T) {
 	})
 }
 
+// Else the next call would go on in the middle of what the other log had from before, and never be told.
+func TestAnAnswerGivenWhileAnotherLogIsReadGoesOnInTheOneBefore(t *testing.T) {
+	for name, say := range map[string]func(*hubtest.Hub){
+		"with a message":    func(h *hubtest.Hub) { h.Publish(hub.Topics("a"), "old") },
+		"without a message": func(*hubtest.Hub) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				h := hubtest.New(t, hubtest.Plenty)
+				h.PublishAll("a", 1, 3)
+				c := ask(h, hubtest.Returning(hubtest.With("a"), h.Position().String()), 9, time.Second)
+				c.Block()
+				say(h)
+				last := h.Position().String()
+				h.Follow(hub.Origin{Epoch: "new"})
+				for i := range uint64(3) {
+					h.Restore(&hub.Message{To: hub.Topics("a"), Data: []byte("restored"), Position: hub.Position{Major: i + 1}})
+				}
+				c.Open()
+				time.Sleep(2 * time.Second)
+				a, texts := answerOf(t, c)
+				if a.LastID != last || a.Resume != "complete" || slices.Contains(texts, "restored") {
+					t.Errorf("the answer is %q up to %s with %q; want complete up to %s", a.Resume, a.LastID, texts, last)
+				}
+				h.Announce("log_changed")
+				next := ask(h, hubtest.Returning(hubtest.With("a"), a.LastID), 9, 0)
+				if a, _ := answerOf(t, next); a.Resume != "gap" {
+					t.Errorf("the next answer is %q", a.Resume)
+				}
+			})
+		})
+	}
+}
+
 func TestAnAnswerEndsInGoodOrderWhateverEndsIt(t *testing.T) {
 	for name, end := range map[string]func(h *hubtest.Hub){
 		"the exit":        func(h *hubtest.Hub) { h.Drain() },

@@ -71,6 +71,7 @@ type Hub struct {
 	owners    owners
 	ended     error  // ErrDraining or ErrHubClosed; nil while the hub is open
 	lapse     *Frame // the newest announcement of another log; nil if there was none
+	restoring bool   // another log is followed, and not announced yet
 	sweepAt   *time.Timer
 }
 

@@ -64,7 +64,7 @@ func (h *Hub) Follow(o Origin) {
 	h.epoch, h.last, h.shared, h.newest = o.Epoch, o.Lost, o.Shared, o.Newest
 	h.frames.forget(h.frames.ring)
 	h.frames.begin(o.Lost)
-	h.begin, h.lapse, h.losses = h.frames.next, nil, nil
+	h.begin, h.lapse, h.losses, h.restoring = h.frames.next, nil, nil, true
 	clear(h.values)
 	clear(h.chosen)
 	h.holdings.clock, h.holdings.nth = 0, 0
@@ -257,7 +257,7 @@ func (h *Hub) Announce(reason string) {
 	h.leaveAllLocked() // what was restored
 	h.past.restored(h.last)
 	note := h.past.noteLocked()
-	h.lapse = h.tellLocked(reason)
+	h.lapse, h.restoring = h.tellLocked(reason), false
 	clients := h.audience.everybody
 	h.mu.Unlock()
 	note()
