@@ -90,6 +90,17 @@ func say(t *testing.T, a *answers.Answer, text string) {
 	}
 }
 
+// answer asks as the first, for what is known by its ID alone, and says its first event.
+func (i *instance) answer() *answers.Answer {
+	i.t.Helper()
+	r := request("")
+	r.Name = ""
+	a := i.ask(r, ignore)
+	begin(i.t, a)
+	say(i.t, a, "data: 1\n\n")
+	return a
+}
+
 // find returns another instance's answer, once it is decided.
 func (i *instance) find(id string) *answers.Answer {
 	i.t.Helper()
@@ -377,11 +388,7 @@ func TestReadersElsewhereAreToldOnceThatTheOwnerIsLost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			owner, other, third := newInstance(t, server), newInstance(t, server), newInstance(t, server)
-			r := request("")
-			r.Name = ""
-			a := owner.ask(r, ignore)
-			begin(t, a)
-			say(t, a, "data: 1\n\n")
+			a := owner.answer()
 			mirror := other.find(a.ID)
 			got, _ := read(t, mirror, 0, event(1))
 			want(t, got, event(1))

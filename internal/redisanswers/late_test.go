@@ -74,11 +74,7 @@ func TestANumberIsNotDeniedByWhatWasOnItsWay(t *testing.T) {
 	reads := &gated{Shared: Open("default", other.options)}
 	other.Share(reads)
 
-	r := request("")
-	r.Name = ""
-	a := owner.ask(r, ignore)
-	begin(t, a)
-	say(t, a, "data: 1\n\n")
+	a := owner.answer()
 	mirror := other.find(a.ID)
 	got, _ := read(t, mirror, 0, event(1))
 	want(t, got, event(1))
@@ -131,11 +127,7 @@ func TestAnAnswerThatCouldNotBeToldYetIsFound(t *testing.T) {
 	writes := &failing{Shared: Open("default", owner.options)}
 	writes.left.Store(4) // more than half a second
 	owner.Share(writes)
-	r := request("")
-	r.Name = ""
-	a := owner.ask(r, ignore)
-	begin(t, a)
-	say(t, a, "data: 1\n\n")
+	a := owner.answer()
 	got, _ := read(t, other.find(a.ID), 0, event(1))
 	want(t, got, event(1))
 }
