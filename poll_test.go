@@ -3,6 +3,7 @@ package sse_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -41,11 +42,15 @@ func poll(t testing.TB, url string, options ...e2etest.Option) (p polled) {
 	return p
 }
 
-// rest reads an answer that has begun.
+// rest reads an answer that has begun, to its end: by then its client has left.
 func rest(t testing.TB, response *http.Response) (p polled) {
 	t.Helper()
-	if err := json.NewDecoder(response.Body).Decode(&p); err != nil {
-		t.Fatal(err)
+	body, err := io.ReadAll(response.Body)
+	if err == nil {
+		err = json.Unmarshal(body, &p)
+	}
+	if err != nil {
+		t.Fatalf("%q: %v", body, err)
 	}
 	return p
 }
