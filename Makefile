@@ -89,6 +89,7 @@ tidy-check:
 	go mod tidy -diff
 	go -C tools mod tidy -diff
 	go -C tools/sbom mod tidy -diff
+	go -C tools/manifests mod tidy -diff
 	go -C bench mod tidy -diff
 
 # Every platform we say we run on must compile, tests included.

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -77,6 +79,38 @@ func resources(t *testing.T) map[string]resource {
 		}
 		all[r.Kind] = r
 	}
+}
+
+// Kubernetes takes the manifests: no kind, field or type that it does not know.
+func TestKubernetesKnowsAllThatTheManifestsSay(t *testing.T) {
+	t.Parallel()
+	known, err := check(t, "../../deploy/kubernetes.yaml")
+	const all = "ConfigMap caddy-sse\nDeployment caddy-sse\nService caddy-sse\nPodDisruptionBudget caddy-sse\n"
+	if err != nil || known != all {
+		t.Errorf("it knows %q, want %q: %v", known, all, err)
+	}
+	content, err := os.ReadFile("kubernetes.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	misspelt := filepath.Join(t.TempDir(), "misspelt.yaml")
+	content = bytes.Replace(content, []byte("readinessProbe:"), []byte("readynessProbe:"), 1)
+	if err := os.WriteFile(misspelt, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := check(t, misspelt); err == nil || !strings.Contains(said, "readynessProbe") {
+		t.Errorf("a misspelt field is no error: %s", said)
+	}
+}
+
+// check runs tools/manifests, and returns what it prints.
+func check(t *testing.T, file string) (string, error) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "-C", "../tools/manifests", "run", ".", file).Output()
+	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
+		return string(failed.Stderr), err
+	}
+	return string(out), err
 }
 
 func TestKubernetesManifestsFitTogether(t *testing.T) {
