@@ -95,7 +95,7 @@ func (p *post) checkMessage(m *hub.Message) *problem.Problem {
 		return problem.New(http.StatusRequestEntityTooLarge,
 			"the message has %d bytes of data; the limit is %d", len(m.Data), p.config.MaxSize)
 	}
-	if err := p.hub.Core.CheckMessage(m); err != nil {
+	if err := p.hub.CheckMessage(m); err != nil {
 		return problem.New(http.StatusBadRequest, "%v", err)
 	}
 	if refusal := p.who.checkExpiry(); refusal != nil {

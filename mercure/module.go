@@ -132,6 +132,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.live, err = h.use(ctx, app.(*sse.App)); err != nil {
 		return err
 	}
+	h.live.OwnTopics(Path + "/")
 	h.publishers.shareKeys(h.live)
 	h.subscribers.shareKeys(h.live)
 	h.options = h.clientOptions()

@@ -51,6 +51,7 @@ type Hub struct {
 
 	current atomic.Pointer[Settings]          // the settings that count
 	onLeave atomic.Pointer[func(*hub.Client)] // nil if nobody is told
+	own     atomic.Pointer[string]            // topics that begin so are told of by routes themselves; nil for none
 
 	mu       sync.Mutex         // guards settings
 	settings []*Settings        // of the configs that have started, the oldest first; the first counts

@@ -2,8 +2,10 @@ package live
 
 import (
 	"cmp"
+	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/encode"
 
@@ -101,6 +103,21 @@ func (h *Hub) left(c *hub.Client, cause error) {
 	if tell := h.onLeave.Load(); tell != nil {
 		(*tell)(c)
 	}
+}
+
+// OwnTopics has CheckMessage refuse topics that begin so, from now on.
+func (h *Hub) OwnTopics(prefix string) { h.own.Store(&prefix) }
+
+// CheckMessage says why nobody may publish a message to this hub.
+func (h *Hub) CheckMessage(m *hub.Message) error {
+	if own := h.own.Load(); own != nil {
+		for _, to := range m.To {
+			if to.Kind == hub.ToTopic && strings.HasPrefix(to.Name, *own) {
+				return fmt.Errorf("topic %q is the hub's own: there it tells who subscribes; choose another", to.Name)
+			}
+		}
+	}
+	return h.Core.CheckMessage(m)
 }
 
 // OnLeave sets who is told, from now on, of each client that has left the hub.
