@@ -1,6 +1,7 @@
 package mercure
 
 import (
+	"encoding/json"
 	"net/http"
 	"regexp"
 	"strings"
@@ -141,6 +142,28 @@ func TestRule42TheHubsOwnTopicsAreReserved(t *testing.T) {
 		wantRefusal(t, answer, http.StatusForbidden, topic, "own")
 	}
 	s.publish("topic", "/.well-known/mercurex", "data", "1")
+}
+
+func TestRule42NobodyForgesWhoSubscribes(t *testing.T) {
+	t.Parallel()
+	s := shared(t, "anonymous\nsubscriptions")
+	const forged = subscriptionsPath + "/a/urn:uuid:x"
+	for _, options := range [][]e2etest.Option{
+		{e2etest.Header("Content-Type", "application/json")}, {e2etest.Header("Content-Type", "application/x-ndjson")},
+	} {
+		body, _ := json.Marshal(map[string]any{"topic": []string{"b", forged}, "data": "x"})
+		answer := e2etest.Send(t, http.MethodPost, s.URL("/events"), string(body), options...)
+		if answer.Status != http.StatusBadRequest || !strings.Contains(answer.Body, "the hub's own") {
+			t.Errorf("%d %s", answer.Status, answer.Body)
+		}
+	}
+	wantRefusal(t, e2etest.Send(t, http.MethodPost, s.URL("/events?topic="+forged), "x"), http.StatusBadRequest, "the hub's own")
+	admin := e2etest.Send(t, http.MethodPost, s.AdminURL("/sse/hubs/default/publish"), `{"topic":"`+forged+`","data":"x"}`,
+		e2etest.Header("Content-Type", "application/json"))
+	if admin.Status != http.StatusBadRequest {
+		t.Errorf("by the admin endpoint: %d %s", admin.Status, admin.Body)
+	}
+	wantRefusal(t, s.post(form("topic", "b", "topic", forged), bearer(publishing("*"))), http.StatusForbidden, "own")
 }
 
 func TestAPublisherIsHeldToItsRate(t *testing.T) {

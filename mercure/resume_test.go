@@ -254,13 +254,7 @@ func TestInstancesOverRedis(t *testing.T) {
 // What is private stays private, whatever a route of "sse" on the same hub asks for.
 func TestPrivateUpdatesReachNoRouteOfSSE(t *testing.T) {
 	t.Parallel()
-	config := strings.Replace(siteWith("", "anonymous\nhub default"), "respond next", `sse /events {
-		publish {
-			open
-		}
-	}
-	respond next`, 1)
-	s := &site{e2etest.Start(t, config), t}
+	s := shared(t, "anonymous")
 	streams := []*e2etest.Stream{}
 	for _, query := range []string{"topic=a", "topic=**", "topic=*", "topic=a&client_id=a&topic=**", "topic=**&since=all"} {
 		streams = append(streams, e2etest.Subscribe(t, s.URL("/events?"+query)))

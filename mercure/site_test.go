@@ -60,6 +60,17 @@ http://127.0.0.1:{{port}} {
 }`, global, keys, options)
 }
 
+// shared is a site whose hub a route of "sse" shares, at /events, where all may publish.
+func shared(t *testing.T, options string) *site {
+	t.Helper()
+	return &site{e2etest.Start(t, strings.Replace(siteWith("", options+"\nhub default"), "respond next", `sse /events {
+		publish {
+			open
+		}
+	}
+	respond next`, 1)), t}
+}
+
 // signed returns a token with these claims.
 func signed(key, claims string) string {
 	encode := base64.RawURLEncoding.EncodeToString

@@ -43,7 +43,7 @@ func TestExitWaitsForNoModel(t *testing.T) {
 	}
 	began := time.Now()
 	site.Stop()
-	if took := time.Since(began); took > 6*time.Second {
+	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("the exit took %v", took)
 	}
 	e2etest.Await(t, "all are cancelled", func() bool { return site.model.Left() == count })
